@@ -1,0 +1,87 @@
+/* Chunks in a list; a reset moves back to an earlier chunk and keeps the later ones for the next round. */
+#include "base/arena.h"
+
+#include "base/error.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+
+enum { ALIGN = 64 };
+static const size_t CHUNK_MIN = (size_t)1 << 20;
+
+struct arena_chunk {
+	struct arena_chunk *next;
+	size_t size;
+	char *data;
+};
+
+void arena_init(struct arena *a)
+{
+	*a = (struct arena){0};
+}
+
+void arena_free(struct arena *a)
+{
+	struct arena_chunk *c = a->first;
+	while (c) {
+		struct arena_chunk *next = c->next;
+		free(c->data);
+		free(c);
+		c = next;
+	}
+	*a = (struct arena){0};
+}
+
+static struct arena_chunk *chunk_new(size_t bytes)
+{
+	struct arena_chunk *c = favor_malloc(sizeof *c);
+	c->next = NULL;
+	c->size = bytes > CHUNK_MIN ? bytes : CHUNK_MIN;
+	c->size = (c->size + ALIGN - 1) / ALIGN * ALIGN;
+	c->data = aligned_alloc(ALIGN, c->size);
+	if (!c->data)
+		favor_die("out of memory: a step needs %zu more bytes; lower group_size, max_tokens, max_pixels or micro_batch",
+		          c->size);
+	return c;
+}
+
+void *arena_alloc(struct arena *a, size_t bytes)
+{
+	bytes = (bytes + ALIGN - 1) / ALIGN * ALIGN;
+	if (bytes == 0)
+		bytes = ALIGN;
+	while (!a->current || a->used + bytes > a->current->size) {
+		struct arena_chunk *next = a->current ? a->current->next : a->first;
+		if (!next || next->size < bytes) {
+			/* a fresh chunk goes before one that is too small */
+			struct arena_chunk *fresh = chunk_new(bytes);
+			fresh->next = next;
+			if (a->current)
+				a->current->next = fresh;
+			else
+				a->first = fresh;
+			next = fresh;
+		}
+		if (a->current)
+			a->total += a->used;
+		a->current = next;
+		a->used = 0;
+	}
+	void *p = a->current->data + a->used;
+	a->used += bytes;
+	if (a->total + a->used > a->peak)
+		a->peak = a->total + a->used;
+	return p;
+}
+
+struct arena_mark arena_mark(const struct arena *a)
+{
+	return (struct arena_mark){a->current, a->used, a->total};
+}
+
+void arena_reset(struct arena *a, struct arena_mark m)
+{
+	a->current = m.chunk;
+	a->used = m.used;
+	a->total = m.total;
+}

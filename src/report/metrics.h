@@ -1,0 +1,44 @@
+/* metrics.jsonl, samples.jsonl and the progress line: what is seen while a run goes on. The leader alone writes. */
+#ifndef FAVOR_REPORT_METRICS_H
+#define FAVOR_REPORT_METRICS_H
+
+#include "base/error.h"
+#include "base/group.h"
+
+#include <stdint.h>
+
+enum { METRICS_MAX = 64 };
+
+/* One step's metrics in a fixed order of names (first use decides). */
+struct metrics {
+	int count;
+	char names[METRICS_MAX][48];
+	double values[METRICS_MAX];
+};
+void metrics_set(struct metrics *m, const char *name, double value);
+double metrics_get(const struct metrics *m, const char *name, double fallback);
+
+/* The whole history in memory (goes into checkpoints as /history): rows of steps, columns of names. NaN where a step had no such metric. */
+struct history {
+	int32_t rows, capacity, columns;
+	char names[METRICS_MAX][48];
+	double *values; /* [rows, METRICS_MAX], owned */
+};
+void history_add(struct history *h, const struct metrics *m);
+void history_free(struct history *h);
+
+/* RUN_DIR files, appended line by line and flushed. On resume at `step`, lines of later steps are cut off (atomically), so that the file reads as if the
+ * run had never stopped; a half line at the end is dropped. Times (step_time, ...) differ of course. */
+struct run_log;
+struct run_log *run_log_open(const char *run_dir, int64_t resume_step, int64_t total_steps, struct favor_error *e);
+void run_log_metrics(struct run_log *l, int64_t step, const struct metrics *m);
+/* A group as one line a response: step, group, record, image, label, prompt, response, answer, each reward by name, reward, advantage, tokens, finish. */
+void run_log_group(struct run_log *l, int64_t step, const struct group *g, const char *image, const char *label, const char *prompt,
+                   const char *const *reward_names, const float *advantage);
+/* Progress: one line that is rewritten on a terminal, a plain line per step elsewhere: step, reward, accuracy, KL (sft: loss), length, tokens/s, ETA. */
+void run_log_progress(struct run_log *l, int64_t step, const struct metrics *m);
+/* On a terminal, makes room before other output to stderr. */
+void run_log_note(struct run_log *l, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void run_log_close(struct run_log *l);
+
+#endif
