@@ -86,6 +86,7 @@ struct backend_ops {
 	void (*download)(struct backend *b, void *to, const void *from, size_t bytes); /* waits */
 	void (*zero)(struct backend *b, void *to, size_t bytes);
 	void (*sync)(struct backend *b);
+	void (*set_threads)(struct backend *b, int threads); /* threads >= 1; sets b->threads */
 	void (*destroy)(struct backend *b);
 
 	/* y[T,N] = x[T,K] w[N,K]^T + bias[N] (bias.data may be NULL); accumulate: y += */
@@ -168,7 +169,9 @@ struct backend {
 struct backend *backend_reference_new(void);
 /* oneDNN products and vectorised kernels on `threads` threads (0 = all cores of the process's affinity mask). */
 struct backend *backend_cpu_new(int threads);
+/* 0 = all cores, as above; the reference stays at one thread. */
 void backend_set_threads(struct backend *b, int threads);
+/* b may be NULL. Memory that was had by alloc is the caller's to release before. */
 void backend_destroy(struct backend *b);
 
 #endif
