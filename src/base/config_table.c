@@ -385,14 +385,17 @@ void option_set_default(const struct option *o, struct config *c)
 static char *number_text(double value, int is_float)
 {
 	char s[64];
-	for (int precision = 1; precision <= 17; precision++) {
-		snprintf(s, sizeof s, "%.*g", precision, value);
+	int decimals = 0; /* of d.ddde+xx */
+	for (; decimals < 17; decimals++) {
+		snprintf(s, sizeof s, "%.*e", decimals, value);
 		if (is_float ? strtof(s, NULL) == (float)value : strtod(s, NULL) == value)
 			break;
 	}
-	size_t mantissa = strcspn(s, "e");
-	int pointed = memchr(s, '.', mantissa) != NULL;
-	return favor_format("%.*s%s%s", (int)mantissa, s, pointed ? "" : ".0", s + mantissa);
+	char *e = strchr(s, 'e');
+	int exponent = atoi(e + 1);
+	if (exponent >= -4 && exponent < 10)
+		return favor_format("%.*f", decimals - exponent > 1 ? decimals - exponent : 1, value);
+	return favor_format("%.*s%s%s", (int)(e - s), s, decimals ? "" : ".0", e);
 }
 
 char *option_text(const struct option *o, const struct config *c)

@@ -496,6 +496,8 @@ static void test_print(void **state)
 		free(name);
 	}
 	assert_non_null(strstr(yaml, "lr: 1.0e-05\n"));
+	assert_non_null(strstr(yaml, "beta: 0.04\n"));
+	assert_non_null(strstr(yaml, "deadline: 60.0\n"));
 	assert_non_null(strstr(yaml, "accuracy: {weight: 1.0, mode: strict}\n"));
 	assert_non_null(strstr(yaml, "path: \"models/har-tiny\"\n"));
 	free(help);
