@@ -44,7 +44,8 @@ void loss_sequence(const struct loss_step *s, int n, const float *logp, const fl
 	for (int t = 0; t < n; t++) {
 		/* ratio_t = exp(logp_t - old_t);  policy_t = -min(ratio_t A, clip(ratio_t) A) */
 		double difference = (double)logp[t] - (double)old[t], ratio = exp(difference);
-		int clip_low = ratio < low && a < 0, clip_high = ratio > high && a > 0;
+		int clip_low = ratio < low && a < 0;
+		int clip_high = ratio > high && a > 0;
 		/* The clipped term is the smaller one, and is flat, exactly where the ratio has left the region in the
 		 * direction that A asks for; elsewhere the minimum is ratio_t A, with d ratio / d logp = ratio. */
 		double policy = clip_low ? -low * a : clip_high ? -high * a : -ratio * a;

@@ -135,7 +135,7 @@ static void test_trl(void **state)
 	const json_t *cases = json_object_get(q->root, "cases"), *c;
 	size_t k;
 	assert_int_equal(json_array_size(cases), 24);
-	json_array_foreach(cases, k, c) {
+	json_array_foreach (cases, k, c) {
 		struct setting s = setting_of(q, c);
 		float g[MAX_TOKENS];
 		struct loss_sums sums = {0};
@@ -144,7 +144,8 @@ static void test_trl(void **state)
 		near(sums.loss, number(c, "loss"), 1e-7, "loss", k);
 		json_t *advantages = json_object_get(c, "advantages"), *gradient = json_object_get(c, "gradient");
 		for (int i = 0; i < q->sequences; i++)
-			near(s.advantage[i], json_number_value(json_array_get(advantages, (size_t)i)), 1e-6, "advantage", (size_t)i);
+			near(s.advantage[i], json_number_value(json_array_get(advantages, (size_t)i)), 1e-6, "advantage",
+			     (size_t)i);
 		assert_int_equal(json_array_size(gradient), q->tokens);
 		for (int i = 0; i < q->tokens; i++)
 			near(g[i], json_number_value(json_array_get(gradient, (size_t)i)), 1e-7, "gradient", (size_t)i);
@@ -170,7 +171,7 @@ static void test_finite_differences(void **state)
 	const struct golden *q = *state;
 	const json_t *c;
 	size_t k;
-	json_array_foreach(json_object_get(q->root, "cases"), k, c) {
+	json_array_foreach (json_object_get(q->root, "cases"), k, c) {
 		struct setting s = setting_of(q, c);
 		float g[MAX_TOKENS], unused[MAX_TOKENS], moved[MAX_TOKENS];
 		struct loss_sums sums = {0};
@@ -197,7 +198,7 @@ static void test_layout(void **state)
 	const struct golden *q = *state;
 	const json_t *c;
 	size_t k;
-	json_array_foreach(json_object_get(q->root, "cases"), k, c) {
+	json_array_foreach (json_object_get(q->root, "cases"), k, c) {
 		struct setting s = setting_of(q, c);
 		float whole[MAX_TOKENS], parts[MAX_TOKENS];
 		struct loss_sums one = {0};
