@@ -172,6 +172,27 @@ done:
 	return result;
 }
 
+/* Sorts, refuses doubles; closes s if something was bad. */
+static struct safetensors *finish(struct safetensors *s, int bad, const char *origin, struct favor_error *e)
+{
+	if (s->count)
+		qsort(s->tensors, (size_t)s->count, sizeof *s->tensors, by_name);
+	for (int i = 1; !bad && i < s->count; i++)
+		if (!strcmp(s->tensors[i].name, s->tensors[i - 1].name))
+			bad = favor_fail(e, "%s: tensor \"%s\" is in two shards", origin, s->tensors[i].name);
+	if (bad) {
+		safetensors_close(s);
+		return NULL;
+	}
+	return s;
+}
+
+struct safetensors *safetensors_open_file(const char *path, struct favor_error *e)
+{
+	struct safetensors *s = favor_calloc(1, sizeof *s);
+	return finish(s, map_file(s, path, e), path, e);
+}
+
 struct safetensors *safetensors_open(const char *folder, struct favor_error *e)
 {
 	struct safetensors *s = favor_calloc(1, sizeof *s);
@@ -186,16 +207,7 @@ struct safetensors *safetensors_open(const char *folder, struct favor_error *e)
 		bad = favor_fail(e, "%s: neither model.safetensors nor model.safetensors.index.json is there", folder);
 	free(single);
 	free(index);
-	if (s->count)
-		qsort(s->tensors, (size_t)s->count, sizeof *s->tensors, by_name);
-	for (int i = 1; !bad && i < s->count; i++)
-		if (!strcmp(s->tensors[i].name, s->tensors[i - 1].name))
-			bad = favor_fail(e, "%s: tensor \"%s\" is in two shards", folder, s->tensors[i].name);
-	if (bad) {
-		safetensors_close(s);
-		return NULL;
-	}
-	return s;
+	return finish(s, bad, folder, e);
 }
 
 void safetensors_close(struct safetensors *s)

@@ -25,6 +25,7 @@ struct safetensors;
 
 /* folder/model.safetensors, else the shards of folder/model.safetensors.index.json. NULL on error. */
 struct safetensors *safetensors_open(const char *folder, struct favor_error *e);
+struct safetensors *safetensors_open_file(const char *path, struct favor_error *e);
 void safetensors_close(struct safetensors *s);
 int safetensors_count(const struct safetensors *s);
 const struct st_tensor *safetensors_at(const struct safetensors *s, int i);
