@@ -42,6 +42,9 @@ void run_log_metrics(struct run_log *l, int64_t step, const struct metrics *m);
 /* A group as one line a response: step, group, record, image, label, prompt, response, answer, each reward by name, reward, advantage, tokens, finish. */
 void run_log_group(struct run_log *l, int64_t step, const struct group *g, const char *image, const char *label, const char *prompt,
                    const char *const *reward_names, const float *advantage);
+/* One such line (without its end), for checkpoints; owned by the caller. */
+char *run_log_sample_json(int64_t step, const struct group *g, int response, const char *image, const char *label,
+                          const char *prompt, const char *const *reward_names, float advantage);
 /* Progress: one line that is rewritten on a terminal, a plain line per step elsewhere: step, reward, accuracy, KL (sft: loss), length, tokens/s, ETA. */
 void run_log_progress(struct run_log *l, int64_t step, const struct metrics *m);
 /* On a terminal, makes room before other output to stderr. */

@@ -204,34 +204,52 @@ static void add_string(struct text *t, const char *key, const char *value)
 	text_json_string(t, value);
 }
 
+/* One response as a JSON object, without a line end. */
+static void add_sample(struct text *t, int64_t step, const struct group *g, int i, const char *image, const char *label,
+                       const char *prompt, const char *const *reward_names, float advantage)
+{
+	text_format(t, "{\"step\": %lld, \"group\": %llu, \"sample\": %d, \"record\": %u", (long long)step,
+	            (unsigned long long)g->index, i, g->record);
+	add_string(t, "image", image);
+	add_string(t, "label", label);
+	add_string(t, "prompt", prompt);
+	add_string(t, "response", g->text[i]);
+	add_string(t, "answer", g->reward_count > 0 ? g->answer[i] : "");
+	text_add(t, ", \"rewards\": {");
+	for (int r = 0; r < g->reward_count; r++) {
+		text_add(t, r ? ", " : "");
+		text_json_string(t, reward_names[r]);
+		text_add(t, ": ");
+		text_float(t, g->rewards[(size_t)r * (size_t)g->responses + (size_t)i]);
+	}
+	text_add(t, "}, \"reward\": ");
+	text_float(t, g->reward_count > 0 ? g->reward[i] : NAN);
+	text_add(t, ", \"advantage\": ");
+	text_float(t, advantage);
+	text_format(t, ", \"tokens\": %d, \"finish\": \"%s\"}", g->start[i + 1] - g->start[i],
+	            g->finish[i] == FINISH_LENGTH ? "length" : "stop");
+}
+
 void run_log_group(struct run_log *l, int64_t step, const struct group *g, const char *image, const char *label,
                    const char *prompt, const char *const *reward_names, const float *advantage)
 {
 	struct text t = {0};
 	for (int i = 0; i < g->responses; i++) {
-		text_format(&t, "{\"step\": %lld, \"group\": %llu, \"sample\": %d, \"record\": %u", (long long)step,
-		            (unsigned long long)g->index, i, g->record);
-		add_string(&t, "image", image);
-		add_string(&t, "label", label);
-		add_string(&t, "prompt", prompt);
-		add_string(&t, "response", g->text[i]);
-		add_string(&t, "answer", g->reward_count > 0 ? g->answer[i] : "");
-		text_add(&t, ", \"rewards\": {");
-		for (int r = 0; r < g->reward_count; r++) {
-			text_add(&t, r ? ", " : "");
-			text_json_string(&t, reward_names[r]);
-			text_add(&t, ": ");
-			text_float(&t, g->rewards[(size_t)r * (size_t)g->responses + (size_t)i]);
-		}
-		text_add(&t, "}, \"reward\": ");
-		text_float(&t, g->reward_count > 0 ? g->reward[i] : NAN);
-		text_add(&t, ", \"advantage\": ");
-		text_float(&t, advantage ? advantage[i] : NAN);
-		text_format(&t, ", \"tokens\": %d, \"finish\": \"%s\"}\n", g->start[i + 1] - g->start[i],
-		            g->finish[i] == FINISH_LENGTH ? "length" : "stop");
+		add_sample(&t, step, g, i, image, label, prompt, reward_names, advantage ? advantage[i] : NAN);
+		text_add(&t, "\n");
 	}
 	write_all(&l->samples, &t); /* a group is whole or cut: the resumed run writes its step again */
 	text_free(&t);
+}
+
+char *run_log_sample_json(int64_t step, const struct group *g, int response, const char *image, const char *label,
+                          const char *prompt, const char *const *reward_names, float advantage)
+{
+	struct text t = {0};
+	add_sample(&t, step, g, response, image, label, prompt, reward_names, advantage);
+	char *line = favor_strdup(t.data);
+	text_free(&t);
+	return line;
 }
 
 /* Prints over what stands on the terminal's last line. */

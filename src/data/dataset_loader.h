@@ -1,0 +1,39 @@
+/* What the three readers (dataset_jsonl.c, dataset_csv.c, dataset_folder.c) share: private to the data room. A reader
+ * adds a record for each good line and a fault for each bad one; dataset.c reports. */
+#ifndef FAVOR_DATA_DATASET_LOADER_H
+#define FAVOR_DATA_DATASET_LOADER_H
+
+#include "data/dataset.h"
+#include "data/faults.h"
+
+enum { SPLITS_SHOWN = 8, LABEL_OPEN = -1, LABEL_CLASS = 0 };
+
+struct loader {
+	struct dataset *d;
+	int32_t capacity;           /* of d->records */
+	const char *path;           /* borrowed; as the user gave it, for messages */
+	char *base;                 /* owned; folder that relative images start at, "" = the working directory */
+	char *fence;                /* owned; absolute root without "..", if the user gave one: nothing outside of it is read. Else NULL */
+	const char *split;          /* borrowed; rows to take, "" = default_split where rows name a split */
+	const char *default_split;  /* borrowed */
+	char *splits[SPLITS_SHOWN]; /* owned; names met, for the message when nothing was taken */
+	int split_count;
+	struct faults faults;
+};
+
+/* New record at the end, zeroed; stays the loader's. */
+struct record *loader_record(struct loader *l, int32_t line);
+/* Takes the last record away again: its line turned out bad. */
+void loader_drop(struct loader *l);
+/* The file that `image` names, or NULL and why (static text, or `why` filled). Owned by the caller. */
+char *loader_image(const struct loader *l, const char *image, const char **why);
+/* 1 if a row of that split is to be taken; NULL = the row names none. Remembers the name. */
+int loader_takes(struct loader *l, const char *split);
+
+int dataset_read_jsonl(struct loader *l, struct favor_error *e);
+int dataset_read_csv(struct loader *l, struct favor_error *e);
+int dataset_read_folder(struct loader *l, struct favor_error *e);
+
+void record_free(struct record *r);
+
+#endif
