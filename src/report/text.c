@@ -1,14 +1,14 @@
 /* String building for run files and the report. Called within the report room only. */
 #include "report/text.h"
 
-#include "base/error.h"
-
+#include <errno.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <utf8proc.h>
 
 static void reserve(struct text *t, size_t more)
@@ -168,6 +168,32 @@ void text_base64(struct text *t, const void *data, size_t n)
 		                i + 2 < n ? digits[v & 63] : '='};
 		text_bytes(t, four, 4);
 	}
+}
+
+int text_write_file(const struct text *t, const char *path, struct favor_error *e)
+{
+	char *temporary = favor_format("%s.tmp", path);
+	int result = -1;
+	FILE *f = fopen(temporary, "we");
+	if (!f) {
+		favor_fail(e, "%s: can't make it: %s", temporary, strerror(errno));
+		goto done;
+	}
+	int written = fwrite(t->data, 1, t->n, f) == t->n && fflush(f) == 0 && fsync(fileno(f)) == 0;
+	int why = errno;
+	if (fclose(f) != 0 && written) {
+		written = 0;
+		why = errno;
+	}
+	if (!written || rename(temporary, path) != 0) {
+		favor_fail(e, "%s: can't write it: %s", path, strerror(written ? errno : why));
+		unlink(temporary);
+		goto done;
+	}
+	result = 0;
+done:
+	free(temporary);
+	return result;
 }
 
 void text_free(struct text *t)

@@ -3,6 +3,8 @@
 #ifndef FAVOR_REPORT_TEXT_H
 #define FAVOR_REPORT_TEXT_H
 
+#include "base/error.h"
+
 #include <stddef.h>
 
 /* Zeroed is empty. data is NUL-terminated once something was added; owned, text_free. */
@@ -23,6 +25,8 @@ void text_json_string(struct text *t, const char *s);
  * characters that HTML has no place for become U+FFFD. */
 void text_html(struct text *t, const char *s, size_t n);
 void text_base64(struct text *t, const void *data, size_t n);
+/* Atomically: through path.tmp and a rename. -1 with a message; then path is as it was. */
+int text_write_file(const struct text *t, const char *path, struct favor_error *e);
 void text_free(struct text *t);
 
 #endif
