@@ -136,7 +136,8 @@ static int64_t collect(const float *logits, int64_t V, float temperature, struct
 	return n;
 }
 
-/* The first token, in id order, at which the cumulative weight exceeds u of the sum; -1 if rounding lets none. */
+/* The first token, in id order, at which the cumulative weight exceeds u of the sum; if rounding lets none, the last that
+ * has any weight. */
 static int32_t draw(const float *e, const int32_t *kept, int64_t n, double u, double *sum)
 {
 	double total = 0, cumulative = 0;
@@ -144,13 +145,16 @@ static int32_t draw(const float *e, const int32_t *kept, int64_t n, double u, do
 		total += e[kept ? kept[i] : i];
 	*sum = total;
 	double goal = u * total;
+	int32_t last = -1;
 	for (int64_t i = 0; i < n; i++) {
 		int32_t id = kept ? kept[i] : (int32_t)i;
+		if (e[id] > 0)
+			last = id;
 		cumulative += e[id];
 		if (cumulative > goal)
-			return id;
+			break;
 	}
-	return -1;
+	return last;
 }
 
 static struct sampled sample_row(const float *logits, int64_t V, double u, const struct sampling *how,

@@ -91,10 +91,10 @@ static struct sampled sample_row(const float *logits, int64_t V, double u, const
 			continue;
 		count++;
 		cumulative += c[i].e;
-		if (!chosen && cumulative > goal) {
-			chosen = 1;
+		/* should rounding keep the sum at the goal, the last token with any weight is it */
+		if (!chosen && c[i].e > 0)
 			out.token = (int32_t)i;
-		}
+		chosen |= cumulative > goal;
 	}
 	out.logp = (float)(c[out.token].z - lse);
 	out.sampling_logp = count == V ? out.logp : (float)((double)(c[out.token].z - max) - log(sum));
