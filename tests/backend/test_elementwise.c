@@ -267,14 +267,13 @@ static void test_memory(void **state)
 }
 
 /* Runs `bad` in a child process and expects it to die with this text. */
-static void expect_death(void (*bad)(struct backend *b), const char *text)
+static void expect_death(struct backend *b, void (*bad)(struct backend *b), const char *text)
 {
 	int pipes[2];
 	assert_int_equal(pipe(pipes), 0);
 	pid_t child = fork();
 	if (child == 0) {
 		dup2(pipes[1], 2);
-		struct backend *b = backend_reference_new();
 		bad(b);
 		_exit(0);
 	}
@@ -342,15 +341,15 @@ static void bad_sampling(struct backend *b)
 
 static void test_door(void **state)
 {
-	(void)state;
-	expect_death(bad_linear, "linear: y is [2, 4], but must be [2, 3]");
-	expect_death(bad_stride, "add: a is [2, 4] with stride 3");
-	expect_death(bad_null, "add: a is [0, 0]");
-	expect_death(bad_data, "activation: x is [2, 4], but its data is NULL");
-	expect_death(bad_row, "gather_rows: entry 1 of the list is row 3 of 3");
-	expect_death(bad_target, "head_logprob: target 0 is token 3, but the vocabulary has 3");
-	expect_death(bad_heads, "rope: x is [2, 6], which 2 heads of even size can't fill");
-	expect_death(bad_sampling, "sample: temperature 1, top_p 0");
+	struct test_backends *s = *state;
+	expect_death(s->reference, bad_linear, "linear: y is [2, 4], but must be [2, 3]");
+	expect_death(s->reference, bad_stride, "add: a is [2, 4] with stride 3");
+	expect_death(s->reference, bad_null, "add: a is [0, 0]");
+	expect_death(s->reference, bad_data, "activation: x is [2, 4], but its data is NULL");
+	expect_death(s->reference, bad_row, "gather_rows: entry 1 of the list is row 3 of 3");
+	expect_death(s->reference, bad_target, "head_logprob: target 0 is token 3, but the vocabulary has 3");
+	expect_death(s->reference, bad_heads, "rope: x is [2, 6], which 2 heads of even size can't fill");
+	expect_death(s->reference, bad_sampling, "sample: temperature 1, top_p 0");
 }
 
 int main(void)
