@@ -33,11 +33,11 @@ static inline float vexp(float x)
 	float shifted = fmaf(in, 0x1.715476p0f, to_integer), n = shifted - to_integer;
 	float r = fmaf(n, -0x1.62e400p-1f, in);
 	r = fmaf(n, -0x1.7f7d1cp-20f, r);
-	float p = 1.3981999e-3f;
-	p = fmaf(p, r, 8.3334519e-3f);
-	p = fmaf(p, r, 4.1665677e-2f);
-	p = fmaf(p, r, 1.6666666e-1f);
-	p = fmaf(p, r, 0.5f);
+	float p = 0x1.6a23cep-10f;
+	p = fmaf(p, r, 0x1.123a20p-7f);
+	p = fmaf(p, r, 0x1.5558f2p-5f);
+	p = fmaf(p, r, 0x1.555492p-3f);
+	p = fmaf(p, r, 0x1.fffffcp-2f);
 	p = fmaf(p * r, r, r) + 1.0f;
 	/* 2^n in two factors: n reaches -150 and 128; the first product is exact, so the result is rounded once */
 	int32_t e = vmath_bits(shifted) - vmath_bits(to_integer), half = e >> 1;
