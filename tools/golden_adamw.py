@@ -21,7 +21,8 @@ def main():
                        pathlib.Path(__file__).parent.parent / "tests/golden/backend/adamw.json")
     torch.manual_seed(2)
     cases = []
-    for lr, betas, eps, decay in [(1e-3, (0.9, 0.999), 1e-8, 0.0), (1e-2, (0.9, 0.95), 1e-6, 0.1), (0.3, (0.0, 0.5), 1e-3, 0.01)]:
+    for lr, betas, eps, decay in [(1e-3, (0.9, 0.999), 1e-8, 0.0), (1e-2, (0.9, 0.95), 1e-6, 0.1),
+                                  (0.3, (0.0, 0.5), 1e-3, 0.01)]:
         lr, betas, eps, decay = single(lr), tuple(map(single, betas)), single(eps), single(decay)
         w = torch.nn.Parameter(torch.randn(37))
         start = w.detach().clone()

@@ -138,8 +138,8 @@ static void test_gradients(void **state)
 	for (int f = 0; f < 6; f++) {
 		enum { T = 3, K = 26 };
 		int64_t N = outputs(functions[f % 3], K);
-		struct call k = {f < 3 ? s->reference : s->cpu, functions[f % 3], test_tensor(T, K, 1, 1, 3), test_tensor(T, N, 0, 2, 1),
-		                 test_tensor(T, N, 0, 3, 1)};
+		struct call k = {f < 3 ? s->reference : s->cpu, functions[f % 3], test_tensor(T, K, 1, 1, 3),
+		                 test_tensor(T, N, 0, 2, 1), test_tensor(T, N, 0, 3, 1)};
 		struct tensor dx = test_tensor(T, K, 0, 4, 1);
 		backward(&k, dx, k.c);
 		test_differences("dx", dx, k.x, loss, &k);
@@ -156,7 +156,8 @@ static void test_bits(void **state)
 	enum { T = 37, K = 1030 };
 	for (int f = 0; f < 3; f++) {
 		int64_t N = outputs(functions[f], K);
-		struct call k = {s->cpu, functions[f], test_tensor(T, K, 0, 1, 4), test_tensor(T, N, 0, 2, 1), test_tensor(T, N, 0, 3, 1)};
+		struct call k = {s->cpu, functions[f], test_tensor(T, K, 0, 1, 4), test_tensor(T, N, 0, 2, 1),
+		                 test_tensor(T, N, 0, 3, 1)};
 		struct tensor dx = test_tensor(T, K, 0, 4, 1);
 		backend_set_threads(s->cpu, 1);
 		forward(&k);

@@ -1,4 +1,5 @@
-/* RMSNorm and LayerNorm: CPU against reference, finite differences, and bits that rows, threads and strides don't change. */
+/* RMSNorm and LayerNorm: CPU against reference, finite differences, and bits that rows, threads and strides don't
+ * change. */
 #include "ops_test.h"
 
 /* One call of forward and backward with all that they read and write. rms: no mean and no bias. */
@@ -24,7 +25,8 @@ static struct norm norm_new(int rms, int64_t T, int64_t K, int64_t pad)
 
 static void norm_free(struct norm *n)
 {
-	float *all[] = {n->x.data, n->y.data, n->dy.data, n->dx.data, n->weight, n->bias, n->mean, n->rstd, n->dweight, n->dbias};
+	float *all[] = {n->x.data, n->y.data, n->dy.data, n->dx.data, n->weight,
+	                n->bias,   n->mean,   n->rstd,    n->dweight, n->dbias};
 	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
 		free(all[i]);
 }
@@ -48,19 +50,19 @@ static void backward(struct backend *b, struct norm *n)
 static void test_against_reference(void **state)
 {
 	struct test_backends *s = *state;
-	static const int64_t shapes[][3] = {{1, 1, 0}, {1, 7, 0}, {3, 16, 5}, {5, 33, 3}, {2, 1024, 0}, {70, 1280, 1}, {9, 3001, 7}};
+	static const int64_t shapes[][3] = {{1, 1, 0}, {1, 7, 0}, {3, 16, 5}, {5, 33, 3}, {2, 1024, 0}, {70, 1280, 1},
+	                                    {9, 3001, 7}};
 	for (int rms = 0; rms < 2; rms++)
 		for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
 			int64_t T = shapes[i][0], K = shapes[i][1], pad = shapes[i][2];
 			struct norm a = norm_new(rms, T, K, pad), r = norm_new(rms, T, K, 0);
-			/* one column has no variance: keep eps out of the gradient's way */
 			forward(s->cpu, &a);
 			forward(s->reference, &r);
 			test_close("y", a.y, r.y, 2e-6);
 			test_close_array("rstd", a.rstd, r.rstd, T, 1e-6);
 			if (!rms)
 				test_close_array("mean", a.mean, r.mean, T, 1e-6);
-			if (K > 1) {
+			if (K > 1) { /* one column has no variance: nothing but eps is left */
 				memcpy(a.rstd, r.rstd, (size_t)T * sizeof *a.rstd);
 				memcpy(a.mean, r.mean, (size_t)T * sizeof *a.mean);
 				backward(s->cpu, &a);

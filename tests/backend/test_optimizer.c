@@ -22,7 +22,8 @@ static void check_golden(struct backend *b, json_t *c)
 {
 	json_t *steps = json_object_get(c, "steps");
 	int64_t n = (int64_t)json_array_size(json_object_get(c, "start"));
-	struct adamw how = {setting(c, "lr"), setting(c, "beta1"), setting(c, "beta2"), setting(c, "eps"), setting(c, "weight_decay"), 0};
+	struct adamw how = {.lr = setting(c, "lr"), .beta1 = setting(c, "beta1"), .beta2 = setting(c, "beta2"),
+	                    .eps = setting(c, "eps"), .weight_decay = setting(c, "weight_decay")};
 	float *w = numbers(c, "start", n, 1), *m = favor_calloc((size_t)n, sizeof *m), *v = favor_calloc((size_t)n, sizeof *v);
 	for (size_t i = 0; i < json_array_size(steps); i++) {
 		json_t *step = json_array_get(steps, i);

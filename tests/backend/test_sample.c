@@ -60,8 +60,8 @@ static void test_golden(void **state)
 	free(path);
 }
 
-/* 100,000 evenly spaced u must give every token its share to within one draw; draws by the project's random numbers must
- * pass a chi-square test. */
+/* 100,000 evenly spaced u must give every token its share to within one draw; draws by the project's random numbers
+ * must pass a chi-square test. */
 static void test_distribution(void **state)
 {
 	struct test_backends *s = *state;
@@ -152,7 +152,8 @@ static void test_large(void **state)
 {
 	struct test_backends *s = *state;
 	enum { V = 151936, T = 2 };
-	static const struct sampling settings[] = {{1, 1, 0, 0}, {0.8f, 0.95f, 0, 0}, {1, 1, 0, 50}, {1, 0.9f, 0.001f, 2000}, {0, 1, 0, 0}};
+	static const struct sampling settings[] = {
+		{1, 1, 0, 0}, {0.8f, 0.95f, 0, 0}, {1, 1, 0, 50}, {1, 0.9f, 0.001f, 2000}, {0, 1, 0, 0}};
 	for (int i = 0; i < 10; i++) {
 		struct tensor logits = test_tensor(T, V, 0, 40, i & 1 ? 20 : 0.5f); /* peaked or flat */
 		double u[T] = {0.03, 0.97};
