@@ -30,16 +30,18 @@ struct job {
 
 /* One thread's tile. */
 struct work {
-	float *q, *o, *s;   /* [rows, depth], [rows, padded], [rows, BLOCK] */
-	float *k, *v;       /* this block: keys transposed [depth, BLOCK], values [BLOCK, padded] */
-	float *most, *sum;  /* [rows]: m and l */
-	int32_t *visible;   /* [rows]: keys of this block that the row sees */
+	float *q, *o, *s;         /* [rows, depth], [rows, padded], [rows, BLOCK] */
+	float *k, *v;             /* this block: keys transposed [depth, BLOCK], values [BLOCK, padded] */
+	float *most, *sum;        /* [rows]: m and l */
+	float *top, *correction;  /* [rows]: m' and c */
+	float *lanes, *across;    /* [rows, SUM_LANES], [SUM_LANES, rows up to a multiple of 4] */
+	int32_t *visible;         /* [rows]: keys of this block that the row sees */
 };
 
 static size_t work_floats(const struct job *j, size_t rows)
 {
 	size_t depth = (size_t)j->depth, padded = (size_t)j->padded;
-	size_t floats = rows * (depth + padded + BLOCK + 3) + BLOCK * (depth + padded);
+	size_t floats = rows * (depth + padded + BLOCK + 2 * SUM_LANES + 5) + 3 * SUM_LANES + BLOCK * (depth + padded);
 	return (floats + 15) / 16 * 16;
 }
 
@@ -53,35 +55,63 @@ static struct work work_at(float *p, const struct job *j, size_t rows)
 	w.q = w.s + rows * BLOCK;
 	w.most = w.q + rows * (size_t)j->depth;
 	w.sum = w.most + rows;
-	w.visible = (int32_t *)(w.sum + rows);
+	w.top = w.sum + rows;
+	w.correction = w.top + rows;
+	w.lanes = w.correction + rows;
+	w.across = w.lanes + rows * SUM_LANES;
+	w.visible = (int32_t *)(w.across + (rows + 3) * SUM_LANES);
 	return w;
 }
 
-/* s[0..BLOCK) -> p, with the row's m and l brought up to date; returns c */
-static float softmax_row(float *restrict s, int visible, float *most, float *sum)
+/* A row's scores in one block, SUM_LANES at a time: [rows, BLOCK] -> their lane-wise maximum. Hides what is hidden. */
+static void lane_maxima(float *restrict lanes, float *restrict s, const int32_t *visible, int32_t rows)
 {
-	for (int j = visible; j < BLOCK; j++)
-		s[j] = -INFINITY;
-	float lane[SUM_LANES];
-	for (int l = 0; l < SUM_LANES; l++)
-		lane[l] = s[l];
-	for (int j = SUM_LANES; j < BLOCK; j += SUM_LANES)
+	for (int32_t r = 0; r < rows; r++, s += BLOCK, lanes += SUM_LANES) {
+		for (int j = visible[r]; j < BLOCK; j++)
+			s[j] = -INFINITY;
+		for (int l = 0; l < SUM_LANES; l++) {
+			float a = s[l] > s[l + 16] ? s[l] : s[l + 16], b = s[l + 32] > s[l + 48] ? s[l + 32] : s[l + 48];
+			lanes[l] = a > b ? a : b;
+		}
+	}
+}
+
+/* s -> exp(s - top), and its lane-wise sum. Hidden scores become exp(-inf) = 0. */
+static void exponentials(float *restrict lanes, float *restrict s, const float *top, int32_t rows)
+{
+	for (int32_t r = 0; r < rows; r++, s += BLOCK, lanes += SUM_LANES) {
+		float most = top[r];
+		for (int j = 0; j < BLOCK; j++)
+			s[j] = vexp(s[j] - most);
 		for (int l = 0; l < SUM_LANES; l++)
-			lane[l] = lane[l] > s[j + l] ? lane[l] : s[j + l];
-	float top = *most;
+			lanes[l] = (s[l] + s[l + 16]) + (s[l + 32] + s[l + 48]);
+	}
+}
+
+/* s -> p for rows [first, end), with their m and l brought up to date; leaves c in w->correction. What is one number per
+ * row is computed for many rows at once, across the transposed lanes. */
+static void softmax_rows(struct work *w, int32_t first, int32_t end)
+{
+	int32_t rows = end - first, width = (rows + 3) / 4 * 4;
+	float *s = w->s + first * BLOCK, *most = w->most + first, *sum = w->sum + first, *restrict top = w->top;
+	float *restrict correction = w->correction + first, *restrict across = w->across;
+	lane_maxima(w->lanes, s, w->visible + first, rows);
+	tile_transpose(across, width, w->lanes, SUM_LANES, rows, SUM_LANES);
+	for (int32_t r = 0; r < rows; r++)
+		top[r] = most[r];
 	for (int l = 0; l < SUM_LANES; l++)
-		top = top > lane[l] ? top : lane[l];
-	for (int j = 0; j < BLOCK; j++)
-		s[j] = vexp(s[j] - top); /* hidden: exp(-inf) = 0 */
-	for (int l = 0; l < SUM_LANES; l++)
-		lane[l] = (s[l] + s[l + 16]) + (s[l + 32] + s[l + 48]);
+		for (int32_t r = 0; r < rows; r++)
+			top[r] = top[r] > across[l * width + r] ? top[r] : across[l * width + r];
+	exponentials(w->lanes, s, top, rows);
+	tile_transpose(across, width, w->lanes, SUM_LANES, rows, SUM_LANES);
 	for (int half = SUM_LANES / 2; half > 0; half /= 2)
-		for (int l = 0; l < half; l++)
-			lane[l] += lane[l + half];
-	float correction = vexp(*most - top);
-	*most = top;
-	*sum = fmaf(*sum, correction, lane[0]);
-	return correction;
+		for (int32_t i = 0; i < half * width; i++)
+			across[i] += across[half * width + i];
+	for (int32_t r = 0; r < rows; r++) {
+		correction[r] = vexp(most[r] - top[r]);
+		most[r] = top[r];
+		sum[r] = fmaf(sum[r], correction[r], across[r]);
+	}
 }
 
 /* o += p v for rows [first, end), each over the keys that it sees. Rows that see equally many go together. */
@@ -113,12 +143,11 @@ static void attend_block(const struct job *j, struct work *w, int kv_head, int32
 	tile_copy(w->v, width, j->v.data + key * j->v.stride + column, j->v.stride, count, j->depth, 1);
 	tile_product(w->s + first * BLOCK, BLOCK, w->q + first * j->depth, j->depth, 1, w->k, BLOCK, end - first, BLOCK, j->depth,
 	             0);
-	for (int32_t r = first; r < end; r++) {
-		float correction = softmax_row(w->s + r * BLOCK, w->visible[r], &w->most[r], &w->sum[r]);
-		if (correction != 1.0f)
+	softmax_rows(w, first, end);
+	for (int32_t r = first; r < end; r++)
+		if (w->correction[r] != 1.0f)
 			for (int64_t d = 0; d < width; d++)
-				w->o[r * width + d] *= correction;
-	}
+				w->o[r * width + d] *= w->correction[r];
 	add_values(j, w, first, end);
 }
 
@@ -157,9 +186,9 @@ static void store_span(const struct job *j, struct work *w, int kv_head, const s
 		for (int g = 0; g < j->group; g++) {
 			int64_t row = span->row + (int64_t)i * j->group + g, head = (int64_t)kv_head * j->group + g;
 			float *o = j->o.data + to * j->o.stride + head * j->depth;
-			float sum = w->sum[row];
+			float sum = w->sum[row], inverse = sum == 0 ? 0 : 1 / sum; /* 0: it sees no key at all */
 			for (int64_t d = 0; d < j->depth; d++)
-				o[d] = sum == 0 ? 0 : w->o[row * j->padded + d] / sum; /* 0: it sees no key at all */
+				o[d] = w->o[row * j->padded + d] * inverse;
 			j->lse[head * j->q.rows + to] = w->most[row] + logf(sum);
 		}
 	}
