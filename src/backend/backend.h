@@ -58,10 +58,11 @@ struct sampling {
 	float top_p, min_p;
 	int32_t top_k; /* 0 = off */
 };
-/* One sampled token. Order of truncation as in transformers: temperature, top_k, top_p, min_p. top_p keeps the smallest set of
- * most probable tokens whose probability sum reaches top_p (the one that crosses is kept); ties in probability go to the lower id.
- * min_p keeps tokens with p >= min_p * p_max, p after the earlier truncations renormalised. The draw: first id, in ascending id order, whose cumulative
- * probability among the kept exceeds u. Sums in double, in id order. */
+/* One sampled token. Order of truncation as in transformers: temperature, top_k, top_p, min_p. top_k keeps all ties with the
+ * k-th. top_p keeps the smallest set of most probable tokens whose probability sum reaches top_p (the one that crosses is kept);
+ * ties in probability go to the lower id. min_p keeps tokens with p >= min_p * p_max, p after the earlier truncations
+ * renormalised. The draw: first id, in ascending id order, whose cumulative probability among the kept exceeds u. Sums in
+ * double, in id order. Logits that are no numbers give some token of the vocabulary, and a logp that is no number. */
 struct sampled {
 	int32_t token;
 	float logp;          /* log softmax(logits / temperature)[token]: same bits as head_logprob gives */

@@ -180,9 +180,9 @@ static inline void op_rope(struct backend *b, struct tensor x, int heads, struct
 }
 
 /* Shapes that attention and its backward share. */
-static inline void ops_want_attention(const char *op, struct tensor o, const float *lse, struct tensor q, struct tensor k,
-                                      struct tensor v, int heads, int kv_heads, const struct segment *segments,
-                                      int segment_count)
+static inline void ops_want_attention(const char *op, struct tensor o, const float *lse, struct tensor q,
+                                      struct tensor k, struct tensor v, int heads, int kv_heads,
+                                      const struct segment *segments, int segment_count)
 {
 	ops_want_any(op, "q", q);
 	if (heads <= 0 || kv_heads <= 0 || heads % kv_heads || q.cols % heads)
@@ -376,8 +376,8 @@ static inline double op_sum_squares(struct backend *b, const float *x, int64_t n
 	return b->ops.sum_squares(b, x, n);
 }
 
-static inline void op_adamw(struct backend *b, float *w, const float *g, float *m, float *v, int64_t n, float grad_scale,
-                            const struct adamw *how)
+static inline void op_adamw(struct backend *b, float *w, const float *g, float *m, float *v, int64_t n,
+                            float grad_scale, const struct adamw *how)
 {
 	ops_want_pointer("adamw", "how", how);
 	if (n < 0 || how->step < 1)

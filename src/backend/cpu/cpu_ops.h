@@ -1,4 +1,4 @@
-/* The CPU backend's own kernels, but for products (matmul.h) and attention (attention.h): slots of the table, see backend.h.
+/* The CPU backend's kernels, but for products (matmul.h) and attention (attention.h): slots of the table in backend.h.
  *
  * How they keep the contracts: a row is computed by one thread in an order that its length alone decides; sums over rows
  * (gradients of weights) run per column in row order, and threads share columns; elementwise functions are vexp and
@@ -26,8 +26,8 @@ void cpu_layernorm_backward(struct backend *b, struct tensor dx, float *dweight,
 /* elementwise.c */
 void cpu_rope(struct backend *b, struct tensor x, int heads, struct tensor cos, struct tensor sin, int inverse);
 void cpu_swiglu(struct backend *b, struct tensor y, struct tensor gate, struct tensor up);
-void cpu_swiglu_backward(struct backend *b, struct tensor dgate, struct tensor dup, struct tensor dy, struct tensor gate,
-                         struct tensor up);
+void cpu_swiglu_backward(struct backend *b, struct tensor dgate, struct tensor dup, struct tensor dy,
+                         struct tensor gate, struct tensor up);
 void cpu_activation(struct backend *b, struct tensor y, struct tensor x, enum activation kind);
 void cpu_activation_backward(struct backend *b, struct tensor dx, struct tensor dy, struct tensor x,
                              enum activation kind);

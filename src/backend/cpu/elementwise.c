@@ -1,5 +1,5 @@
-/* Rotation, SwiGLU, activations, addition. Outputs may be the inputs (same element, same place), which is what the simd
- * pragmas promise; they may not overlap otherwise. */
+/* Rotation, SwiGLU, activations, addition. Outputs may be the inputs (same element, same place), which is what the
+ * simd pragmas promise; they may not overlap otherwise. */
 #include "backend/cpu/cpu_ops.h"
 #include "backend/cpu/vmath.h"
 
@@ -42,8 +42,8 @@ void cpu_swiglu(struct backend *b, struct tensor y, struct tensor gate, struct t
 }
 
 /* silu(g) = g s with s = sigmoid(g); silu'(g) = s (1 + g (1 - s)) */
-void cpu_swiglu_backward(struct backend *b, struct tensor dgate, struct tensor dup, struct tensor dy, struct tensor gate,
-                         struct tensor up)
+void cpu_swiglu_backward(struct backend *b, struct tensor dgate, struct tensor dup, struct tensor dy,
+                         struct tensor gate, struct tensor up)
 {
 #pragma omp parallel for num_threads(cpu_threads(b, gate.rows * gate.cols)) schedule(static)
 	for (int64_t t = 0; t < gate.rows; t++) {
@@ -76,7 +76,8 @@ void cpu_activation(struct backend *b, struct tensor y, struct tensor x, enum ac
 	}
 }
 
-/* gelu'(x) = (1 + erf(x / sqrt 2)) / 2 + x exp(-x^2 / 2) / sqrt(2 pi); quick: s (1 + 1.702 x (1 - s)), s = sigmoid(1.702 x) */
+/* gelu'(x) = (1 + erf(x / sqrt 2)) / 2 + x exp(-x^2 / 2) / sqrt(2 pi); quick: s (1 + 1.702 x (1 - s)), s =
+ * sigmoid(1.702 x) */
 void cpu_activation_backward(struct backend *b, struct tensor dx, struct tensor dy, struct tensor x,
                              enum activation kind)
 {

@@ -1,6 +1,6 @@
-/* The fused head: log-probabilities of given tokens, and their backward, without a [T, V] array for all T. Rows are taken
- * in chunks and each chunk's logits made by the same product that decoding uses, whole rows at a time: a row's bits don't
- * depend on the chunk, so they are the sampler's. The backward makes the logits again. */
+/* The fused head: log-probabilities of given tokens, and their backward, without a [T, V] array for all T. Rows are
+ * taken in chunks and each chunk's logits made by the same product that decoding uses, whole rows at a time: a row's
+ * bits don't depend on the chunk, so they are the sampler's. The backward makes the logits again. */
 #include "backend/cpu/cpu_ops.h"
 #include "backend/cpu/cpu_state.h"
 #include "backend/cpu/matmul.h"
@@ -46,7 +46,8 @@ void cpu_head_logprob(struct backend *b, float *logp, float *entropy, float *lse
 	}
 }
 
-/* dL/dlogit[j] = g (1[j = target] - p[j]) / temperature, in place of the logits; then dh = dlogits w, dw += dlogits^T h */
+/* dL/dlogit[j] = g (1[j = target] - p[j]) / temperature, in place of the logits; then dh = dlogits w, dw += dlogits^T
+ * h */
 void cpu_head_logprob_backward(struct backend *b, struct tensor dh, struct tensor dw, const float *g, const float *lse,
                                struct tensor h, struct tensor w, const int32_t *target, float temperature)
 {

@@ -1,6 +1,6 @@
 /* Sampling one token per row. Nothing sorts the vocabulary: a truncation becomes a bound (top_k: the k-th largest z;
- * top_p: the last token kept, by a heap from which only kept tokens are taken; min_p: a least weight), and one pass in id
- * order collects what lies within all bounds. The result is that of the reference, to the token: same weights
+ * top_p: the last token kept, by a heap from which only kept tokens are taken; min_p: a least weight), and one pass in
+ * id order collects what lies within all bounds. The result is that of the reference, to the token: same weights
  * (exp(z - max) as float), same sums (double, same order), same treatment of ties. */
 #include "backend/cpu/cpu_ops.h"
 #include "backend/cpu/cpu_state.h"
@@ -18,8 +18,8 @@ struct row_memory {
 	int32_t *kept;         /* [V] ids, ascending */
 };
 
-/* Where the row is cut: a token is kept if it lies within all bounds. Ties with the k-th largest are all kept; ties with
- * the last of top_p only up to its id. */
+/* Where the row is cut: a token is kept if it lies within all bounds. Ties with the k-th largest are all kept; ties
+ * with the last of top_p only up to its id. */
 struct bounds {
 	float kth;         /* z >= kth */
 	struct entry last; /* (z, id) not after this one in the order of falling z, then rising id */
@@ -136,7 +136,8 @@ static int64_t collect(const float *logits, int64_t V, float temperature, struct
 	return n;
 }
 
-/* The first token, in id order, at which the cumulative weight exceeds u of the sum; -1 if rounding lets none. */
+/* The first token, in id order, at which the cumulative weight exceeds u of the sum; if rounding lets none, the last
+ * that has any weight. */
 static int32_t draw(const float *e, const int32_t *kept, int64_t n, double u, double *sum)
 {
 	double total = 0, cumulative = 0;
@@ -144,13 +145,16 @@ static int32_t draw(const float *e, const int32_t *kept, int64_t n, double u, do
 		total += e[kept ? kept[i] : i];
 	*sum = total;
 	double goal = u * total;
+	int32_t last = -1;
 	for (int64_t i = 0; i < n; i++) {
 		int32_t id = kept ? kept[i] : (int32_t)i;
+		if (e[id] > 0)
+			last = id;
 		cumulative += e[id];
 		if (cumulative > goal)
-			return id;
+			break;
 	}
-	return -1;
+	return last;
 }
 
 static struct sampled sample_row(const float *logits, int64_t V, double u, const struct sampling *how,

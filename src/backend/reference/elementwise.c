@@ -37,8 +37,8 @@ void ref_swiglu(struct backend *b, struct tensor y, struct tensor gate, struct t
 }
 
 /* silu(g) = g s with s = sigmoid(g); silu'(g) = s (1 + g (1 - s)) */
-void ref_swiglu_backward(struct backend *b, struct tensor dgate, struct tensor dup, struct tensor dy, struct tensor gate,
-                         struct tensor up)
+void ref_swiglu_backward(struct backend *b, struct tensor dgate, struct tensor dup, struct tensor dy,
+                         struct tensor gate, struct tensor up)
 {
 	(void)b;
 	for (int64_t t = 0; t < gate.rows; t++)
@@ -61,7 +61,8 @@ void ref_activation(struct backend *b, struct tensor y, struct tensor x, enum ac
 		}
 }
 
-/* gelu'(x) = (1 + erf(x / sqrt 2)) / 2 + x exp(-x^2 / 2) / sqrt(2 pi); quick: s (1 + 1.702 x (1 - s)), s = sigmoid(1.702 x) */
+/* gelu'(x) = (1 + erf(x / sqrt 2)) / 2 + x exp(-x^2 / 2) / sqrt(2 pi); quick: s (1 + 1.702 x (1 - s)), s =
+ * sigmoid(1.702 x) */
 void ref_activation_backward(struct backend *b, struct tensor dx, struct tensor dy, struct tensor x,
                              enum activation kind)
 {

@@ -1,5 +1,5 @@
-/* Reference fused head: log-probabilities of given tokens from hidden rows, one row of logits at a time. Logits come from
- * this backend's own linear, so that they are the ones that sampling sees. */
+/* Reference fused head: log-probabilities of given tokens from hidden rows, one row of logits at a time. Logits come
+ * from this backend's own linear, so that they are the ones that sampling sees. */
 #include "backend/reference/reference.h"
 
 #include <math.h>

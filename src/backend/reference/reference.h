@@ -1,6 +1,6 @@
-/* The reference ops: what each slot of the table means, in plain loops with double sums, on one thread. backend_cpu_new
- * fills its table with these first; tests compare every faster op with them. ref_linear* and ref_attention* have
- * headers of their own. */
+/* The reference ops: what each slot of the table means, in plain loops with double sums, on one thread.
+ * backend_cpu_new fills its table with these first; tests compare every faster op with them. ref_linear* and
+ * ref_attention* have headers of their own. */
 #ifndef FAVOR_BACKEND_REFERENCE_H
 #define FAVOR_BACKEND_REFERENCE_H
 
@@ -28,8 +28,8 @@ void ref_layernorm_backward(struct backend *b, struct tensor dx, float *dweight,
 /* elementwise.c */
 void ref_rope(struct backend *b, struct tensor x, int heads, struct tensor cos, struct tensor sin, int inverse);
 void ref_swiglu(struct backend *b, struct tensor y, struct tensor gate, struct tensor up);
-void ref_swiglu_backward(struct backend *b, struct tensor dgate, struct tensor dup, struct tensor dy, struct tensor gate,
-                         struct tensor up);
+void ref_swiglu_backward(struct backend *b, struct tensor dgate, struct tensor dup, struct tensor dy,
+                         struct tensor gate, struct tensor up);
 void ref_activation(struct backend *b, struct tensor y, struct tensor x, enum activation kind);
 void ref_activation_backward(struct backend *b, struct tensor dx, struct tensor dy, struct tensor x,
                              enum activation kind);

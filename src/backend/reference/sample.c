@@ -1,5 +1,5 @@
-/* Reference sampling: sorts the whole row and applies the truncations one by one, as transformers' warpers do.
- * The weight of a token is e = exp(z - max z) as a float, from the same vexp that the CPU backend vectorises, and every
+/* Reference sampling: sorts the whole row and applies the truncations one by one, as transformers' warpers do. The
+ * weight of a token is e = exp(z - max z) as a float, from the same vexp that the CPU backend vectorises, and every
  * sum of weights is in double in a fixed order: so the faster sampler must choose the same token, always. */
 #include "backend/cpu/vmath.h"
 #include "backend/reference/reference.h"
@@ -62,7 +62,8 @@ static void truncate_row(struct candidate *c, int64_t V, const struct sampling *
 			c[i].kept = c[i].kept && c[i].e >= how->min_p;
 }
 
-static struct sampled sample_row(const float *logits, int64_t V, double u, const struct sampling *how, struct candidate *c)
+static struct sampled sample_row(const float *logits, int64_t V, double u, const struct sampling *how,
+                                 struct candidate *c)
 {
 	int greedy = how->temperature == 0;
 	float temperature = greedy ? 1 : how->temperature;
@@ -91,10 +92,10 @@ static struct sampled sample_row(const float *logits, int64_t V, double u, const
 			continue;
 		count++;
 		cumulative += c[i].e;
-		if (!chosen && cumulative > goal) {
-			chosen = 1;
+		/* should rounding keep the sum at the goal, the last token with any weight is it */
+		if (!chosen && c[i].e > 0)
 			out.token = (int32_t)i;
-		}
+		chosen |= cumulative > goal;
 	}
 	out.logp = (float)(c[out.token].z - lse);
 	out.sampling_logp = count == V ? out.logp : (float)((double)(c[out.token].z - max) - log(sum));
