@@ -1,5 +1,5 @@
-/* What all ranks (or all of a team) do together with little data: agree, broadcast, sums and maxima of a few numbers. Only nonblocking
- * collectives, completed under world_wait, so that each has a deadline. */
+/* What all ranks (or all of a team) do together with little data: agree, broadcast, sums and maxima of a few numbers.
+ * Only nonblocking collectives, completed under world_wait, so that each has a deadline. */
 #include "comm/internal.h"
 
 #include <math.h>
@@ -14,9 +14,10 @@ void world_combine(struct world *w, MPI_Comm comm, double *x, int n, int maximum
 	int members = 0;
 	MPI_Request request = MPI_REQUEST_NULL;
 	world_check(MPI_Comm_size(comm, &members), "MPI_Comm_size");
-	/* Everybody gets everybody's numbers and combines them in rank order: no algorithm of the library's choice decides the bits. */
+	/* Everybody gets everybody's numbers and combines them in rank order: no algorithm of the library's choice
+	 * decides the bits. */
 	double *all = favor_malloc((size_t)members * (size_t)n * sizeof *all);
-	world_check(MPI_Iallgather(x, n, MPI_DOUBLE, all, n, MPI_DOUBLE, comm, &request), "MPI_Iallgather");
+	world_iallgather(x, all, n, MPI_DOUBLE, comm, &request);
 	world_wait_request(w, &request, MPI_STATUS_IGNORE, what, -1);
 	for (int i = 0; i < n; i++) {
 		double value = all[i];
@@ -55,7 +56,7 @@ void world_spread(struct world *w, MPI_Comm comm, void *data, size_t bytes, cons
 		if (b >= blocks)
 			continue;
 		size_t at = b * BLOCK_BYTES, n = bytes - at < BLOCK_BYTES ? bytes - at : BLOCK_BYTES;
-		world_check(MPI_Ibcast((char *)data + at, (int)n, MPI_BYTE, 0, comm, r), "MPI_Ibcast");
+		world_ibcast((char *)data + at, (int)n, 0, comm, r);
 	}
 }
 
@@ -88,7 +89,7 @@ int world_agree(struct world *w, int ok, struct favor_error *e)
 	if (failed == w->rank)
 		snprintf(message, sizeof message, "%s", e && e->message[0] ? e->message : "failed without a message");
 	MPI_Request request = MPI_REQUEST_NULL;
-	world_check(MPI_Ibcast(message, (int)sizeof message, MPI_BYTE, failed, w->team, &request), "MPI_Ibcast");
+	world_ibcast(message, (int)sizeof message, failed, w->team, &request);
 	world_wait_request(w, &request, MPI_STATUS_IGNORE, what, failed);
 	message[sizeof message - 1] = 0;
 	return favor_fail(e, "%s", message);

@@ -1,5 +1,5 @@
-/* Work is pulled: the leader offers the groups of a step, rollout ranks ask for the next one whenever they are free. The leader answers in every
- * world_tick and in every wait of its own, so it needs no rank for itself. */
+/* Work is pulled: the leader offers the groups of a step, rollout ranks ask for the next one whenever they are free.
+ * The leader answers in every world_tick and in every wait of its own, so it needs no rank for itself. */
 #include "comm/internal.h"
 
 /* The next group of the offer, for whoever asks. Only called for steps up to the offered one. */

@@ -1,5 +1,5 @@
-/* Groups on their way: SAMPLED ones to the reward rank that owns the index, SCORED ones to the learner that owns it. A group for this rank itself
- * goes straight into its own inbox, without a copy. */
+/* Groups on their way: SAMPLED ones to the reward rank that owns the index, SCORED ones to the learner that owns it.
+ * A group for this rank itself goes straight into its own inbox, without a copy. */
 #include "comm/internal.h"
 
 #include <stdlib.h>
@@ -38,7 +38,8 @@ void world_free_inbox(struct world *w)
 	}
 }
 
-/* The rank that gets group `index`; -1 if there is none. Ranks that play rollout and reward score what they have made. */
+/* The rank that gets group `index`; -1 if there is none. Ranks that play rollout and reward score what they have
+ * made. */
 static int owner(const struct world *w, enum stage s, uint64_t index, int maker)
 {
 	if (s == STAGE_SAMPLED && w->colocate)
@@ -80,8 +81,8 @@ void world_take_group(struct world *w, int peer, enum stage s, const void *data,
 	if (!g)
 		favor_die("%s sent a %s group that can't be read: %s", who, stage_name(s), e.message);
 	if (owner(w, s, g->index, peer) != w->rank)
-		favor_die("%s sent the %s group %llu to the wrong rank; do all ranks have the same placement?", who, stage_name(s),
-		          (unsigned long long)g->index);
+		favor_die("%s sent the %s group %llu to the wrong rank; do all ranks have the same placement?", who,
+		          stage_name(s), (unsigned long long)g->index);
 	inbox_add(&w->inbox[s], g);
 	w->signs++;
 	w->work_heard = 1;

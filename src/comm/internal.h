@@ -1,5 +1,7 @@
-/* What the files of this room share: the struct behind world.h and the few functions that cross files. Nobody else includes it.
+/* What the files of this room share: the struct behind world.h and the few functions that cross files. Nobody else
+ * includes it.
  *
+ *   calls.c       MPI calls with their return codes checked
  *   life.c        waiting, signs of life, deadlines
  *   mail.c        letters: outgoing and incoming messages, progress
  *   inbox.c       groups that came and go
@@ -34,7 +36,8 @@ struct work_answer {
 	int64_t left; /* 0: no group is left of the step, index says nothing */
 };
 
-/* A message under way. Letters are recycled, and small ones need no memory of their own, so that progress allocates nothing. */
+/* A message under way. Letters are recycled, and small ones need no memory of their own, so that progress allocates
+ * nothing. */
 struct letter {
 	struct letter *next;
 	MPI_Request request;
@@ -69,13 +72,14 @@ struct world {
 	int rank, size;
 	int alone;                    /* no launcher: no MPI call is made */
 	MPI_Comm mail, team;          /* messages that any rank takes in at any time | collectives */
-	MPI_Comm learners, publish;   /* from world_assign: learners | leader + rollout ranks that are no learners; MPI_COMM_NULL elsewhere */
+	MPI_Comm learners, publish;   /* learners | leader + rollout ranks that are no learners; else MPI_COMM_NULL */
 	struct peer *peers;           /* [size], own entry included */
 
 	/* placement */
 	int assigned, colocate;
 	int rollouts, rewards, learner_count;
-	cpu_set_t node_cores, own_cores; /* the union over the ranks of this node | this rank's */
+	cpu_set_t node_cores, own_cores; /* what the job may use of this node | what this rank is bound to */
+	int may_widen;                   /* nobody asked for that binding */
 
 	/* life */
 	double deadline, opened;
@@ -99,11 +103,21 @@ struct world {
 	struct work_answer answer;
 };
 
-/* life.c. world_check ends the job unless rc is MPI_SUCCESS. */
+/* calls.c. world_check ends the job, naming the call, unless rc is MPI_SUCCESS. The others begin what their MPI
+ * namesakes begin. */
 void world_check(int rc, const char *call);
+void world_isend(const void *data, int n, MPI_Datatype type, int peer, enum tag tag, MPI_Comm comm,
+                 MPI_Request *request);
+void world_irecv(void *data, int n, MPI_Datatype type, int peer, enum tag tag, MPI_Comm comm, MPI_Request *request);
+void world_imrecv(void *data, int bytes, MPI_Message *message, MPI_Request *request);
+void world_ibcast(void *data, int bytes, int root, MPI_Comm comm, MPI_Request *request);
+void world_iallgather(const void *mine, void *all, int n, MPI_Datatype type, MPI_Comm comm, MPI_Request *request);
+int world_test(MPI_Request *request); /* whether it is complete (and then free) */
+
+/* life.c */
 double world_now(void);
-/* Waits until done(w, arg), with progress and sleep; ends the job when the deadline passes. what: static, "wait for ...". peer: who is
- * waited for, or -1. */
+/* Waits until done(w, arg), with progress and sleep; ends the job when the deadline passes. what: static, "wait for
+ * ...". peer: who is waited for, or -1. */
 void world_wait(struct world *w, int (*done)(struct world *w, void *arg), void *arg, const char *what, int peer);
 /* Completes the request; status may be MPI_STATUS_IGNORE. */
 void world_wait_request(struct world *w, MPI_Request *request, MPI_Status *status, const char *what, int peer);
@@ -135,7 +149,8 @@ const char *world_role_name(const struct world *w, int rank); /* static */
 /* The rank that plays the role with that index. */
 int world_rank_of(const struct world *w, enum role r, int index);
 
-/* collective.c. x[i] = sum or maximum over the communicator's ranks in rank order: the same bits on all, whatever comes first. */
+/* collective.c. x[i] = sum or maximum over the communicator's ranks in rank order: the same bits on all, whatever
+ * comes first. */
 void world_combine(struct world *w, MPI_Comm comm, double *x, int n, int maximum, const char *what);
 /* Rank 0 of comm's bytes to all of comm, in blocks. */
 void world_spread(struct world *w, MPI_Comm comm, void *data, size_t bytes, const char *what);

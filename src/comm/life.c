@@ -1,12 +1,13 @@
 /* Waiting, and how a job ends that would otherwise hang.
  *
- * A rank that computes calls world_tick, one that waits is in world_wait; both send the leader a heartbeat a second, marked as work or as
- * waiting. The leader tells all ranks once a second whether anybody works. So
+ * A rank that computes calls world_tick, one that waits is in world_wait; both send the leader a heartbeat a second,
+ * marked as work or as waiting. The leader tells all ranks once a second whether anybody works. So
  *  - a wait in a job where somebody works is patient: what it waits for may take hours;
- *  - when everybody waits, the leader speaks after `deadline` seconds. It knows who was silent longest: ranks that wait are heard
- *    every second, so that is the one that hangs, even if the leader waits for another one that waits for that one;
- *  - if the leader itself hangs nobody hears that somebody works, and the others speak OTHERS_LATER seconds later, lower ranks first,
- *    far enough from one another that the job is over before the second would speak. */
+ *  - when everybody waits, the leader speaks after `deadline` seconds. It knows who was silent longest: ranks that
+ *    wait are heard every second, so that is the one that hangs, even if the leader waits for another one that waits
+ *    for that one;
+ *  - if the leader itself hangs nobody hears that somebody works, and the others speak OTHERS_LATER seconds later,
+ *    lower ranks first, far enough from one another that the job is over before the second would speak. */
 #include "comm/internal.h"
 
 #include <stdio.h>
@@ -17,17 +18,6 @@ static const double OTHERS_LATER = 2.0; /* seconds */
 static const double STAGGER = 0.5, STAGGER_MOST = 5.0;
 static const double BEAT_SECONDS = 1.0, PHASE_BEAT_SECONDS = 0.1;
 static const long NAP_FIRST = 20000, NAP_LAST = 2000000; /* nanoseconds */
-
-void world_check(int rc, const char *call)
-{
-	if (rc == MPI_SUCCESS)
-		return;
-	char text[MPI_MAX_ERROR_STRING] = "unknown error";
-	int n = 0;
-	if (MPI_Error_string(rc, text, &n) != MPI_SUCCESS)
-		favor_die("%s failed with code %d", call, rc);
-	favor_die("%s failed: %s", call, text);
-}
 
 double world_now(void)
 {
@@ -71,13 +61,11 @@ void world_take_beat(struct world *w, int peer, const struct beat *b)
 static void send_beat(struct world *w, int peer, const char *phase, int works)
 {
 	struct peer *p = &w->peers[peer];
-	int gone = 0;
-	world_check(MPI_Test(&p->beat_request, &gone, MPI_STATUS_IGNORE), "MPI_Test");
-	if (!gone)
-		return; /* it takes nothing in: the next one will do */
+	if (!world_test(&p->beat_request))
+		return; /* the last one is not taken yet: the next one will do */
 	p->beat = (struct beat){.step = w->step, .sample = w->sample, .works = works};
 	snprintf(p->beat.phase, sizeof p->beat.phase, "%s", phase);
-	world_check(MPI_Isend(&p->beat, (int)sizeof p->beat, MPI_BYTE, peer, TAG_BEAT, w->mail, &p->beat_request), "MPI_Isend");
+	world_isend(&p->beat, (int)sizeof p->beat, MPI_BYTE, peer, TAG_BEAT, w->mail, &p->beat_request);
 }
 
 static void beat_now(struct world *w, const char *phase, int works, double now)
@@ -128,8 +116,8 @@ double world_idle_seconds(struct world *w)
 	return idle;
 }
 
-/* Whom to name: the leader, who hears everybody, names whom it has not heard longest; but the one that it waits for if they are all
- * heard. Others hear the leader alone, and it should have spoken before them. -1: not known. */
+/* Whom to name: the leader, who hears everybody, names whom it has not heard longest; but the one that it waits for
+ * if they are all heard. Others hear the leader alone, and it should have spoken before them. -1: not known. */
 static int suspect(const struct world *w, int peer, double now)
 {
 	double margin = 2 * beat_seconds(w);
@@ -147,21 +135,22 @@ static int suspect(const struct world *w, int peer, double now)
 static _Noreturn void give_up(struct world *w, const char *what, int peer, double silence)
 {
 	static const char remedy[] = "see its log, memory and load; if a phase may be silent that long, raise run.deadline";
+	static const char unlikely[] = "if the network is sound this is an error of favor, please report it";
 	double now = world_now();
 	int who = suspect(w, peer, now);
 	favor_process()->phase = what;
 	if (who < 0)
 		favor_die("nothing has come and nobody has worked for %.0f s; %s", silence, remedy);
 	const struct peer *p = &w->peers[who];
+	const char *role = world_role_name(w, who);
 	char known[PHASE_MAX + 128] = "never heard of";
 	if (p->heard)
 		snprintf(known, sizeof known, "last phase %s, step %lld, sample %lld, %.0f s ago", p->last.phase,
 		         (long long)p->last.step, (long long)p->last.sample, now - p->seen);
 	if (now - p->seen <= 2 * beat_seconds(w))
-		favor_die("all ranks only wait, for %.0f s now; for rank %d (%s on %s, %s); if the network is sound this is an error of favor, please report it",
-		          silence, who, world_role_name(w, who), p->host, known);
-	favor_die("no sign of life for %.0f s from rank %d (%s on %s, %s); %s", silence, who, world_role_name(w, who), p->host,
-	          known, remedy);
+		favor_die("all ranks only wait, for %.0f s now; among them rank %d (%s on %s, %s); %s", silence, who, role, p->host,
+		          known, unlikely);
+	favor_die("no sign of life for %.0f s from rank %d (%s on %s, %s); %s", silence, who, role, p->host, known, remedy);
 }
 
 static double patience(const struct world *w)
@@ -193,7 +182,7 @@ void world_wait(struct world *w, int (*done)(struct world *w, void *arg), void *
 			w->idle += now - start;
 			return;
 		}
-		/* Time counts while this rank watches. If the whole job was stopped (^Z, a laptop's sleep) nobody is to blame. */
+		/* Time counts while this rank watches: if the whole job was stopped (^Z) nobody is to blame. */
 		silence += now - last < 1 ? now - last : 1;
 		last = now;
 		if (w->signs != signs) {
@@ -206,22 +195,16 @@ void world_wait(struct world *w, int (*done)(struct world *w, void *arg), void *
 	}
 }
 
-struct pending {
-	MPI_Request *request;
-	MPI_Status *status;
-};
-
-static int is_complete(struct world *w, void *arg)
+static int is_complete(struct world *w, void *request)
 {
 	(void)w;
-	struct pending *p = arg;
 	int flag = 0;
-	world_check(MPI_Test(p->request, &flag, p->status), "MPI_Test");
+	world_check(MPI_Request_get_status(*(MPI_Request *)request, &flag, MPI_STATUS_IGNORE), "MPI_Request_get_status");
 	return flag;
 }
 
 void world_wait_request(struct world *w, MPI_Request *request, MPI_Status *status, const char *what, int peer)
 {
-	struct pending p = {request, status};
-	world_wait(w, is_complete, &p, what, peer);
+	world_wait(w, is_complete, request, what, peer);
+	world_check(MPI_Wait(request, status), "MPI_Wait"); /* returns at once, and frees the request */
 }

@@ -1,6 +1,7 @@
-/* Messages that may come at any time: heartbeats, pulls, groups, goodbyes. Everything is sent with MPI_Isend from a letter that lives until it
- * has gone, and taken in with a matched probe and MPI_Imrecv, so that no call here ever blocks: a peer that stops in the middle of a
- * large group can't hold this rank up beyond the deadline of the wait that it is in. */
+/* Messages that may come at any time: heartbeats, pulls, groups, goodbyes. Everything is sent with MPI_Isend from a
+ * letter that lives until it has gone, and taken in with a matched probe and MPI_Imrecv, so that no call here ever
+ * blocks: a peer that stops in the middle of a large group can't hold this rank up beyond the deadline of the wait
+ * that it is in. */
 #include "comm/internal.h"
 
 #include <limits.h>
@@ -47,12 +48,13 @@ static void *letter_data(struct letter *l)
 void world_send(struct world *w, int peer, enum tag tag, const void *small, void *large, size_t bytes)
 {
 	if (bytes > INT_MAX)
-		favor_die("a group of %zu bytes is too large to be sent; lower rollout.group_size or rollout.max_tokens", bytes);
+		favor_die("a group of %zu bytes is too large to be sent; lower rollout.group_size or rollout.max_tokens",
+		          bytes);
 	struct letter *l = letter_new(w, peer, tag, (int)bytes);
 	l->large = large;
 	if (small)
 		memcpy(&l->small, small, bytes);
-	world_check(MPI_Isend(letter_data(l), l->bytes, MPI_BYTE, peer, tag, w->mail, &l->request), "MPI_Isend");
+	world_isend(letter_data(l), l->bytes, MPI_BYTE, peer, tag, w->mail, &l->request);
 	letter_append(&w->out, l);
 }
 
@@ -129,16 +131,9 @@ static int accept_one(struct world *w)
 	struct letter *l = letter_new(w, status.MPI_SOURCE, status.MPI_TAG, bytes);
 	if (expected == -1)
 		l->large = favor_malloc((size_t)bytes);
-	world_check(MPI_Imrecv(letter_data(l), bytes, MPI_BYTE, &message, &l->request), "MPI_Imrecv");
+	world_imrecv(letter_data(l), bytes, &message, &l->request);
 	letter_append(&w->in, l);
 	return 1;
-}
-
-static int is_complete(struct letter *l)
-{
-	int flag = 0;
-	world_check(MPI_Test(&l->request, &flag, MPI_STATUS_IGNORE), "MPI_Test");
-	return flag;
 }
 
 void world_progress(struct world *w)
@@ -149,7 +144,7 @@ void world_progress(struct world *w)
 		continue;
 	for (struct letter **at = &w->in; *at;) {
 		struct letter *l = *at;
-		if (!is_complete(l)) {
+		if (!world_test(&l->request)) {
 			at = &l->next;
 			continue;
 		}
@@ -159,7 +154,7 @@ void world_progress(struct world *w)
 	}
 	for (struct letter **at = &w->out; *at;) {
 		struct letter *l = *at;
-		if (!is_complete(l)) {
+		if (!world_test(&l->request)) {
 			at = &l->next;
 			continue;
 		}
@@ -168,16 +163,19 @@ void world_progress(struct world *w)
 	}
 }
 
+static void free_letters(struct letter **list)
+{
+	while (*list) {
+		struct letter *l = *list;
+		*list = l->next;
+		free(l->large);
+		free(l);
+	}
+}
+
 void world_free_mail(struct world *w)
 {
-	struct letter *lists[] = {w->in, w->out, w->spare};
-	for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
-		while (lists[i]) {
-			struct letter *next = lists[i]->next;
-			free(lists[i]->large);
-			free(lists[i]);
-			lists[i] = next;
-		}
-	}
-	w->in = w->out = w->spare = NULL;
+	free_letters(&w->in);
+	free_letters(&w->out);
+	free_letters(&w->spare);
 }

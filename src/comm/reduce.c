@@ -1,15 +1,17 @@
 /* Gradients and weights: the large data of a step.
  *
- * The sum over learners. Learner i owns slice i of the vector. In blocks of 4 MiB every other learner sends its part of the slice to i, which adds
- * the parts in the order of the learners; then the owners send the finished slices to all.
+ * The sum over learners. Learner i owns slice i of the vector. In blocks of 4 MiB every other learner sends its part
+ * of the slice to i, which adds the parts in the order of the learners; then the owners send the finished slices to
+ * all.
  *
  *              slice 0   slice 1   slice 2
  *   learner 0    sum <---- x         x          sum of slice 0 = ((x0 + x1) + x2), computed once, by learner 0
  *   learner 1     x       sum        x
  *   learner 2     x        x        sum
  *
- * Each element is summed by one rank, in a fixed order, and copied: all learners hold the same bits, and the bits don't depend on what arrives
- * first. (MPI_Allreduce promises neither.) Each learner sends and receives 2 (L - 1) / L of the vector, as the best algorithms do. */
+ * Each element is summed by one rank, in a fixed order, and copied: all learners hold the same bits, and the bits
+ * don't depend on what arrives first. (MPI_Allreduce promises neither.) Each learner sends and receives 2 (L - 1) / L
+ * of the vector, as the best algorithms do. */
 #include "comm/internal.h"
 
 #include <stdlib.h>
@@ -39,7 +41,8 @@ static void wait_received(struct world *w, MPI_Request *request, int peer, int e
 	world_wait_request(w, request, &status, "wait for gradients", peer);
 	world_check(MPI_Get_count(&status, MPI_FLOAT, &n), "MPI_Get_count");
 	if (n != expected)
-		favor_die("learner %d sent %d gradients where %d are due; do all learners train the same model?", peer, n, expected);
+		favor_die("learner %d sent %d gradients where %d are due; do all learners train the same model?", peer, n,
+		          expected);
 }
 
 /* Starts to send x[from .. to) in blocks. Returns where the next request goes. */
@@ -47,7 +50,7 @@ static MPI_Request *send_slice(struct world *w, const float *x, int64_t from, in
                                MPI_Request *next)
 {
 	for (int64_t at = from; at < to; at += BLOCK)
-		world_check(MPI_Isend(x + at, block_length(at, to), MPI_FLOAT, peer, tag, w->learners, next++), "MPI_Isend");
+		world_isend(x + at, block_length(at, to), MPI_FLOAT, peer, tag, w->learners, next++);
 	return next;
 }
 
@@ -57,7 +60,8 @@ static void wait_sent(struct world *w, MPI_Request *first, const MPI_Request *en
 		world_wait_request(w, first, MPI_STATUS_IGNORE, "wait for gradients to be taken", -1);
 }
 
-/* The parts of my slice that others send: block by block, in a block in the order of the learners. A few are under way. */
+/* The parts of my slice that others send: block by block, in a block in the order of the learners. A few are under
+ * way. */
 struct parts {
 	int64_t from, to;
 	int learners, me;
@@ -82,8 +86,9 @@ static void ask_part(struct world *w, struct parts *p)
 	int64_t part = p->asked, at = part_block(p, part);
 	if (at >= p->to)
 		return;
-	world_check(MPI_Irecv(p->ring[part % BLOCKS_IN_FLIGHT], block_length(at, p->to), MPI_FLOAT, part_peer(p, part), TAG_SLICE,
-	                      w->learners, &p->request[part % BLOCKS_IN_FLIGHT]), "MPI_Irecv");
+	int64_t slot = part % BLOCKS_IN_FLIGHT;
+	world_irecv(p->ring[slot], block_length(at, p->to), MPI_FLOAT, part_peer(p, part), TAG_SLICE, w->learners,
+	            &p->request[slot]);
 	p->asked++;
 }
 
@@ -136,7 +141,7 @@ static void gather_slices(struct world *w, float *x, int64_t n, int learners, in
 	for (int i = 0; i < learners; i++) {
 		int64_t to = slice_start(n, learners, i + 1);
 		for (int64_t at = slice_start(n, learners, i); at < to && i != me; at += BLOCK)
-			world_check(MPI_Irecv(x + at, block_length(at, to), MPI_FLOAT, i, TAG_WHOLE, w->learners, next++), "MPI_Irecv");
+			world_irecv(x + at, block_length(at, to), MPI_FLOAT, i, TAG_WHOLE, w->learners, next++);
 	}
 	MPI_Request *received = next;
 	for (int i = 0; i < learners; i++)
@@ -163,7 +168,8 @@ void world_sum_gradients(struct world *w, float *x, int64_t n)
 	check_learner(w);
 	if (learners == 1 || n == 0)
 		return;
-	/* all blocks of the vector once as parts to send; then at most all of it received and my slice sent to each: room for both */
+	/* all blocks of the vector once as parts to send; then at most all of it received and my slice sent to each: room
+	 * for both */
 	int64_t blocks = 0;
 	for (int i = 0; i < learners; i++)
 		blocks += block_count(slice_start(n, learners, i), slice_start(n, learners, i + 1));

@@ -1,4 +1,5 @@
-/* Placement: which rank plays which roles, and how many cores it may use. A function of the options and the number of ranks alone.
+/* Placement: which rank plays which roles, and how many cores it may use. A function of the options and the number of
+ * ranks alone.
  *
  *   ranks:  [ learners | reward | rollout ]      colocate: every rank plays all three */
 #include "comm/internal.h"
@@ -81,17 +82,18 @@ char *world_placement_text(const struct world *w)
 
 static int set_counts(struct world *w, const struct placement_options *p, struct favor_error *e)
 {
-	int64_t sum = (int64_t)p->rollout + p->reward + p->learner;
-	if (p->rollout < 0 || p->reward < 0 || p->learner < 1)
-		return favor_fail(e, "placement: {rollout: %d, reward: %d, learner: %d}: at least 1 learner, the others at least 0",
-		                  p->rollout, p->reward, p->learner);
-	if ((p->rollout > 0) != (p->reward > 0))
-		return favor_fail(e, "placement: {rollout: %d, reward: %d, learner: %d}: rollout ranks need a reward rank and reward "
-		                     "ranks a rollout rank", p->rollout, p->reward, p->learner);
+	int rollout = p->rollout, reward = p->reward, learner = p->learner;
+	long long sum = (long long)rollout + reward + learner;
+	if (rollout < 0 || reward < 0 || learner < 1)
+		return favor_fail(e, "placement: {rollout: %d, reward: %d, learner: %d}: at least 1 learner, and nothing below 0",
+		                  rollout, reward, learner);
+	if ((rollout > 0) != (reward > 0))
+		return favor_fail(e, "placement: {rollout: %d, reward: %d, learner: %d}: rollout ranks need a reward rank and "
+		                     "reward ranks a rollout rank", rollout, reward, learner);
 	if (sum != w->size)
-		return favor_fail(e, "placement: {rollout: %d, reward: %d, learner: %d} adds up to %lld ranks, but the job has %d: "
-		                     "start %lld (mpirun -n %lld), or write placement: auto",
-		                  p->rollout, p->reward, p->learner, (long long)sum, w->size, (long long)sum, (long long)sum);
+		return favor_fail(e, "placement: {rollout: %d, reward: %d, learner: %d} adds up to %lld ranks, but the job has "
+		                     "%d; start %lld (mpirun -n %lld), or write placement: auto",
+		                  rollout, reward, learner, sum, w->size, sum, sum);
 	w->rollouts = p->rollout;
 	w->rewards = p->reward;
 	w->learner_count = p->learner;
@@ -129,8 +131,8 @@ int world_threads(const struct world *w, enum role r)
 	return share < own ? share : own;
 }
 
-/* Open MPI binds each of two ranks to one core unless told otherwise. Roles compute in turns, so a rank whose share of the node is larger
- * than what it is bound to may use all that the node's ranks are bound to. */
+/* Roles compute in turns: a rank whose share of the node is larger than what it is bound to by default may use the
+ * whole node. */
 static void widen_binding(struct world *w)
 {
 	static const enum role roles[] = {ROLE_ROLLOUT, ROLE_REWARD, ROLE_LEARNER};
@@ -139,7 +141,8 @@ static void widen_binding(struct world *w)
 		if (world_plays(w, roles[i]) && core_share(w, roles[i]) > most)
 			most = core_share(w, roles[i]);
 	/* where it is refused the binding stays, and world_threads keeps to it */
-	if (most > CPU_COUNT(&w->own_cores) && sched_setaffinity(0, sizeof w->node_cores, &w->node_cores) == 0)
+	if (w->may_widen && most > CPU_COUNT(&w->own_cores) &&
+	    sched_setaffinity(0, sizeof w->node_cores, &w->node_cores) == 0)
 		w->own_cores = w->node_cores;
 }
 

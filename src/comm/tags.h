@@ -1,4 +1,5 @@
-/* Every kind of message between ranks. All travel on the world's mail communicator but TAG_SLICE and TAG_WHOLE, which go among the learners. */
+/* Every kind of message between ranks. All travel on the world's mail communicator but TAG_SLICE and TAG_WHOLE, which
+ * go among the learners. */
 #ifndef FAVOR_COMM_TAGS_H
 #define FAVOR_COMM_TAGS_H
 

@@ -8,18 +8,18 @@
 
 static const double DEADLINE_AT_START = 60; /* until world_assign says another one */
 
-/* Started by something that will answer MPI_Init? Open MPI's mpirun sets OMPI_COMM_WORLD_SIZE, anything that speaks PMIx (srun --mpi=pmix, prterun)
- * PMIX_RANK, older PMI PMI_RANK. Slurm's own variables are no sign: a batch script and everything it starts have SLURM_PROCID=0 although they
- * are no step. A step of several tasks without any of these is srun without an MPI plugin: its tasks would be so many jobs of one
- * rank that overwrite each other's files. */
+/* Started by something that will answer MPI_Init? Open MPI's mpirun sets OMPI_COMM_WORLD_SIZE, anything that speaks PMIx
+ * (srun --mpi=pmix, prterun) PMIX_RANK, older PMI PMI_RANK. Slurm's own variables are no sign: a batch script and
+ * everything it starts have SLURM_PROCID=0 although they are no step. A step of several tasks without any of these is
+ * srun without an MPI plugin: its tasks would be so many jobs of one rank, which overwrite each other's files. */
 static int launched(void)
 {
 	if (getenv("OMPI_COMM_WORLD_SIZE") || getenv("PMIX_RANK") || getenv("PMI_RANK"))
 		return 1;
 	const char *tasks = getenv("SLURM_STEP_ID") ? getenv("SLURM_STEP_NUM_TASKS") : NULL;
 	if (tasks && atoi(tasks) > 1)
-		favor_die("srun has started %s tasks without MPI, they could not find each other; use srun --mpi=pmix (srun --mpi=list shows "
-		          "what there is) or mpirun", tasks);
+		favor_die("srun has started %s tasks without MPI, they can't find each other; use srun --mpi=pmix (srun "
+		          "--mpi=list shows what there is) or mpirun", tasks);
 	return 0;
 }
 
@@ -30,7 +30,8 @@ static void check_size(const struct world *w)
 	if (!said)
 		said = getenv("PMI_SIZE");
 	if (said && atoi(said) != w->size)
-		favor_die("the launcher says %s ranks, MPI says %d; favor was built with another MPI than this launcher's", said, w->size);
+		favor_die("the launcher says %s ranks, MPI says %d; favor was built with another MPI than this launcher's", said,
+		          w->size);
 }
 
 /* Ends all ranks, whatever state they are in. */
@@ -65,19 +66,38 @@ static void open_mpi(struct world *w, int *argc, char ***argv)
 
 struct identity {
 	char host[HOST_MAX];
-	cpu_set_t cores;
+	cpu_set_t node_cores; /* that this rank knows of */
 };
 
-static struct identity own_identity(void)
+static void cores_of(pid_t process, cpu_set_t *cores)
 {
-	struct identity own = {0};
+	CPU_ZERO(cores);
+	if (sched_getaffinity(process, sizeof *cores, cores) == 0)
+		return;
+	/* more CPUs than cpu_set_t has bits */
+	long n = sysconf(_SC_NPROCESSORS_ONLN);
+	for (long i = 0; i < (n < 1 ? 1 : n) && i < CPU_SETSIZE; i++)
+		CPU_SET((size_t)i, cores);
+}
+
+/* Open MPI's mpirun binds each of one or two ranks to a single core unless told otherwise; that is a default for
+ * programs without threads, not the user's wish, and world_assign undoes it (roles.c). The launcher itself, our
+ * parent, may use what the job may use of this node. */
+static int bound_by_default(void)
+{
+	return getenv("OMPI_COMM_WORLD_SIZE") && !getenv("OMPI_MCA_hwloc_base_binding_policy") &&
+	       !getenv("OMPI_MCA_rmaps_base_mapping_policy");
+}
+
+static struct identity own_identity(const struct world *w)
+{
+	struct identity own = {.node_cores = w->own_cores};
 	if (gethostname(own.host, sizeof own.host - 1))
 		strcpy(own.host, "?");
-	if (sched_getaffinity(0, sizeof own.cores, &own.cores)) {
-		/* more CPUs than cpu_set_t has bits */
-		long n = sysconf(_SC_NPROCESSORS_ONLN);
-		for (long i = 0; i < (n < 1 ? 1 : n) && i < CPU_SETSIZE; i++)
-			CPU_SET((size_t)i, &own.cores);
+	if (w->may_widen) {
+		cpu_set_t launcher;
+		cores_of(getppid(), &launcher);
+		CPU_OR(&own.node_cores, &own.node_cores, &launcher);
 	}
 	return own;
 }
@@ -85,19 +105,17 @@ static struct identity own_identity(void)
 /* Hosts of all ranks; the cores of this node's. */
 static void meet(struct world *w)
 {
-	struct identity own = own_identity(), *all = favor_calloc((size_t)w->size, sizeof *all);
+	struct identity own = own_identity(w), *all = favor_calloc((size_t)w->size, sizeof *all);
 	all[w->rank] = own;
 	if (!w->alone) {
 		MPI_Request request = MPI_REQUEST_NULL;
-		world_check(MPI_Iallgather(&own, (int)sizeof own, MPI_BYTE, all, (int)sizeof own, MPI_BYTE, w->team, &request),
-		            "MPI_Iallgather");
+		world_iallgather(&own, all, (int)sizeof own, MPI_BYTE, w->team, &request);
 		world_wait_request(w, &request, MPI_STATUS_IGNORE, "wait for all ranks to start", -1);
 	}
-	w->own_cores = own.cores;
 	for (int r = 0; r < w->size; r++) {
 		memcpy(w->peers[r].host, all[r].host, sizeof w->peers[r].host);
 		if (strcmp(all[r].host, own.host) == 0)
-			CPU_OR(&w->node_cores, &w->node_cores, &all[r].cores);
+			CPU_OR(&w->node_cores, &w->node_cores, &all[r].node_cores);
 	}
 	free(all);
 }
@@ -119,6 +137,8 @@ struct world *world_open(int *argc, char ***argv)
 		w->peers[r].beat_request = MPI_REQUEST_NULL;
 		strcpy(w->peers[r].host, "unknown host");
 	}
+	cores_of(0, &w->own_cores);
+	w->may_widen = bound_by_default();
 	meet(w);
 	return w;
 }
@@ -140,8 +160,9 @@ static void say_bye(struct world *w, int peer)
 	world_send(w, peer, TAG_BYE, NULL, NULL, 0);
 }
 
-/* Every rank tells the leader when all its letters have gone, and sends nothing after that; when all have, the leader tells them. Messages between
- * two ranks don't overtake each other, so that nothing is under way when MPI_Finalize comes. */
+/* Every rank tells the leader when all its letters have gone, and sends nothing after that; when all have, the leader
+ * tells them. Messages between two ranks don't overtake each other, so that nothing is under way when MPI_Finalize
+ * comes. */
 static void part(struct world *w)
 {
 	static const char what[] = "wait for all ranks to finish";

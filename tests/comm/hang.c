@@ -1,6 +1,7 @@
-/* A job that would hang: hang MODE VICTIM. The victim stops in the middle of its work and the others wait for it, each in its own way; test_deadline.sh looks
- * at how the job ends. MODE: sleep, stop (SIGSTOP), half (stops after half of a large group has gone out), slow (works for longer than the
- * deadline, with ticks: nothing is wrong), deadlock (nobody hangs, all wait). */
+/* A job that would hang: hang MODE VICTIM. The victim stops in the middle of its work and the others wait for it,
+ * each in its own way; test_deadline.sh looks at how the job ends. MODE: sleep, stop (SIGSTOP), half (stops after
+ * half of a large group has gone out), slow (works for longer than the deadline, with ticks: nothing is wrong),
+ * deadlock (nobody hangs, all wait). */
 #include "comm/world.h"
 
 #include <signal.h>
@@ -19,8 +20,10 @@ static void nap(double seconds)
 static void fall_ill(struct world *w, const char *mode)
 {
 	world_phase(w, "decode", 12, 97);
-	nap(0.3);
-	world_tick(w);
+	for (int i = 0; i < 6; i++) { /* until a heartbeat is due */
+		nap(0.1);
+		world_tick(w);
+	}
 	if (strcmp(mode, "sleep") == 0)
 		pause();
 	if (strcmp(mode, "half") == 0) {

@@ -1,6 +1,6 @@
 #!/bin/sh
-# A rank that hangs ends the job: test_deadline.sh MPIRUN HANG. For each way to hang: the job's exit code is not 0, it takes the deadline (2 s) and a few
-# seconds, and there is one message, which names the rank that hangs.
+# A rank that hangs ends the job: test_deadline.sh MPIRUN HANG. For each way to hang: the job's exit code is not 0, it
+# takes the deadline (2 s) and a few seconds, and there is one message, which names the rank that hangs.
 mpirun=$1
 hang=$2
 failed=0
@@ -14,7 +14,8 @@ expect() {
 	code=$?
 	seconds=$(($(date +%s) - start))
 	lines=$(grep -c '^favor: rank' "$log")
-	if [ $code -eq 0 ] || [ $code -ge 124 ] || [ $seconds -gt 15 ] || [ "$lines" -ne 1 ] || ! grep -q "^favor: rank.*$4" "$log"; then
+	if [ $code -eq 0 ] || [ $code -ge 124 ] || [ $seconds -gt 15 ] || [ "$lines" -ne 1 ] ||
+		! grep -q "^favor: .*$4" "$log"; then
 		echo "FAIL: $*: exit code $code after $seconds s, $lines messages:"
 		cat "$log"
 		failed=1

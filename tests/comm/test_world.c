@@ -1,5 +1,6 @@
-/* The world with real ranks: test_world auto | colocate | ROLLOUT REWARD LEARNER, under mpirun or alone. What passes between ranks is counted and summed; sums
- * use small integers, so that they are exact in any order. A rank whose check fails ends the job. */
+/* The world with real ranks: test_world auto | colocate | ROLLOUT REWARD LEARNER, under mpirun or alone. What passes
+ * between ranks is counted and summed; sums use small integers, so that they are exact in any order. A rank whose
+ * check fails ends the job. */
 #include "comm/world.h"
 
 #include <setjmp.h>
@@ -10,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 #include <mpi.h>
@@ -70,6 +72,16 @@ static void roles(void **state)
 			assert_true(seen[k] == (k < count ? 1 : 0));
 	}
 	assert_true(played == 1 || played == 3);
+	/* the ranks of a role that compute at once share the node's cores */
+	double threads[3] = {0};
+	for (int i = 0; i < 3; i++)
+		threads[i] = world_plays(w, all[i]) ? world_threads(w, all[i]) : 0;
+	world_sum_all(w, threads, 3);
+	for (int i = 0; i < 3; i++) {
+		int count = world_role_count(w, all[i]);
+		long cores = sysconf(_SC_NPROCESSORS_ONLN);
+		assert_true(threads[i] <= (double)(cores > count ? cores : count));
+	}
 	if (world_is_leader(w))
 		assert_int_equal(world_role_index(w, ROLE_LEARNER), 0);
 	char *text = world_placement_text(w);
@@ -155,7 +167,7 @@ static float part(int64_t i, int me)
 static void gradients_exact(void **state)
 {
 	struct world *w = *state;
-	const int64_t sizes[] = {0, 1, 2, 3, 7, 101, 4099, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 5 * (1 << 20) + 77, 13631489};
+	const int64_t sizes[] = {0, 1, 2, 3, 7, 101, 4099, 1048575, 1048576, 1048577, 5242957, 13631489};
 	int l = learners(w), me = world_role_index(w, ROLE_LEARNER);
 	if (me < 0)
 		return;
@@ -292,7 +304,8 @@ static void run_step(struct world *w, struct step *s)
 	assert_int_equal(to_learn, 0);
 }
 
-/* Each index is made once, and the digest of all is that of groups made here, so it is the same for every number of ranks. */
+/* Each index is made once, and the digest of all is that of groups made here, so it is the same for every number of
+ * ranks. */
 static void check_step(struct world *w, const struct step *s)
 {
 	world_sum_all(w, s->made, (int)s->count);
