@@ -118,8 +118,7 @@ static void add_accuracy_tile(struct text *page, const struct run_data *d)
 	add_percent(page, a[1]);
 	text_add(page, "</b>");
 	if (d->eval_count > 1)
-		text_format(page, " <span style=\"display:inline\" class=%s>%+.1f points</span>", a[1] >= a[0] ? "up" : "down",
-		            100 * (a[1] - a[0]));
+		text_format(page, " <em class=%s>%+.1f points</em>", a[1] >= a[0] ? "up" : "down", 100 * (a[1] - a[0]));
 	json_t *interval = json_object_get(v[1]->root, "interval");
 	if (json_array_size(interval) == 2) {
 		text_add(page, "<small>95% interval ");

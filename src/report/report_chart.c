@@ -16,9 +16,10 @@ enum { WIDTH = 420, HEIGHT = 190, LEFT = 50, RIGHT = 10, TOP = 8, BOTTOM = 22, M
 struct series {
 	const char *name, *label; /* metric; what the legend says */
 };
+enum { SHARE = 1, EXACT = 2 }; /* an axis from 0 to 1 | no noise to average away */
 struct chart {
 	const char *title, *help;
-	int share; /* values are shares: axis from 0 to 1 */
+	int flags;
 	struct series series[MAX_SERIES];
 };
 
@@ -27,27 +28,27 @@ static const struct chart charts[] = {
     {"Reward", "weighted sum of the rewards, mean over the step's responses", 0, {{"reward", "reward"}}},
     {"Accuracy",
      "share of right answers: in training (sampled) and on held-out data (greedy)",
-     1,
+     SHARE,
      {{"rewards/accuracy/mean", "training"}, {"eval/accuracy", "held out"}}},
     {"Format",
      "share of responses in the asked-for form",
-     1,
+     SHARE,
      {{"rewards/format/mean", "training"}, {"eval/format", "held out"}}},
     {"Loss", "", 0, {{"loss", "loss"}}},
     {"Token accuracy",
      "share of target tokens that are the most probable ones",
-     1,
+     SHARE,
      {{"mean_token_accuracy", "accuracy"}}},
     {"KL to the reference", "mean per token, k3 estimate", 0, {{"kl", "kl"}}},
     {"Response length",
      "tokens",
      0,
      {{"completions/mean_length", "mean"}, {"completions/min_length", "min"}, {"completions/max_length", "max"}}},
-    {"Cut off", "share of responses that ran into max_tokens", 1, {{"completions/clipped_ratio", "cut off"}}},
+    {"Cut off", "share of responses that ran into max_tokens", 0, {{"completions/clipped_ratio", "cut off"}}},
     {"Entropy", "of the next-token distribution, nats, mean per token", 0, {{"entropy", "entropy"}}},
     {"Groups without a signal",
      "share of groups whose rewards are all equal: they teach nothing",
-     1,
+     SHARE,
      {{"frac_reward_zero_std", "share"}}},
     {"Spread of rewards", "standard deviation over the step's responses", 0, {{"reward_std", "std"}}},
     {"Clipped tokens",
@@ -55,7 +56,7 @@ static const struct chart charts[] = {
      0,
      {{"clip_ratio/low_mean", "low"}, {"clip_ratio/high_mean", "high"}}},
     {"Gradient norm", "before clipping", 0, {{"grad_norm", "norm"}}},
-    {"Learning rate", "", 0, {{"learning_rate", "lr"}}},
+    {"Learning rate", "", EXACT, {{"learning_rate", "lr"}}},
     {"Sampler against learner",
      "absolute difference of their log-probabilities: above noise means a broken loop",
      0,
@@ -75,9 +76,9 @@ static const struct chart charts[] = {
       {"time/checkpoint", "checkpoint"}}},
     {"Idle by role",
      "share of the step that ranks of a role spent waiting",
-     1,
+     SHARE,
      {{"idle/rollout", "rollout"}, {"idle/reward", "reward"}, {"idle/learner", "learner"}}},
-    {"Peak memory", "MiB, largest rank", 0, {{"memory/peak_rss_mib", "MiB"}}},
+    {"Peak memory", "MiB, largest rank", EXACT, {{"memory/peak_rss_mib", "MiB"}}},
 };
 enum { CHARTS = sizeof charts / sizeof *charts };
 
@@ -132,7 +133,7 @@ static void thin_out(struct points *p)
 	p->n = MAX_POINTS;
 }
 
-static struct points points_of(const struct table *t, const double *values)
+static struct points points_of(const struct table *t, const double *values, int flags)
 {
 	struct points p = {0};
 	p.x = favor_malloc(sizeof(double) * (size_t)t->rows);
@@ -142,7 +143,8 @@ static struct points points_of(const struct table *t, const double *values)
 			p.x[p.n] = t->step[i];
 			p.y[p.n++] = values[i];
 		}
-	smooth(&p);
+	if (!(flags & EXACT))
+		smooth(&p);
 	thin_out(&p);
 	return p;
 }
@@ -167,10 +169,10 @@ static struct axis value_axis(double low, double high, int share)
 	if (high < 0 && high > 0.6 * low)
 		high = 0;
 	double least = fmax(fabs(low), fabs(high)) * 1e-6;
-	if (high - low <= least) { /* a constant: a line in the middle */
-		double around = low == 0 ? 1 : fabs(low) * 0.5;
-		low -= around;
-		high += around;
+	if (high - low <= least) { /* a constant */
+		double value = low;
+		low = fmin(2 * value, 0);
+		high = value == 0 ? 1 : fmax(2 * value, 0);
 	}
 	double tick = nice_tick(high - low, 4);
 	return (struct axis){floor(low / tick + 1e-9) * tick, ceil(high / tick - 1e-9) * tick, tick};
@@ -249,7 +251,7 @@ static void add_legend(struct text *page, const struct series *s, const struct p
 }
 
 /* Nothing if none of the metrics has a value. */
-static void add_chart(struct text *page, const struct table *t, const char *title, const char *help, int share,
+static void add_chart(struct text *page, const struct table *t, const char *title, const char *help, int flags,
                       const struct series *series, int n, const struct run_data *d)
 {
 	struct points p[MAX_SERIES] = {0};
@@ -257,7 +259,7 @@ static void add_chart(struct text *page, const struct table *t, const char *titl
 	int shown = 0;
 	struct text json = {0};
 	for (int k = 0; k < n; k++) {
-		p[k] = points_of(t, run_data_column(d, series[k].name));
+		p[k] = points_of(t, run_data_column(d, series[k].name), flags);
 		shown += p[k].n > 0;
 		for (int i = 0; i < p[k].n; i++) {
 			low = fmin(low, p[k].y[i]);
@@ -272,7 +274,7 @@ static void add_chart(struct text *page, const struct table *t, const char *titl
 		first -= 1;
 		last += 1;
 	}
-	struct axis y = value_axis(low, high, share), x = {first, last, fmax(1, nice_tick(last - first, 5))};
+	struct axis y = value_axis(low, high, flags & SHARE), x = {first, last, fmax(1, nice_tick(last - first, 5))};
 
 	text_add(page, "<figure><figcaption><b>");
 	add_escaped(page, title);
@@ -329,9 +331,11 @@ void add_charts(struct text *page, const struct run_data *d)
 {
 	if (d->metrics.rows == 0)
 		return;
-	text_add(page, "<section><h2>Curves</h2><div class=charts>");
+	text_add(page,
+	         "<section><h2>Curves</h2><p class=dim>Thin lines: the steps. Thick lines, and the numbers: their moving "
+	         "average, at the last step.</p><div class=charts>");
 	for (int c = 0; c < CHARTS; c++)
-		add_chart(page, &d->metrics, charts[c].title, charts[c].help, charts[c].share, charts[c].series,
+		add_chart(page, &d->metrics, charts[c].title, charts[c].help, charts[c].flags, charts[c].series,
 		          series_count(&charts[c]), d);
 	text_add(page, "</div><details><summary>All other metrics</summary><div class=charts>");
 	for (int32_t c = 0; c < d->metrics.columns; c++) {

@@ -33,7 +33,8 @@ static void add_interval(struct text *page, const json_t *root)
 /* All evaluations in a row, oldest first. */
 static void add_overview(struct text *page, const struct run_data *d)
 {
-	text_add(page, "<div class=\"card scroll\"><table><tr><th>Evaluation<th>Accuracy<th>95% interval<th>Format"
+	text_add(page, "<div class=\"card scroll\"><h3>All evaluations</h3><table><tr><th>Evaluation<th>Accuracy<th>95% "
+	               "interval<th>Format"
 	               "<th>Mean length<th>Images</tr>");
 	for (int32_t i = 0; i < d->eval_count; i++) {
 		const json_t *root = d->evals[i].root;
@@ -166,8 +167,8 @@ void add_evaluations(struct text *page, const struct run_data *d)
 		return;
 	const struct eval_file *old = d->eval_count > 1 ? &d->evals[0] : NULL, *new = &d->evals[d->eval_count - 1];
 	text_add(page, "<section><h2>Evaluation on held-out images</h2>");
-	add_overview(page, d);
 	text_add(page, "<div class=evals>");
+	add_overview(page, d);
 	add_classes(page, old, new);
 	if (old)
 		add_matrix(page, old);

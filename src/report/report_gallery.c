@@ -57,7 +57,9 @@ static void add_thumbnail(struct text *page, const char *path)
 		add_missing(page, path, e.message);
 		goto done;
 	}
-	text_format(page, "<img loading=lazy width=%d height=%d alt=\"\" title=\"", (width + 1) / 2, (height + 1) / 2);
+	double shown = fmin(1, (double)THUMBNAIL_SIDE / (width > height ? width : height));
+	text_format(page, "<img loading=lazy width=%.0f height=%.0f alt=\"\" title=\"", fmax(1, width * shown),
+	            fmax(1, height * shown));
 	add_escaped(page, path);
 	text_add(page, "\" src=\"data:image/jpeg;base64,");
 	text_base64(page, jpeg, n);
@@ -70,41 +72,46 @@ done:
 
 /* ---- a response ---- */
 
+struct tag {
+	const char *text, *part; /* what stands after the tag is of that part, a CSS class; "" none */
+};
+
+/* The tag that starts at s, or NULL. */
+static const struct tag *tag_at(const char *s)
+{
+	static const struct tag tags[] = {
+	    {"<think>", "think"}, {"</think>", ""}, {"<answer>", "answer"}, {"</answer>", ""}};
+	for (size_t k = 0; k < sizeof tags / sizeof *tags; k++)
+		if (strncmp(s, tags[k].text, strlen(tags[k].text)) == 0)
+			return &tags[k];
+	return NULL;
+}
+
 /* The text with its think and answer parts marked. Parts are cut at the tags wherever they stand, and each part is
  * closed before the next begins, so that the page's own structure never depends on what a model wrote. */
 static void add_response(struct text *page, const char *s)
 {
-	static const struct {
-		const char *tag, *part; /* what stands after the tag is of that part */
-	} tags[] = {{"<think>", "think"}, {"</think>", ""}, {"<answer>", "answer"}, {"</answer>", ""}};
 	const char *part = "";
-	size_t n = strlen(s), shown = n;
-	if (n > TEXT_SHOWN)
-		for (shown = TEXT_SHOWN; shown > 0 && ((unsigned char)s[shown] & 0xC0) == 0x80; shown--)
-			;
+	size_t n = strlen(s), shown = n > TEXT_SHOWN ? TEXT_SHOWN : n;
+	while (shown > 0 && shown < n && ((unsigned char)s[shown] & 0xC0) == 0x80) /* not within a character */
+		shown--;
 	text_add(page, "<div class=said>");
 	for (size_t i = 0; i < shown;) {
-		size_t end = i, found = 4;
-		for (; end < shown; end++) {
-			for (found = 0; s[end] == '<' && found < 4; found++)
-				if (strncmp(s + end, tags[found].tag, strlen(tags[found].tag)) == 0)
-					break;
-			if (s[end] == '<' && found < 4)
-				break;
-		}
+		const struct tag *tag = NULL;
+		size_t end = i;
+		while (end < shown && !(tag = tag_at(s + end)))
+			end++;
 		if (end > i) {
-			text_add(page, part[0] ? "<span class=" : "<span>");
-			if (part[0])
-				text_format(page, "%s>", part);
+			text_format(page, "<span class=\"%s\">", part);
 			text_html(page, s + i, end - i);
 			text_add(page, "</span>");
 		}
-		if (end < shown) {
+		if (tag) {
 			text_add(page, "<span class=tag>");
-			add_escaped(page, tags[found].tag);
+			add_escaped(page, tag->text);
 			text_add(page, "</span>");
-			part = tags[found].part;
-			end += strlen(tags[found].tag);
+			part = tag->part;
+			end += strlen(tag->text);
 		}
 		i = end;
 	}

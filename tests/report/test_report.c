@@ -143,7 +143,7 @@ static void log_group(struct run_log *l, int step, int index, const char *image,
 	                  .answer = answer};
 	const char *names[2] = {"accuracy", "format"};
 	run_log_group(
-	    l, step, &g, image, index == 3 ? attack : classes[label],
+	    l, step, &g, image, index == 2 ? attack : classes[label],
 	    "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>What is the person doing? Choose one of: "
 	    "clapping, drinking, jumping, running, sitting, waving.<|im_end|>\n<|im_start|>assistant\n",
 	    names, advantage);
@@ -205,8 +205,8 @@ static void write_example(const char *dir, char *const *images, int image_count)
 		for (int k = 0; k < 2; k++) {
 			int index = 2 * step + k;
 			log_group(l, step, index,
-			          index == 4    ? "gone/\"<x>.jpg"
-			          : index == 5  ? "/dev/zero"
+			          index == 6    ? "gone/\"<x>.jpg"
+			          : index == 10 ? "/dev/zero"
 			          : image_count ? images[index % image_count]
 			                        : drawn,
 			          &rng);
@@ -261,10 +261,10 @@ static void has(const char *page, const char *what)
 static void check_tags(const char *page)
 {
 	static const char *const ours[] = {
-	    "!doctype", "html",   "meta",       "title",   "style", "main", "header", "h1",     "p",       "div",
-	    "span",     "b",      "small",      "section", "h2",    "h3",   "table",  "tr",     "th",      "td",
-	    "i",        "figure", "figcaption", "svg",     "path",  "text", "circle", "output", "details", "summary",
-	    "pre",      "button", "article",    "aside",   "img",   "ul",   "li",     "footer", "script",  "td>"};
+	    "!doctype",   "html",  "meta",    "title", "style",  "main",   "header",  "h1",      "p",   "div",    "span",
+	    "b",          "small", "section", "h2",    "h3",     "table",  "tr",      "th",      "td",  "i",      "figure",
+	    "figcaption", "svg",   "path",    "text",  "circle", "output", "details", "summary", "pre", "button", "article",
+	    "em",         "em",    "aside",   "img",   "ul",     "li",     "footer",  "script",  "td>"};
 	const char *script = strstr(page, "<script nonce=");
 	assert_non_null(script);
 	assert_int_equal(count(page, "<script"), 1);
@@ -306,7 +306,7 @@ static void test_whole(void **state)
 	has(page, "&lt;/script&gt;&lt;/style&gt;&lt;script&gt;document.title=&#39;owned&#39;&lt;/script&gt;"
 	          "&lt;img src=x onerror=&quot;document.title=&#39;owned&#39;&quot;&gt;"); /* shown, as text */
 	has(page,
-	    "<span class=tag>&lt;think&gt;</span><span class=think>I see</span><span class=tag>&lt;/think&gt;</span>");
+	    "<span class=tag>&lt;think&gt;</span><span class=\"think\">I see</span><span class=tag>&lt;/think&gt;</span>");
 	has(page, "gone/&quot;&lt;x&gt;.jpg</div>");
 	has(page, "title=\"there is no such file\">/dev/zero</div>");
 	has(page, "&lt;b&gt;x&lt;/b&gt;");
@@ -341,7 +341,7 @@ static void test_whole(void **state)
 		free(figure);
 	}
 	assert_int_equal(count(page, "<article"), 60);
-	assert_true(count(page, "src=\"data:image/jpeg;base64,/9j/") >= 57);
+	assert_int_equal(count(page, "src=\"data:image/jpeg;base64,/9j/"), 58);
 	assert_null(strstr(page, "class=notes"));
 	assert_null(strstr(page, "nan"));
 	assert_null(strstr(page, "inf "));
