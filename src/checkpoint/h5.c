@@ -43,10 +43,15 @@ int h5_reason(char *text, size_t n)
 	return r.code;
 }
 
+/* Any call of HDF5 empties the error stack: it is put aside, so that the reason outlives the clean-up. */
 void h5_close(hid_t id)
 {
-	if (id >= 0)
-		H5Idec_ref(id);
+	if (id < 0)
+		return;
+	hid_t stack = H5Eget_current_stack();
+	H5Idec_ref(id);
+	if (stack >= 0)
+		H5Eset_current_stack(stack);
 }
 
 hid_t h5_create_file(const char *path)

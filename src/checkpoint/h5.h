@@ -16,7 +16,7 @@ enum { H5_DIMS_MAX = 5, H5_CHUNK_BYTES = 8 << 20 };
 void h5_quiet(void);
 /* Why the last HDF5 call failed: the innermost entry of the stack as text, errno if the entry has one (else 0). */
 int h5_reason(char *text, size_t n);
-/* Closes any kind of identifier but files; a negative one is left alone. */
+/* Closes any kind of identifier but files, and leaves the error stack as it is; a negative one is left alone. */
 void h5_close(hid_t id);
 
 /* Writing: 0, or -1 with the reason left in HDF5's stack. */
