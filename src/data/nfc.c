@@ -23,6 +23,8 @@ static enum plain plainness(uint32_t c)
 {
 	if (c < 0x300 || (c >= 0x3400 && c < 0xa000) || (c >= 0xac00 && c < 0xd7a4))
 		return PLAIN; /* CJK ideographs; Hangul syllables only take marks that follow them */
+	if (c == 0x11a7)
+		return INERT; /* one before the first trailing Jamo: utf8proc 2.8 takes it for one and drops it */
 	if (c >= 0x1100 && c < 0x1200)
 		return OTHER; /* conjoining Jamo */
 	if (unicode_in(unicode_inert, unicode_inert_count, c))
