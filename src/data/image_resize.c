@@ -1,7 +1,7 @@
-/* Antialiased bicubic resizing with the results of Pillow's, to the 8-bit value. The algorithm: two passes, across and then
- * down, each a weighted sum over the pixels within the filter's support, which grows with the scale when shrinking. Weights are
- * computed in doubles, normalised, and rounded to integers of WEIGHT_BITS fractional bits; sums are rounded and cut to 0..255 after each pass.
- * A pass that changes nothing is left out. */
+/* Antialiased bicubic resizing with the results of Pillow's, to the 8-bit value. The algorithm: two passes, across and down, each a
+ * weighted sum over the pixels within the filter's support, which grows with the scale when shrinking. Weights are computed in
+ * doubles, normalised, and rounded to integers of WEIGHT_BITS fractional bits; sums are rounded and cut to 0..255 after each pass.
+ * A pass that changes nothing is left out. The order of the passes shows in the result: see down_first. */
 #include "data/image.h"
 
 #include <math.h>
@@ -105,13 +105,13 @@ static void resize_across(uint8_t *out, int32_t out_width, const uint8_t *in, in
 	free(turned);
 }
 
-/* in: rows from first_row on, [.., width, 3] -> out [out_height, width, 3]. */
-static void resize_down(uint8_t *out, int32_t out_height, const uint8_t *in, int32_t first_row, int32_t width, const struct weights *w)
+/* in [.., width, 3] -> out [out_height, width, 3] */
+static void resize_down(uint8_t *out, int32_t out_height, const uint8_t *in, int32_t width, const struct weights *w)
 {
 	const size_t stride = (size_t)width * 3;
 	for (int32_t y = 0; y < out_height; y++) {
 		const int32_t *k = w->value + (size_t)y * (size_t)w->taps;
-		const uint8_t *top = in + (size_t)(w->first[y] - first_row) * stride;
+		const uint8_t *top = in + (size_t)w->first[y] * stride;
 		for (size_t from = 0; from < stride; from += SPAN) {
 			int32_t sum[SPAN];
 			for (int i = 0; i < SPAN; i++)
@@ -135,37 +135,47 @@ static void resize_down(uint8_t *out, int32_t out_height, const uint8_t *in, int
 	}
 }
 
+/* Pillow 13 and later shrink a tall image's height first, older ones always begin across (its pull request 9549). The rule was found by
+ * comparing with both orders. */
+static int down_first(const struct image *in, int32_t width, int32_t height)
+{
+	return in->height > height && (int64_t)in->height - height > 2 * ((int64_t)in->width - width);
+}
+
+static void pass_across(struct image *out, const struct image *in, int32_t width)
+{
+	struct weights w;
+	weights_init(&w, in->width, width);
+	*out = (struct image){width, in->height, favor_malloc((size_t)width * (size_t)in->height * 3)};
+	resize_across(out->pixels, width, in->pixels, in->width, in->height, &w);
+	weights_free(&w);
+}
+
+static void pass_down(struct image *out, const struct image *in, int32_t height)
+{
+	struct weights w;
+	weights_init(&w, in->height, height);
+	*out = (struct image){in->width, height, favor_malloc((size_t)in->width * (size_t)height * 3)};
+	resize_down(out->pixels, height, in->pixels, in->width, &w);
+	weights_free(&w);
+}
+
 void image_resize_bicubic(struct image *out, const struct image *in, int32_t width, int32_t height)
 {
-	const int across = width != in->width, down = height != in->height;
-	struct weights horizontal = {0}, vertical = {0};
-	/* rows of the input that the result needs */
-	int32_t from = 0, to = in->height;
-	if (down) {
-		weights_init(&vertical, in->height, height);
-		from = vertical.first[0];
-		to = vertical.first[height - 1] + vertical.count[height - 1];
-	}
-	const uint8_t *source = in->pixels + (size_t)from * (size_t)in->width * 3;
-	uint8_t *middle = NULL;
-	if (across) {
-		weights_init(&horizontal, in->width, width);
-		middle = favor_malloc((size_t)(to - from) * (size_t)width * 3);
-		resize_across(middle, width, source, in->width, to - from, &horizontal);
-		source = middle;
-	}
-	*out = (struct image){.width = width, .height = height};
-	if (down) {
-		out->pixels = favor_malloc((size_t)width * (size_t)height * 3);
-		resize_down(out->pixels, height, source, from, width, &vertical);
-	} else if (across) {
-		out->pixels = middle;
-		middle = NULL;
+	struct image middle = {0};
+	if (width == in->width && height == in->height) {
+		*out = (struct image){width, height, favor_malloc((size_t)width * (size_t)height * 3)};
+		memcpy(out->pixels, in->pixels, (size_t)width * (size_t)height * 3);
+	} else if (width == in->width) {
+		pass_down(out, in, height);
+	} else if (height == in->height) {
+		pass_across(out, in, width);
+	} else if (down_first(in, width, height)) {
+		pass_down(&middle, in, height);
+		pass_across(out, &middle, width);
 	} else {
-		out->pixels = favor_malloc((size_t)width * (size_t)height * 3);
-		memcpy(out->pixels, source, (size_t)width * (size_t)height * 3);
+		pass_across(&middle, in, width);
+		pass_down(out, &middle, height);
 	}
-	free(middle);
-	weights_free(&horizontal);
-	weights_free(&vertical);
+	image_free(&middle);
 }
