@@ -17,6 +17,8 @@ enum { PIECE = 32, OFFICIAL_BYTES = 1017, FILE_MAX = 1 << 24 };
 /* FNV-1a of each 32 bytes of the official template, folded to 32 bits, and of all its bytes that are no white space. Qwen2-VL and
  * Qwen2.5-VL share the file; tools/golden_tokenizer.py checks the numbers against a copy of it. */
 static const uint64_t official_ink = 0xb2bb11d84deaf152;
+/* The same for the template of tools/make_base.py, which renders the same text in fewer words. */
+static const uint64_t base_ink = 0xca7d3c02896b5d93;
 static const uint32_t official[(OFFICIAL_BYTES + PIECE - 1) / PIECE] = {
 	0x090e7050, 0x61a798e0, 0x7d6b697c, 0x25caa0c8, 0x4bc350aa, 0x899bee72, 0xe0ae8c31, 0x158f246c,
 	0xa6cc7bcb, 0xe60c26f0, 0x16c0ce16, 0xda3e59ab, 0x867ba610, 0x2625cc5a, 0x7519e04a, 0x05819c6a,
@@ -133,7 +135,10 @@ static char *compare(const char *path, const char *text, size_t n)
 	}
 	if (n == OFFICIAL_BYTES && same == sizeof official / sizeof *official)
 		return NULL;
-	if (hash_ink(text, n) == official_ink)
+	const uint64_t ink = hash_ink(text, n);
+	if (ink == base_ink)
+		return NULL;
+	if (ink == official_ink)
 		return favor_format("%s: the chat template differs from Qwen2-VL's in its white space (first after byte %zu); favor renders "
 		                    "Qwen2-VL's", path, same * PIECE < n ? same * PIECE : n);
 	const char *missing = first_missing(text);
