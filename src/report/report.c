@@ -141,9 +141,8 @@ static void add_change_tile(struct text *page, const struct run_data *d, const c
 	if (!isfinite(last))
 		return;
 	text_format(page, "<div class=tile><span>%s</span><b>", title);
-	if (isfinite(first)) {
+	if (isfinite(first))
 		text_format(page, "%.3g → ", first);
-	}
 	text_format(page, "%.3g</b><small>mean of the first and last %d step%s</small></div>", last, part,
 	            part == 1 ? "" : "s");
 }

@@ -4,13 +4,14 @@
  *
  *   (0,0) +--------------------------------+ WIDTH
  *         |LEFT  plot                 RIGHT|          TOP above, BOTTOM below the plot for the steps
- *  HEIGHT +--------------------------------+                                                                        */
+ *  HEIGHT +--------------------------------+ */
 #include "report/report_parts.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+/* Drawing area in SVG units, and how much is drawn. */
 enum { WIDTH = 420, HEIGHT = 190, LEFT = 50, RIGHT = 10, TOP = 8, BOTTOM = 22, MAX_SERIES = 8, MAX_POINTS = 500 };
 
 struct series {

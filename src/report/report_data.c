@@ -146,7 +146,7 @@ done:
 
 /* ---- config.yaml ---- */
 
-static void add_fact(struct run_data *d, const char *path, const char *value)
+static void keep_fact(struct run_data *d, const char *path, const char *value)
 {
 	d->facts = favor_realloc(d->facts, sizeof *d->facts * (size_t)(d->fact_count + 1));
 	d->facts[d->fact_count++] = (struct fact){favor_strdup(path), favor_strdup(value)};
@@ -177,7 +177,7 @@ static int parse_facts(struct run_data *d)
 			} else {
 				char path[300];
 				snprintf(path, sizeof path, "%s%s%s", depth == 2 ? section : "", depth == 2 ? "." : "", key);
-				add_fact(d, path, s);
+				keep_fact(d, path, s);
 				key[0] = 0;
 			}
 			break;
@@ -329,6 +329,12 @@ const double *run_data_column(const struct run_data *d, const char *name)
 		if (strcmp(d->metrics.column[c].name, name) == 0)
 			return d->metrics.column[c].values;
 	return NULL;
+}
+
+double get_number(const json_t *o, const char *key)
+{
+	json_t *v = json_object_get(o, key);
+	return json_is_number(v) ? json_number_value(v) : NAN;
 }
 
 const char *run_data_fact(const struct run_data *d, const char *key)

@@ -7,12 +7,6 @@
 
 enum { MATRIX_MAX_CLASSES = 60, CLASSES_MAX = 1000 };
 
-static double get(const json_t *o, const char *key)
-{
-	json_t *v = json_object_get(o, key);
-	return json_is_number(v) ? json_number_value(v) : NAN;
-}
-
 static void add_name(struct text *page, const json_t *class)
 {
 	const char *name = json_string_value(json_object_get(class, "name"));
@@ -42,13 +36,13 @@ static void add_overview(struct text *page, const struct run_data *d)
 		text_add(page, "<tr><td>");
 		add_escaped(page, d->evals[i].name);
 		text_add(page, "<td><b>");
-		add_percent(page, get(root, "accuracy"));
+		add_percent(page, get_number(root, "accuracy"));
 		text_add(page, "</b><td>");
 		add_interval(page, root);
 		text_add(page, "<td>");
-		add_percent(page, get(root, "format"));
+		add_percent(page, get_number(root, "format"));
 		text_add(page, "<td>");
-		add_number(page, get(root, "mean_length"));
+		add_number(page, get_number(root, "mean_length"));
 		text_add(page, "<td>");
 		add_number(page, n);
 		text_add(page, "</tr>");
@@ -98,13 +92,13 @@ static void add_classes(struct text *page, const struct eval_file *old, const st
 		text_add(page, "<tr><td>");
 		add_name(page, class);
 		text_add(page, "<td>");
-		add_number(page, get(class, "n"));
+		add_number(page, get_number(class, "n"));
 		if (old) {
 			text_add(page, "<td>");
-			add_bar(page, get(same_class(old_classes, class, k), "accuracy"), "old");
+			add_bar(page, get_number(same_class(old_classes, class, k), "accuracy"), "old");
 		}
 		text_add(page, "<td>");
-		add_bar(page, get(class, "accuracy"), "");
+		add_bar(page, get_number(class, "accuracy"), "");
 		text_add(page, "</tr>");
 	}
 	text_add(page, "</table></div>");

@@ -120,12 +120,6 @@ static void add_response(struct text *page, const char *s)
 	text_add(page, "</div>");
 }
 
-static double get(const json_t *o, const char *key)
-{
-	json_t *v = json_object_get(o, key);
-	return json_is_number(v) ? json_number_value(v) : NAN;
-}
-
 static const char *get_text(const json_t *o, const char *key)
 {
 	const char *s = json_string_value(json_object_get(o, key));
@@ -134,10 +128,10 @@ static const char *get_text(const json_t *o, const char *key)
 
 static void add_row(struct text *page, json_t *o, double best, double worst, double largest)
 {
-	double reward = get(o, "reward"), advantage = get(o, "advantage");
+	double reward = get_number(o, "reward"), advantage = get_number(o, "advantage");
 	const char *name;
 	json_t *value;
-	text_format(page, "<div class=\"answer-row%s\"><div class=chips><span>reward <b>",
+	text_format(page, "<div class=\"response%s\"><div class=chips><span>reward <b>",
 	            best == worst     ? ""
 	            : reward == best  ? " best"
 	            : reward == worst ? " worst"
@@ -158,7 +152,7 @@ static void add_row(struct text *page, json_t *o, double best, double worst, dou
 		            advantage >= 0 ? "left" : "right", half);
 	}
 	text_add(page, "<span>");
-	add_number(page, get(o, "tokens"));
+	add_number(page, get_number(o, "tokens"));
 	text_format(page, " tokens%s</span></div>", strcmp(get_text(o, "finish"), "length") == 0 ? ", cut off" : "");
 	add_response(page, get_text(o, "response"));
 	text_add(page, "</div>");
@@ -168,9 +162,9 @@ static void add_group(struct text *page, json_t *const *o, int n, const struct g
 {
 	double best = -INFINITY, worst = INFINITY, largest = 0;
 	for (int i = 0; i < n; i++) {
-		best = fmax(best, get(o[i], "reward"));
-		worst = fmin(worst, get(o[i], "reward"));
-		double advantage = fabs(get(o[i], "advantage"));
+		best = fmax(best, get_number(o[i], "reward"));
+		worst = fmin(worst, get_number(o[i], "reward"));
+		double advantage = fabs(get_number(o[i], "advantage"));
 		largest = isfinite(advantage) ? fmax(largest, advantage) : largest;
 	}
 	text_format(page, "<article class=\"group card\" data-kind=%s><aside>", best > worst ? "mixed" : "equal");

@@ -50,6 +50,8 @@ void run_data_free(struct run_data *d);
 const double *run_data_column(const struct run_data *d, const char *name);
 /* A configuration value by its path, "" if it isn't there. */
 const char *run_data_fact(const struct run_data *d, const char *key);
+/* NaN if the object has no number of that name. */
+double get_number(const json_t *o, const char *key);
 void run_data_note(struct run_data *d, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* The whole file, NUL-terminated, owned by the caller; NULL with errno. More than `limit` bytes: errno EFBIG. */
