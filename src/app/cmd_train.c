@@ -42,10 +42,10 @@ void trainer_common_metrics(struct trainer *t, struct metrics *m, double begin, 
 	metrics_set(m, "step_time", seconds);
 	metrics_set(m, "tokens_per_second", tokens / seconds);
 	if (t->s.config.method == METHOD_GRPO) {
-		metrics_set(m, "idle/rollout", sums[0] / world_role_count(w, ROLE_ROLLOUT));
-		metrics_set(m, "idle/reward", sums[1] / world_role_count(w, ROLE_REWARD));
+		metrics_set(m, "idle/rollout", sums[0] / world_role_count(w, ROLE_ROLLOUT) / seconds);
+		metrics_set(m, "idle/reward", sums[1] / world_role_count(w, ROLE_REWARD) / seconds);
 	}
-	metrics_set(m, "idle/learner", sums[2] / world_role_count(w, ROLE_LEARNER));
+	metrics_set(m, "idle/learner", sums[2] / world_role_count(w, ROLE_LEARNER) / seconds);
 	metrics_set(m, "memory/peak_rss_mib", peak);
 }
 
