@@ -161,8 +161,11 @@ int bpe_add_token(struct bpe *b, const char *text, size_t n, int32_t id, struct 
 {
 	if (b->tokens[id].text)
 		return favor_fail(e, "id %d of \"%.*s\" is also that of \"%.*s\"", id, (int)n, text, (int)b->tokens[id].n, b->tokens[id].text);
+	size_t slot = text_slot(b, text, n);
+	if (b->by_text[slot] >= 0)
+		return favor_fail(e, "\"%.*s\" has two ids, %d and %d", (int)n, text, b->by_text[slot], id);
 	b->tokens[id] = (struct token_text){text, n};
-	b->by_text[text_slot(b, text, n)] = id;
+	b->by_text[slot] = id;
 	if (n == 1 || n == 2) {
 		const char *p = text, *end = text + n;
 		int byte = bpe_alphabet_byte(b, utf8_next(&p));

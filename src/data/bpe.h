@@ -19,8 +19,8 @@ struct bpe;
 struct bpe *bpe_new(int32_t tokens, int32_t id_count, int32_t merges, int ignore_merges);
 void bpe_destroy(struct bpe *b); /* NULL is allowed */
 
-/* Adds a token with an id in [0, id_count); its text (n bytes) is borrowed and must live as long as b. -1 if the id is taken; the
- * message names both tokens. */
+/* Adds a token with an id in [0, id_count); its text (n bytes) is borrowed and must live as long as b. -1 if the id is
+ * taken or the text has one already. */
 int bpe_add_token(struct bpe *b, const char *text, size_t n, int32_t id, struct favor_error *e);
 /* Adds the merge of two tokens, in order of rank. All tokens were added before. -1 if one of the two or their joint text is no token. */
 int bpe_add_merge(struct bpe *b, const char *left, size_t left_n, const char *right, size_t right_n, struct favor_error *e);

@@ -34,10 +34,10 @@ static json_t *golden(const char *name)
 	return root;
 }
 
-static struct tokenizer *parse(const json_t *root)
+static struct tokenizer *parse(const json_t *root, size_t flags)
 {
 	struct favor_error e = {""};
-	char *text = json_dumps(root, JSON_ENCODE_ANY);
+	char *text = json_dumps(root, flags);
 	struct tokenizer *t = tokenizer_parse(text, strlen(text), "test", &e);
 	if (!t)
 		fail_msg("%s", e.message);
@@ -140,7 +140,7 @@ static void variants_of_the_file(void **state)
 		const char *name = json_string_value(json_object_get(variant, "name"));
 		json_t *file = golden("tiny-tokenizer/tokenizer.json");
 		apply(file, json_object_get(variant, "changes"));
-		struct tokenizer *t = parse(file);
+		struct tokenizer *t = parse(file, i % 2 ? JSON_COMPACT : JSON_ENSURE_ASCII | JSON_INDENT(1));
 		json_array_foreach(json_object_get(variant, "lines"), k, line)
 			check_line(t, line, name);
 		tokenizer_destroy(t);
@@ -153,7 +153,7 @@ static void special_tokens_are_skipped(void **state)
 {
 	(void)state;
 	json_t *file = golden("tiny-tokenizer/tokenizer.json");
-	struct tokenizer *t = parse(file);
+	struct tokenizer *t = parse(file, 0);
 	int32_t ids[] = {tokenizer_id(t, "<|im_start|>"), tokenizer_id(t, "a"), 70000, -5, INT32_MAX, tokenizer_id(t, "b"), tokenizer_id(t, "<|im_end|>")};
 	char *text = tokenizer_decode(t, ids, 7, 1, NULL);
 	assert_string_equal(text, "ab");
@@ -180,7 +180,7 @@ static void invalid_utf8_is_refused(void **state)
 	} cases[] = {{"ab\x80", "byte 2"},      {"\xc0\xaf", "byte 0"},         {"x\xed\xa0\x80", "byte 1"},    {"\xf4\x90\x80\x80", "byte 0"}, {"\xf5\x80\x80\x80", "byte 0"},
 	             {"日\xe6\x97", "byte 3"}, {"\xe0\x9f\xbf", "byte 0"},     {"\xf0\x8f\xbf\xbf", "byte 0"}, {"ok\xff", "byte 2"},           {"\xc3", "byte 0"}};
 	json_t *file = golden("tiny-tokenizer/tokenizer.json");
-	struct tokenizer *t = parse(file);
+	struct tokenizer *t = parse(file, 0);
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		struct token_ids ids = {0};
 		struct favor_error e = {""};
@@ -198,7 +198,7 @@ static void broken_bytes_are_replaced(void **state)
 {
 	(void)state;
 	json_t *file = golden("tiny-tokenizer/tokenizer.json");
-	struct tokenizer *t = parse(file);
+	struct tokenizer *t = parse(file, 0);
 	struct token_ids all = {0}, ids = {0};
 	struct favor_error e = {""};
 	/* ids of single bytes: Latin-1 letters U+00C0.. are themselves in the byte alphabet */
@@ -252,6 +252,7 @@ static void unsupported_files_are_refused(void **state)
 		{"{\"model\": {\"dropout\": 0.1}}", "dropout"},
 		{"{\"model\": {\"end_of_word_suffix\": \"</w>\"}}", "end_of_word_suffix"},
 		{"{\"model\": {\"vocab\": {}}}", "vocab"},
+		{"{\"model\": {\"vocab\": []}}", "vocab"},
 		{"{\"model\": {\"vocab\": {\"a\": -1}}}", "\"a\""},
 		{"{\"model\": {\"vocab\": {\"a\": 1.5}}}", "\"a\""},
 		{"{\"model\": {\"vocab\": {\"a\": 0, \"b\": 0}, \"merges\": []}}", "\"b\""},
@@ -299,6 +300,68 @@ static void unsupported_files_are_refused(void **state)
 	struct favor_error e = {""};
 	assert_null(tokenizer_open("/nonexistent-folder", &e));
 	assert_non_null(strstr(e.message, "/nonexistent-folder/tokenizer.json"));
+}
+
+/* The vocabulary is read by a reader of our own: all ways to write a string, and what is no JSON. */
+#define AROUND_START "{\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false}, \"decoder\": {\"type\": \"ByteLevel\"},\n \"model\": {"
+#define AROUND_STOP "}}"
+
+static struct tokenizer *parse_model(const char *model, struct favor_error *e)
+{
+	char *text = favor_format("%s%s%s", AROUND_START, model, AROUND_STOP);
+	struct tokenizer *t = tokenizer_parse(text, strlen(text), "FILE", e);
+	free(text);
+	return t;
+}
+
+static void strings_of_the_vocabulary(void **state)
+{
+	(void)state;
+	struct favor_error e = {""};
+	struct tokenizer *t = parse_model("\"merges\" : [ [ \"\\u0061\" , \"b\" ] ,[\"\\u0120\",\"ab\"]\n] , \"type\":\"BPE\", \"vocab\" : { \"\\ud83d\\uDE00\" : 0 , \"\\\"\\\\\\/\\b\\f\\n\\r\\t\":1,"
+	                                  "\"a\":2,\"b\":3,\"ab\":4,\"Ġ\":5,\"Ġab\":6,\"x\\u0000y\":10, \"{[}]\": 11 }", &e);
+	if (!t)
+		fail_msg("%s", e.message);
+	assert_int_equal(tokenizer_id(t, "\U0001f600"), 0);
+	assert_int_equal(tokenizer_id(t, "\"\\/\b\f\n\r\t"), 1);
+	assert_int_equal(tokenizer_id(t, "{[}]"), 11);
+	assert_int_equal(tokenizer_vocab_size(t), 12);
+	struct token_ids ids = {0};
+	assert_int_equal(tokenizer_encode(t, "ab abx", 6, 1, &ids, &e), 0);
+	assert_int_equal(ids.count, 2);
+	assert_int_equal(ids.ids[0], 4);
+	assert_int_equal(ids.ids[1], 6);
+	size_t n;
+	char *text = tokenizer_decode(t, (int32_t[]){10, 7, 0}, 3, 0, &n);
+	assert_int_equal(n, 7);
+	assert_memory_equal(text, "x\0y\U0001f600", 7);
+	free(text);
+	token_ids_free(&ids);
+	tokenizer_destroy(t);
+
+	static const char *const bad[] = {
+		"\"vocab\": {\"a\": 0,}, \"merges\": []",         "\"vocab\": {\"a\": 0 \"b\": 1}, \"merges\": []",  "\"vocab\": {\"a\" 0}, \"merges\": []",
+		"\"vocab\": {\"a\": 01}, \"merges\": []",         "\"vocab\": {\"a\": 1e2}, \"merges\": []",         "\"vocab\": {\"a\": \"0\"}, \"merges\": []",
+		"\"vocab\": {\"a\": 0, \"a\": 1}, \"merges\": []", "\"vocab\": {\"\\ud83d\": 0}, \"merges\": []",     "\"vocab\": {\"\\udc00\": 0}, \"merges\": []",
+		"\"vocab\": {\"\\ud83d\\u0041\": 0}, \"merges\": []", "\"vocab\": {\"\\x\": 0}, \"merges\": []",        "\"vocab\": {\"\\u12g4\": 0}, \"merges\": []",
+		"\"vocab\": {\"\t\": 0}, \"merges\": []",         "\"vocab\": {\"\xff\": 0}, \"merges\": []",          "\"vocab\": {\"a\": 0]}, \"merges\": []",
+		"\"vocab\": {\"a\": [0}}, \"merges\": []",        "\"vocab\": {\"a\": 0}, \"merges\": [,]",           "\"vocab\": {\"a\": 0}, \"merges\": [[\"a\"]]",
+		"\"vocab\": {\"a\": 0}, \"merges\": [{}]",        "\"vocab\": {\"a\": 0}, \"merges\": [\"a a\",]",     "\"vocab\": {\"a\": 0, \"aa\": 1}, \"merges\": [\"a a\" \"a a\"]",
+		"\"vocab\": {\"a\": 0}, \"vocab\": {\"b\": 0}, \"merges\": []", "\"vocab\": {\"a\": 0}",              "\"vocab\": {\"a\": 0}, \"merges\": [[\"a\", 3]]",
+		"\"vocab\": {\"a\": 0}, \"merges\": [\"",        "\"vocab\": {\"a\": 0}, \"merges\": []], \"x\": 1",   "\"vocab\": {\"a\": 0}, \"merges\": []}, \"model\": {",
+	};
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+		struct favor_error error = {""};
+		t = parse_model(bad[i], &error);
+		if (t || strncmp(error.message, "FILE: ", 6))
+			fail_msg("%s: %s", bad[i], t ? "accepted" : error.message);
+	}
+	/* the line of an error behind the vocabulary is that of the file */
+	parse_model("\"vocab\": {\n\"a\": 0,\n\n\"b\": 1},\n\"merges\": [],\n \"x\": y", &e);
+	if (!strstr(e.message, "line 7"))
+		fail_msg("%s", e.message);
+	parse_model("\"vocab\": {\n\"a\": 0,\n\n\"b\": x1}, \"merges\": []", &e);
+	assert_non_null(strstr(e.message, "\"b\""));
 }
 
 /* Every start of the file is refused, none crashes. */
@@ -406,7 +469,7 @@ static void huge_words(void **state)
 	(void)state;
 	static const char *const units[] = {"a", " ", "the", "\u0301", "\u0345\u0301\u0334", "=", "<|im_start", "\n", "日本", "'"};
 	json_t *file = golden("tiny-tokenizer/tokenizer.json");
-	struct tokenizer *t = parse(file);
+	struct tokenizer *t = parse(file, 0);
 	struct favor_error e = {""};
 	size_t n = 1 << 20;
 	char *text = favor_malloc(n + 16);
@@ -440,7 +503,7 @@ static void the_cache_forgets_safely(void **state)
 {
 	(void)state;
 	json_t *file = golden("tiny-tokenizer/tokenizer.json");
-	struct tokenizer *a = parse(file);
+	struct tokenizer *a = parse(file, 0);
 	struct favor_error e = {""};
 	for (int i = 0; i < 150000; i++) {
 		char word[64];
@@ -448,7 +511,7 @@ static void the_cache_forgets_safely(void **state)
 		int n = snprintf(word, sizeof word, "%c%c%c%cthe%cing", 'a' + i % 26, 'a' + i / 26 % 26, 'a' + i / 676 % 26, 'a' + i / 17576, 'z' - i % 7);
 		assert_int_equal(tokenizer_encode(a, word, (size_t)n, 1, &ids, &e), 0);
 		if (i % 5000 == 0) {
-			struct tokenizer *fresh = parse(file);
+			struct tokenizer *fresh = parse(file, 0);
 			struct token_ids again = {0};
 			assert_int_equal(tokenizer_encode(fresh, word, (size_t)n, 1, &again, &e), 0);
 			assert_int_equal(ids.count, again.count);
@@ -467,7 +530,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(lines_of_the_tiny_tokenizer), cmocka_unit_test(variants_of_the_file),      cmocka_unit_test(special_tokens_are_skipped),
 		cmocka_unit_test(invalid_utf8_is_refused),     cmocka_unit_test(broken_bytes_are_replaced), cmocka_unit_test(unsupported_files_are_refused),
-		cmocka_unit_test(truncated_files_are_refused), cmocka_unit_test(classes_are_the_library_s), cmocka_unit_test(nfc_is_the_library_s),
+		cmocka_unit_test(truncated_files_are_refused), cmocka_unit_test(strings_of_the_vocabulary), cmocka_unit_test(classes_are_the_library_s), cmocka_unit_test(nfc_is_the_library_s),
 		cmocka_unit_test(huge_words),                  cmocka_unit_test(the_cache_forgets_safely),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
