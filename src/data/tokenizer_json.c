@@ -1,6 +1,6 @@
-/* Reads tokenizer.json into a struct tokenizer. What is supported is what byte-level BPE models use; everything else in the file
- * that would change ids or text is refused by name, because a token that is silently another one spoils a model without a
- * trace. Not looked at: truncation and padding (transformers sets both anew for each call). */
+/* Reads tokenizer.json into a struct tokenizer. What is supported is what byte-level BPE models use; everything else in
+ * the file that would change ids or text is refused by name, because a token that is silently another one spoils a
+ * model without a trace. Not looked at: truncation and padding (transformers sets both anew for each call). */
 #include "data/tokenizer_private.h"
 #include "data/vocabulary_json.h"
 
@@ -106,7 +106,8 @@ static int read_pre_tokenizer(struct reader *r, const json_t *pre_tokenizer)
 			continue;
 		}
 		if (!type_is(one, "ByteLevel"))
-			return favor_fail(r->error, "%s: the last pre_tokenizer is \"%s\", not ByteLevel; " SUPPORTED, r->origin, type_of(one));
+			return favor_fail(r->error, "%s: the last pre_tokenizer is \"%s\", not ByteLevel; " SUPPORTED, r->origin,
+			                  type_of(one));
 		if (!json_is_false(json_object_get(one, "add_prefix_space")))
 			return refuse(r, "pre_tokenizer", "ByteLevel with add_prefix_space");
 		const json_t *use_regex = json_object_get(one, "use_regex");
@@ -158,7 +159,8 @@ static int read_model(struct reader *r, const json_t *model)
 		return favor_fail(r->error, "%s: model.vocab is no object", r->origin);
 	if (!r->merges.stop)
 		return favor_fail(r->error, "%s: model.merges is no array", r->origin);
-	r->t->bpe = vocabulary_read(r->t->json, r->vocab, r->merges, ignore_merges, r->origin, &r->t->vocabulary_text, &r->tokens, r->error);
+	r->t->bpe = vocabulary_read(r->t->json, r->vocab, r->merges, ignore_merges, r->origin, &r->t->vocabulary_text,
+	                            &r->tokens, r->error);
 	if (!r->t->bpe)
 		return -1;
 	r->t->vocab_size = bpe_id_count(r->t->bpe);
@@ -185,8 +187,8 @@ static char *copy_text(const char *text, size_t n)
 	return copy;
 }
 
-/* `tokenizers` gives a token that the vocabulary has the id from there and numbers the others behind the vocabulary, whatever the
- * file says. Files that say something else exist only by mistake. */
+/* `tokenizers` gives a token that the vocabulary has the id from there and numbers the others behind the vocabulary,
+ * whatever the file says. Files that say something else exist only by mistake. */
 static int read_added_token(struct reader *r, const json_t *token, size_t i, int32_t *next_id)
 {
 	struct added_token *a = &r->t->added[i];
@@ -215,7 +217,8 @@ static int read_added_token(struct reader *r, const json_t *token, size_t i, int
 		expected = (*next_id)++;
 	if (json_integer_value(id) != expected)
 		return favor_fail(r->error,
-		                  "%s: added_tokens[%zu] \"%s\" has id %lld, but the vocabulary makes it %d; added tokens follow the vocabulary in "
+		                  "%s: added_tokens[%zu] \"%s\" has id %lld, but the vocabulary makes it %d; added tokens "
+		                  "follow the vocabulary in "
 		                  "order, or are in it with the same id",
 		                  r->origin, i, a->content, (long long)json_integer_value(id), expected);
 	a->id = expected;

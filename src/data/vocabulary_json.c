@@ -70,7 +70,8 @@ static void skip_value(struct scan *s)
 	}
 }
 
-/* Goes to the value of the next member of an object, p behind "{" or a value. 1 and the key (as written), or 0 at the end. */
+/* Goes to the value of the next member of an object, p behind "{" or a value. 1 and the key (as written), or 0 at the
+ * end. */
 static int next_member(struct scan *s, const char **key, size_t *n)
 {
 	take(s, ',');
@@ -147,7 +148,8 @@ static int read_escape(struct scan *s, char *out)
 		return 0;
 	s->p += 5;
 	if (c >= 0xd800 && c < 0xe000) { /* half of a pair */
-		if (c >= 0xdc00 || s->end - s->p < 6 || s->p[0] != '\\' || s->p[1] != 'u' || hex4(s->p + 2, &low) || low < 0xdc00 || low > 0xdfff)
+		if (c >= 0xdc00 || s->end - s->p < 6 || s->p[0] != '\\' || s->p[1] != 'u' || hex4(s->p + 2, &low) ||
+		    low < 0xdc00 || low > 0xdfff)
 			return 0;
 		s->p += 6;
 		c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00);
@@ -207,7 +209,8 @@ static int read_entries(struct scan *s, char *texts, struct entry **entries, int
 		for (; s->p < s->end && *s->p >= '0' && *s->p <= '9' && x.id < BPE_IDS_MAX; s->p++)
 			x.id = 10 * x.id + (*s->p - '0');
 		skip_space(s);
-		if (s->p == digits || x.id >= BPE_IDS_MAX || s->p == s->end || (*s->p != ',' && *s->p != '}') || (*digits == '0' && x.id))
+		if (s->p == digits || x.id >= BPE_IDS_MAX || s->p == s->end || (*s->p != ',' && *s->p != '}') ||
+		    (*digits == '0' && x.id))
 			return favor_fail(s->error, "%s: %s: the id of \"%.*s\" is no number from 0 to %d", s->origin, s->what,
 			                  (int)(x.n < 100 ? x.n : 100), texts + x.text, BPE_IDS_MAX - 1);
 		if (*count == capacity) {
@@ -261,7 +264,8 @@ static int read_merges(struct scan *s, char *text, struct bpe *b)
 				continue;
 			char *space = memchr(text, ' ', n);
 			if (!space || memchr(space + 1, ' ', n - (size_t)(space + 1 - text)))
-				return favor_fail(s->error, "%s: %s[%d] \"%.*s\" is not two tokens and one space", s->origin, s->what, i, (int)n, text);
+				return favor_fail(s->error, "%s: %s[%d] \"%.*s\" is not two tokens and one space", s->origin, s->what,
+				                  i, (int)n, text);
 			left_n = (size_t)(space - text);
 			right = space + 1;
 			right_n = n - left_n - 1;
@@ -274,8 +278,8 @@ static int read_merges(struct scan *s, char *text, struct bpe *b)
 	return 0;
 }
 
-struct bpe *vocabulary_read(const char *json, struct json_span vocab, struct json_span merges, int ignore_merges, const char *origin,
-                            char **texts, int32_t *count, struct favor_error *e)
+struct bpe *vocabulary_read(const char *json, struct json_span vocab, struct json_span merges, int ignore_merges,
+                            const char *origin, char **texts, int32_t *count, struct favor_error *e)
 {
 	struct scan s = {json, json + vocab.start, json + vocab.stop, origin, "model.vocab", e};
 	struct scan m = {json, json + merges.start, json + merges.stop, origin, "model.merges", e};
@@ -293,7 +297,12 @@ struct bpe *vocabulary_read(const char *json, struct json_span vocab, struct jso
 		favor_fail(e, "%s: model.vocab has %d tokens but an id of %d", origin, *count, largest);
 		goto done;
 	}
-	b = bpe_new(*count, largest + 1, (int32_t)count_merges(m.p, m.end), ignore_merges);
+	size_t merge_count = count_merges(m.p, m.end);
+	if (merge_count > 16 * (size_t)*count + 65536) { /* known files have up to 3 a token */
+		favor_fail(e, "%s: model.merges has some %zu entries for %d tokens", origin, merge_count, *count);
+		goto done;
+	}
+	b = bpe_new(*count, largest + 1, (int32_t)merge_count, ignore_merges);
 	for (int32_t i = 0; i < *count; i++)
 		if (bpe_add_token(b, *texts + entries[i].text, entries[i].n, entries[i].id, e)) {
 			favor_fail_prefix(e, "%s: model.vocab", origin);
