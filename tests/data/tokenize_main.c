@@ -1,4 +1,5 @@
-/* `favor tokenize` alone, taken with the same arguments, so that the tests of the tokeniser need no other part of the program. */
+/* `favor tokenize` alone, taken with the same arguments, so that the tests of the tokeniser need no other part of the
+ * program. */
 #include "app/commands.h"
 
 #include <stdio.h>
