@@ -1,4 +1,5 @@
 /* favor tokenize --model M [--decode]: text lines to JSON arrays of ids, and back. */
+#include "app/assets.h"
 #include "app/commands.h"
 #include "data/tokenizer.h"
 
@@ -16,7 +17,7 @@ static const char help[] =
 	"before it is text), and prints a JSON array of token ids for each. Added tokens\n"
 	"such as <|im_start|> are recognised.\n"
 	"\n"
-	"  --model M   Hugging Face folder with a tokenizer.json\n"
+	"  --model M   Hugging Face folder with a tokenizer.json, or a checkpoint\n"
 	"  --decode    the other way round: each line is a JSON array of ids, and its text is\n"
 	"              printed, followed by a line end. Special tokens are printed too, ids of\n"
 	"              no token (padding of the embedding table) give nothing. A text that\n"
@@ -26,7 +27,7 @@ static const char help[] =
 /* The one place that knows what --model may be. */
 static struct tokenizer *open_model(const char *model, struct favor_error *e)
 {
-	return tokenizer_open(model, e);
+	return assets_tokenizer(model, e);
 }
 
 static int encode_line(struct tokenizer *t, const char *line, size_t n, struct token_ids *ids, struct favor_error *e)
