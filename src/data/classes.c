@@ -29,22 +29,22 @@ void classes_free(struct class_list *c)
 /* Appends a name; `map` is from normal forms to class indices. place says where the name stands: "data.classes", "classes.txt:3". */
 static int add_name(struct class_list *c, struct label_map *map, const char *text, const char *place, struct favor_error *e)
 {
-	char shown[TEXT_SHORT], other[TEXT_SHORT];
+	char shown[UTF8_SHORT], other[UTF8_SHORT];
 	if (label_is_blank(text))
 		return favor_fail(e, "%s: a class name is empty", place);
-	if (!text_is_utf8(text, strlen(text)))
-		return favor_fail(e, "%s: class name \"%s\" is not UTF-8", place, text_short(text, shown));
+	if (!utf8_valid(text, strlen(text)))
+		return favor_fail(e, "%s: class name \"%s\" is not UTF-8", place, utf8_short(text, shown));
 	char *normal = label_normalise(text, strlen(text));
 	int32_t same = label_map_get(map, normal);
 	if (same < 0) {
 		label_map_put(map, normal, c->count);
 		c->names = favor_realloc(c->names, ((size_t)c->count + 1) * sizeof *c->names);
-		c->names[c->count++] = text_trim(text, strlen(text));
+		c->names[c->count++] = utf8_trim(text, strlen(text));
 	}
 	free(normal);
 	if (same >= 0)
-		return favor_fail(e, "%s: class \"%s\" is there twice (the other is \"%s\")", place, text_short(text, shown),
-		                  text_short(c->names[same], other));
+		return favor_fail(e, "%s: class \"%s\" is there twice (the other is \"%s\")", place, utf8_short(text, shown),
+		                  utf8_short(c->names[same], other));
 	return 0;
 }
 
@@ -159,9 +159,9 @@ static void place_records(const struct class_list *c, const struct label_map *ma
 			faults->count++; /* the search for the nearest is for what is shown */
 			continue;
 		}
-		char shown[TEXT_SHORT], near[TEXT_SHORT];
-		text_short(r->label, shown);
-		text_short(c->names[label_nearest(r->label, c->names, c->count)], near);
+		char shown[UTF8_SHORT], near[UTF8_SHORT];
+		utf8_short(r->label, shown);
+		utf8_short(c->names[label_nearest(r->label, c->names, c->count)], near);
 		if (r->line > 0)
 			faults_add(faults, "%s:%d: label \"%s\" is not in %s (nearest: \"%s\")", d->path, r->line, shown, list, near);
 		else
@@ -175,24 +175,24 @@ static int add_alias(struct class_list *c, const struct label_map *map, struct l
                      const json_t *value, int32_t *count, const char *path, struct favor_error *e)
 {
 	const char *text = json_string_value(value);
-	char shown[TEXT_SHORT], other[TEXT_SHORT];
-	text_short(c->names[index], other);
+	char shown[UTF8_SHORT], other[UTF8_SHORT];
+	utf8_short(c->names[index], other);
 	if (!text || label_is_blank(text))
 		return favor_fail(e, "%s: an alias of \"%s\" is %s", path, other, text ? "empty" : "not a string");
 	char *normal = label_normalise(text, strlen(text));
 	int32_t name = label_map_get(map, normal), before = label_map_get(aliases, normal);
 	int rc = 0;
-	text_short(text, shown);
+	utf8_short(text, shown);
 	if (name >= 0 && name != index) {
 		rc = favor_fail(e, "%s: alias \"%s\" of \"%s\" is itself a class", path, shown, other);
 	} else if (before >= 0 && before != index) {
-		char first[TEXT_SHORT];
-		rc = favor_fail(e, "%s: alias \"%s\" is given to both \"%s\" and \"%s\"", path, shown, text_short(c->names[before], first),
+		char first[UTF8_SHORT];
+		rc = favor_fail(e, "%s: alias \"%s\" is given to both \"%s\" and \"%s\"", path, shown, utf8_short(c->names[before], first),
 		                other);
 	} else if (name < 0 && before < 0) {
 		label_map_put(aliases, normal, index);
 		c->aliases = favor_realloc(c->aliases, ((size_t)*count + 1) * sizeof *c->aliases);
-		c->aliases[(*count)++] = text_trim(text, strlen(text));
+		c->aliases[(*count)++] = utf8_trim(text, strlen(text));
 	}
 	free(normal);
 	return rc;
@@ -202,7 +202,7 @@ static int add_alias(struct class_list *c, const struct label_map *map, struct l
 static int read_aliases(struct class_list *c, const struct label_map *map, const char *path, struct favor_error *e)
 {
 	json_error_t fault;
-	char shown[TEXT_SHORT], near[TEXT_SHORT];
+	char shown[UTF8_SHORT], near[UTF8_SHORT];
 	json_t *file = json_load_file(path, JSON_REJECT_DUPLICATES, &fault);
 	struct label_map aliases = {0};
 	json_t **lists = favor_calloc((size_t)c->count, sizeof *lists); /* borrowed, by class */
@@ -214,7 +214,7 @@ static int read_aliases(struct class_list *c, const struct label_map *map, const
 		if (fault.line < 0)
 			favor_fail(e, "data.aliases: %s", fault.text);
 		else
-			favor_fail(e, "%s:%d:%d: not JSON: %s", path, fault.line, fault.column, text_short(fault.text, shown));
+			favor_fail(e, "%s:%d:%d: not JSON: %s", path, fault.line, fault.column, utf8_short(fault.text, shown));
 		goto done;
 	}
 	if (!json_is_object(file)) {
@@ -225,11 +225,11 @@ static int read_aliases(struct class_list *c, const struct label_map *map, const
 		char *normal = label_normalise(key, strlen(key));
 		int32_t index = label_map_get(map, normal);
 		free(normal);
-		text_short(key, shown);
+		utf8_short(key, shown);
 		if (index < 0) {
 			int32_t nearest = label_nearest(key, c->names, c->count);
 			favor_fail(e, "%s: \"%s\" is no class (nearest: \"%s\")", path, shown,
-			           nearest < 0 ? "there are none" : text_short(c->names[nearest], near));
+			           nearest < 0 ? "there are none" : utf8_short(c->names[nearest], near));
 			goto done;
 		}
 		if (lists[index] || !json_is_array(value)) {

@@ -175,16 +175,16 @@ static int nothing_taken(const struct loader *l, struct favor_error *e)
 {
 	if (l->split_count == 0)
 		return favor_fail(e, "%s: no records in it", l->path);
-	char found[512] = "", name[TEXT_SHORT];
+	char found[512] = "", name[UTF8_SHORT];
 	size_t used = 0;
-	for (int i = 0; i < l->split_count && used + TEXT_SHORT + 2 < sizeof found; i++) {
-		const char *text = text_short(l->splits[i], name);
+	for (int i = 0; i < l->split_count && used + UTF8_SHORT + 2 < sizeof found; i++) {
+		const char *text = utf8_short(l->splits[i], name);
 		memcpy(found + used, ", ", 2);
 		strcpy(found + used + 2, text);
 		used += strlen(text) + 2;
 	}
 	return favor_fail(e, "%s: no row has split \"%s\" (found: %s); set data.train_split or data.eval_split", l->path,
-	                  text_short(l->split[0] ? l->split : l->default_split, name), found + 2);
+	                  utf8_short(l->split[0] ? l->split : l->default_split, name), found + 2);
 }
 
 static int ends_with(const char *s, const char *ending)

@@ -72,9 +72,9 @@ int dataset_take_shots(struct dataset *d, const struct class_list *c, int32_t sh
 			member++;
 		int32_t have = member - first;
 		if (have < shots) {
-			char name[TEXT_SHORT];
+			char name[UTF8_SHORT];
 			faults_add(&faults, "%s: data.shots is %d, but class \"%s\" has %d record%s", d->path, shots,
-			           text_short(c->names[class], name), have, have == 1 ? "" : "s");
+			           utf8_short(c->names[class], name), have, have == 1 ? "" : "s");
 			continue;
 		}
 		/* by the class's name and not its number: a class more or less changes no other class's shots */

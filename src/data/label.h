@@ -7,15 +7,15 @@
 #include <stdint.h>
 
 /* 1 if the code point has Unicode's White_Space property. */
-int text_is_space(int32_t point);
+int utf8_is_space(int32_t point);
 /* Reads one character of n > 0 bytes: returns its length in bytes; *point = -1 (and length 1) where the bytes are no UTF-8. */
-size_t text_char(const char *s, size_t n, int32_t *point);
-int text_is_utf8(const char *s, size_t n);
+size_t utf8_char(const char *s, size_t n, int32_t *point);
+int utf8_valid(const char *s, size_t n);
 /* Without white space at both ends. New string, owned by the caller. */
-char *text_trim(const char *s, size_t n);
+char *utf8_trim(const char *s, size_t n);
 /* At most `limit` bytes of s for a message, cut between characters, with "..." if cut; control characters become '?'. Returns `out`. */
-enum { TEXT_SHORT = 84 };
-const char *text_short(const char *s, char out[TEXT_SHORT]);
+enum { UTF8_SHORT = 84 };
+const char *utf8_short(const char *s, char out[UTF8_SHORT]);
 
 /* The normal form: runs of white space and '_' are one space, none at the ends; full case folding; NFC. Look-alikes stay
  * what they are: no compatibility mapping, no punctuation stripped. NUL and each byte that is no UTF-8 become U+FFFD.

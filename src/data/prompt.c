@@ -40,10 +40,10 @@ static char *read_template(const char *option, struct favor_error *e)
 		favor_fail(e, "data.prompt: %s: reading failed: %m", option);
 	else if (n > PROMPT_FILE_MAX)
 		favor_fail(e, "data.prompt: %s: larger than %d bytes", option, PROMPT_FILE_MAX);
-	else if (!text_is_utf8(text, n) || memchr(text, '\0', n))
+	else if (!utf8_valid(text, n) || memchr(text, '\0', n))
 		favor_fail(e, "data.prompt: %s: not UTF-8 text", option);
 	else {
-		trimmed = text_trim(text, n);
+		trimmed = utf8_trim(text, n);
 		if (!trimmed[0]) {
 			favor_fail(e, "data.prompt: %s: is empty", option);
 			free(trimmed);
@@ -122,9 +122,9 @@ static int append_placeholder(struct text *out, const char *brace, size_t *lengt
 		append(out, r->problem, strlen(r->problem));
 		return 0;
 	default: {
-		char shown[TEXT_SHORT], *name = favor_format("%.*s", (int)strcspn(brace, " \n") < 40 ? (int)strcspn(brace, " \n") : 40, brace);
+		char shown[UTF8_SHORT], *name = favor_format("%.*s", (int)strcspn(brace, " \n") < 40 ? (int)strcspn(brace, " \n") : 40, brace);
 		favor_fail(e, "data.prompt: %s: unknown placeholder at \"%s\"; there are {classes} and {problem}, and {{ }} for braces",
-		           option, text_short(name, shown));
+		           option, utf8_short(name, shown));
 		free(name);
 		return -1;
 	}

@@ -64,8 +64,8 @@ static int blank(const char *text, size_t from, size_t to)
 {
 	int32_t point;
 	while (from < to) {
-		from += text_char(text + from, to - from, &point);
-		if (!text_is_space(point))
+		from += utf8_char(text + from, to - from, &point);
+		if (!utf8_is_space(point))
 			return 0;
 	}
 	return 1;

@@ -20,7 +20,7 @@
 /* What Python's str.strip() takes away. */
 static int python_space(int32_t p)
 {
-	return text_is_space(p) || (p >= 0x1C && p <= 0x1F);
+	return utf8_is_space(p) || (p >= 0x1C && p <= 0x1F);
 }
 
 /* Stripped, without ' ' and '_', in lower case; bytes that are no UTF-8 stay. *length = its bytes. Owned by the caller. */
@@ -29,7 +29,7 @@ static char *squeeze(const char *s, size_t n, size_t *length)
 	size_t first = n, end = n, used;
 	int32_t point;
 	for (size_t i = 0; i < n; i += used) {
-		used = text_char(s + i, n - i, &point);
+		used = utf8_char(s + i, n - i, &point);
 		if (python_space(point))
 			continue;
 		if (first == n)
@@ -40,7 +40,7 @@ static char *squeeze(const char *s, size_t n, size_t *length)
 	char *out = favor_malloc(2 * (end - first) + 1);
 	*length = 0;
 	for (size_t i = first; i < end; i += used) {
-		used = text_char(s + i, end - i, &point);
+		used = utf8_char(s + i, end - i, &point);
 		if (point == ' ' || point == '_')
 			continue;
 		if (point < 0) {
