@@ -1,4 +1,4 @@
-/* Data sets: which reader, where images lie, what is reported, and the check of every image.
+/* Data sets: which reader, where images lie, what is reported.
  *
  * Paths of images are untrusted: a data set is often somebody else's file. They are resolved as text, "." and ".." taken
  * out, so that what is opened can be said beforehand:
@@ -8,7 +8,6 @@
 #include "data/dataset.h"
 
 #include "data/dataset_loader.h"
-#include "data/image.h"
 #include "data/label.h"
 
 #include <limits.h>
@@ -225,29 +224,5 @@ int dataset_load(struct dataset *d, const char *path, const char *root, const ch
 	for (int i = 0; i < l.split_count; i++)
 		free(l.splits[i]);
 	faults_free(&l.faults);
-	return rc;
-}
-
-int dataset_check_images(const struct dataset *d, void (*done)(void *arg, int32_t i, int32_t n), void *arg,
-                         struct favor_error *e)
-{
-	struct faults faults = {0};
-	for (int32_t i = 0; i < d->count; i++) {
-		const struct record *r = &d->records[i];
-		for (int32_t k = 0; k < r->image_count; k++) {
-			int32_t width, height;
-			struct favor_error one = {""};
-			if (image_check(r->images[k], &width, &height, &one) == 0)
-				continue;
-			if (r->line > 0)
-				faults_add(&faults, "%s:%d: %s", d->path, r->line, one.message);
-			else
-				faults_add(&faults, "%s", one.message);
-		}
-		if (done)
-			done(arg, i + 1, d->count);
-	}
-	int rc = faults_report(&faults, e, d->path, "bad images");
-	faults_free(&faults);
 	return rc;
 }
