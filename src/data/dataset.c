@@ -1,7 +1,7 @@
 /* Data sets: which reader, where images lie, what is reported.
  *
- * Paths of images are untrusted: a data set is often somebody else's file. They are resolved as text, "." and ".." taken
- * out, so that what is opened can be said beforehand:
+ * Paths of images are untrusted: a data set is often somebody else's file. They are resolved as text, "." and ".."
+ * taken out, so that what is opened can be said beforehand:
  *  - a relative path starts at data.root (or the data file's folder) and may not climb out of it;
  *  - an absolute path is taken as it is, but where the user gave data.root it has to lie inside.
  * Symbolic links are followed: they are in the user's own file system. */
@@ -56,8 +56,8 @@ void loader_drop(struct loader *l)
 	record_free(&l->d->records[--l->d->count]);
 }
 
-/* Appends the path's components to out ("" or a clean path), "." and ".." resolved as text. -1 if it climbs above `floor`,
- * the length of out that must stay. out has room for strlen(out) + strlen(path) + 2 bytes. */
+/* Appends the path's components to out ("" or a clean path), "." and ".." resolved as text. -1 if it climbs above
+ * `floor`, the length of out that must stay. out has room for strlen(out) + strlen(path) + 2 bytes. */
 static int append_clean(char *out, size_t floor, const char *path)
 {
 	size_t length = strlen(out);
@@ -155,7 +155,8 @@ static void find_base(struct loader *l, const char *root)
 {
 	if (!root[0]) {
 		const char *slash = strrchr(l->path, '/');
-		l->base = slash == l->path ? favor_strdup("/") : favor_format("%.*s", slash ? (int)(slash - l->path) : 0, l->path);
+		l->base = slash == l->path ? favor_strdup("/")
+		                           : favor_format("%.*s", slash ? (int)(slash - l->path) : 0, l->path);
 		return;
 	}
 	size_t n = strlen(root);
@@ -196,7 +197,8 @@ int dataset_load(struct dataset *d, const char *path, const char *root, const ch
                  struct favor_error *e)
 {
 	*d = (struct dataset){.path = favor_strdup(path)};
-	struct loader l = {.d = d, .path = path, .split = split ? split : "", .default_split = default_split ? default_split : ""};
+	struct loader l = {
+		.d = d, .path = path, .split = split ? split : "", .default_split = default_split ? default_split : ""};
 	int rc = -1;
 	struct stat info;
 	find_base(&l, root ? root : "");

@@ -1,6 +1,7 @@
-/* CSV as RFC 4180 has it: fields in quotes may hold commas, line ends and doubled quotes; lines end with LF or CRLF. A UTF-8
- * byte order mark is skipped, empty lines too. The first row names the columns (upper or lower case): path, filename or image (the first of them
- * that is there), label, and perhaps split; other columns are left alone. Rows are read one at a time. */
+/* CSV as RFC 4180 has it: fields in quotes may hold commas, line ends and doubled quotes; lines end with LF or CRLF. A
+ * UTF-8 byte order mark is skipped, empty lines too. The first row names the columns (upper or lower case): path,
+ * filename or image (the first of them that is there), label, and perhaps split; other columns are left alone. Rows are
+ * read one at a time. */
 #include "data/dataset_loader.h"
 #include "data/label.h"
 
@@ -17,7 +18,7 @@ struct row {
 	size_t used, capacity;
 	size_t *start; /* [fields] */
 	int fields, start_capacity;
-	int32_t line;  /* where it starts */
+	int32_t line;      /* where it starts */
 	const char *fault; /* static text, NULL = good */
 };
 
@@ -60,7 +61,8 @@ static int next(struct csv *c)
 	return ch;
 }
 
-/* One row into r. A fault is remembered and reading goes on to the end of the row, so that the next one is found. 0 at the end of the file. */
+/* One row into r. A fault is remembered and reading goes on to the end of the row, so that the next one is found. 0 at
+ * the end of the file. */
 static int read_row(struct csv *c, struct row *r)
 {
 	enum { FIELD_START, PLAIN, QUOTED, QUOTE_IN_QUOTED } state = FIELD_START;
@@ -158,8 +160,8 @@ static int read_header(const struct loader *l, const struct row *header, struct 
 		                  c->image < 0 ? "path\" or \"filename\" or \"image" : "label", found);
 	}
 	if (c->split < 0 && l->split[0])
-		return favor_fail(e, "%s:%d: split \"%s\" was asked for, but the header has no column \"split\"", l->path, header->line,
-		                  l->split);
+		return favor_fail(e, "%s:%d: split \"%s\" was asked for, but the header has no column \"split\"", l->path,
+		                  header->line, l->split);
 	return 0;
 }
 
@@ -170,7 +172,8 @@ static void take_row(struct loader *l, const struct row *row, const struct colum
 		return;
 	}
 	if (row->fields != c->count) {
-		faults_add(&l->faults, "%s:%d: the row has %d fields, the header %d", l->path, row->line, row->fields, c->count);
+		faults_add(&l->faults, "%s:%d: the row has %d fields, the header %d", l->path, row->line, row->fields,
+		           c->count);
 		return;
 	}
 	if (c->split >= 0) {

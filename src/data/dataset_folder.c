@@ -1,5 +1,6 @@
-/* A folder per class: DIR/class/file. Sorted by bytes, so that the order is the same on every machine. Hidden entries and files that are
- * no images by their name are skipped; a class without an image is a fault, since it would never be learnt. */
+/* A folder per class: DIR/class/file. Sorted by bytes, so that the order is the same on every machine. Hidden entries
+ * and files that are no images by their name are skipped; a class without an image is a fault, since it would never be
+ * learnt. */
 #include "data/dataset_loader.h"
 #include "data/label.h"
 
@@ -56,7 +57,8 @@ static void read_class(struct loader *l, const char *folder, const char *name)
 		if (!is_image_name(file))
 			continue;
 		if (!utf8_valid(file, strlen(file))) {
-			faults_add(&l->faults, "%s: the name of file \"%s\" is not UTF-8; rename it", folder, utf8_short(file, shown));
+			faults_add(&l->faults, "%s: the name of file \"%s\" is not UTF-8; rename it", folder,
+			           utf8_short(file, shown));
 			taken = 1;
 			continue;
 		}
@@ -80,8 +82,9 @@ static void read_class(struct loader *l, const char *folder, const char *name)
 int dataset_read_folder(struct loader *l, struct favor_error *e)
 {
 	if (l->split[0])
-		return favor_fail(e, "%s: a folder has no splits, and split \"%s\" was asked for; name the folder of that split instead",
-		                  l->path, l->split);
+		return favor_fail(
+			e, "%s: a folder has no splits, and split \"%s\" was asked for; name the folder of that split instead",
+			l->path, l->split);
 	struct dirent **classes = NULL;
 	int found = 0, n = scandir(l->path, &classes, visible, by_bytes);
 	if (n < 0)

@@ -32,9 +32,10 @@ static void derived(void **state)
 {
 	struct folder *f = the_folder(state);
 	struct dataset train = make(f, "a.csv", "path,label\n1,running\n2,air_hockey\n3,Running\n");
-	struct dataset eval = make(f, "b.jsonl",
-	                           "{\"image\":\"1\",\"label\":\"air hockey\"}\n{\"image\":\"2\",\"label\":\"boxing\",\"problem\":\"p\"}\n"
-	                           "{\"image\":\"3\",\"problem\":\"How many?\",\"solution\":\"three\"}\n");
+	struct dataset eval = make(
+		f, "b.jsonl",
+		"{\"image\":\"1\",\"label\":\"air hockey\"}\n{\"image\":\"2\",\"label\":\"boxing\",\"problem\":\"p\"}\n"
+		"{\"image\":\"3\",\"problem\":\"How many?\",\"solution\":\"three\"}\n");
 	struct data_options o = {0};
 	struct class_list c;
 	struct favor_error e = {""};
@@ -68,8 +69,11 @@ static void build_fails(const struct data_options *o, struct dataset *train, con
 static void given(void **state)
 {
 	struct folder *f = the_folder(state);
-	char *names[] = {(char *)"running", (char *)" riding a bike ", (char *)"boxing", (char *)"Riding_A  Bike", (char *)" "};
-	struct dataset train = make(f, "t.jsonl", "{\"image\":\"1\",\"label\":\"Riding_a_bike\"}\n{\"image\":\"2\",\"problem\":\"p\",\"solution\":\"boxing\"}\n");
+	char *names[] = {(char *)"running", (char *)" riding a bike ", (char *)"boxing", (char *)"Riding_A  Bike",
+	                 (char *)" "};
+	struct dataset train = make(
+		f, "t.jsonl",
+		"{\"image\":\"1\",\"label\":\"Riding_a_bike\"}\n{\"image\":\"2\",\"problem\":\"p\",\"solution\":\"boxing\"}\n");
 	struct data_options o = {.classes = list(names, 3)};
 	struct class_list c;
 	struct favor_error e = {""};
@@ -96,7 +100,9 @@ static void given(void **state)
 
 	char file[256];
 	o.classes = list(NULL, 0);
-	strcpy(file, folder_text(f, "classes.txt", "\xEF\xBB\xBF" "boxing\r\n\n  runing\n"));
+	strcpy(file, folder_text(f, "classes.txt",
+	                         "\xEF\xBB\xBF"
+	                         "boxing\r\n\n  runing\n"));
 	o.classes_file = file;
 	assert_int_equal(classes_build(&c, &o, &train, NULL, &e), 0);
 	assert_int_equal(c.count, 2);
@@ -122,7 +128,9 @@ static void aliases(void **state)
 	struct data_options o = {.aliases = file};
 	struct class_list c;
 	struct favor_error e = {""};
-	strcpy(file, folder_text(f, "aliases.json", "{\"Cycling\": [\"riding a bike\", \" biking \"], \"boxing\": [\"box\", \"BOXING\", \"box\"]}"));
+	strcpy(file,
+	       folder_text(f, "aliases.json",
+	                   "{\"Cycling\": [\"riding a bike\", \" biking \"], \"boxing\": [\"box\", \"BOXING\", \"box\"]}"));
 	assert_int_equal(classes_build(&c, &o, &train, NULL, &e), 0);
 	static const int32_t start[] = {0, 1, 3, 3}; /* boxing, cycling, running */
 	assert_memory_equal(c.alias_start, start, sizeof start);
@@ -133,7 +141,8 @@ static void aliases(void **state)
 	static const char *const bad[][2] = {
 		{"{\"runing\": [\"jog\"]}", "aliases.json: \"runing\" is no class (nearest: \"running\")"},
 		{"{\"boxing\": [\"x\", \"Running\"]}", "aliases.json: alias \"Running\" of \"boxing\" is itself a class"},
-		{"{\"boxing\": [\"sport\"], \"running\": [\"Sport\"]}", "alias \"Sport\" is given to both \"boxing\" and \"running\""},
+		{"{\"boxing\": [\"sport\"], \"running\": [\"Sport\"]}",
+	     "alias \"Sport\" is given to both \"boxing\" and \"running\""},
 		{"{\"boxing\": [\"\"]}", "an alias of \"boxing\" is empty"},
 		{"{\"boxing\": [3]}", "an alias of \"boxing\" is not a string"},
 		{"{\"boxing\": \"box\"}", "\"boxing\" must have an array of aliases"},
@@ -189,7 +198,9 @@ static void shots(void **state)
 	}
 	assert_true(different >= 7);
 	/* another class in front, and another order: what is kept of a and b stays */
-	shots_of(f, "s.csv", "path,label\nb5,b\nb4,b\nb3,b\nb2,b\nb1,b\nx1,A first\nx2,A first\na6,a\na5,a\na4,a\na3,a\na2,a\na1,a\n", 2, 1, b);
+	shots_of(f, "s.csv",
+	         "path,label\nb5,b\nb4,b\nb3,b\nb2,b\nb1,b\nx1,A first\nx2,A first\na6,a\na5,a\na4,a\na3,a\na2,a\na1,a\n",
+	         2, 1, b);
 	assert_int_equal(strlen(b), 6 * 3);
 	for (const char *p = a; *p; p += 3) {
 		char one[4];
@@ -212,7 +223,8 @@ static void shots(void **state)
 	assert_int_equal(dataset_take_shots(&d, &c, -1, 1, &e), -1);
 	classes_free(&c);
 	dataset_free(&d);
-	d = make(f, "s.jsonl", "{\"image\":\"1\",\"label\":\"a\"}\n{\"image\":\"2\",\"problem\":\"p\",\"solution\":\"x\"}\n");
+	d = make(f, "s.jsonl",
+	         "{\"image\":\"1\",\"label\":\"a\"}\n{\"image\":\"2\",\"problem\":\"p\",\"solution\":\"x\"}\n");
 	assert_int_equal(classes_build(&c, &o, &d, NULL, &e), 0);
 	assert_int_equal(dataset_take_shots(&d, &c, 1, 1, &e), -1);
 	assert_non_null(strstr(e.message, "s.jsonl:2: data.shots needs a class for every record"));
@@ -241,11 +253,13 @@ static void orders(void **state)
 		if (n >= 60) {
 			int equal = 0;
 			for (uint64_t i = 0; i < 20; i++)
-				equal += dataset_order(&d, 7, i) == dataset_order(&d, 7, n + i) || dataset_order(&d, 7, i) == dataset_order(&d, 8, i);
+				equal += dataset_order(&d, 7, i) == dataset_order(&d, 7, n + i) ||
+				         dataset_order(&d, 7, i) == dataset_order(&d, 8, i);
 			assert_true(equal <= 5); /* epochs and seeds differ */
 		}
 	}
-	/* every record is equally likely at the first place: chi-square of 5 and of 600 records over many seeds, far below a chance of 1e-6 */
+	/* every record is equally likely at the first place: chi-square of 5 and of 600 records over many seeds, far below
+	 * a chance of 1e-6 */
 	static const struct {
 		int32_t n, tries;
 		double limit;
@@ -279,7 +293,8 @@ static void prompts(void **state)
 	struct folder *f = the_folder(state);
 	char *names[] = {(char *)"running", (char *)"riding {a} bike"};
 	struct class_list c = {.count = 2, .names = names}, none = {0};
-	struct record r = {.label = (char *)"running", .line = 7}, own = {.label = (char *)"two", .problem = (char *)"1 + {1}?"};
+	struct record r = {.label = (char *)"running", .line = 7},
+				  own = {.label = (char *)"two", .problem = (char *)"1 + {1}?"};
 	struct favor_error e = {""};
 	char file[256];
 	char *think = prompt_text("think", &c, &r, &e), *answer = prompt_text("answer", &c, &r, &e);
@@ -323,7 +338,9 @@ static void prompts(void **state)
 			fail_msg("\"%s\" is not in \"%s\"", bad[i][1], e.message);
 	}
 	assert_null(prompt_text("thnik", &c, &r, &e));
-	assert_string_equal(e.message, "data.prompt: \"thnik\" is neither think nor answer nor a file that can be read: No such file or directory");
+	assert_string_equal(
+		e.message,
+		"data.prompt: \"thnik\" is neither think nor answer nor a file that can be read: No such file or directory");
 }
 
 static void check_target(const char *option, const struct record *r, const char *wanted)
@@ -338,7 +355,8 @@ static void targets(void **state)
 	struct folder *f = the_folder(state);
 	struct record plain = {.label = (char *)"running"}, traced = {.label = (char *)"running", .think = (char *)"Legs."};
 	struct record whole = {.label = (char *)"running", .think = (char *)"Legs.", .target = (char *)"It runs."};
-	struct record asked = {.label = (char *)"running", .think = (char *)"Legs.", .problem = (char *)"What? Use <think> tags."};
+	struct record asked = {
+		.label = (char *)"running", .think = (char *)"Legs.", .problem = (char *)"What? Use <think> tags."};
 	struct record blunt = {.label = (char *)"running", .think = (char *)"Legs.", .problem = (char *)"What?"};
 	static const char with[] = "<think>Legs.</think>\n<answer>running</answer>", without[] = "<answer>running</answer>";
 	check_target("think", &plain, without);
@@ -383,8 +401,8 @@ static int teardown(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(derived), cmocka_unit_test(given),   cmocka_unit_test(aliases),
-	                                   cmocka_unit_test(shots),   cmocka_unit_test(orders),  cmocka_unit_test(prompts),
+	const struct CMUnitTest tests[] = {cmocka_unit_test(derived), cmocka_unit_test(given),  cmocka_unit_test(aliases),
+	                                   cmocka_unit_test(shots),   cmocka_unit_test(orders), cmocka_unit_test(prompts),
 	                                   cmocka_unit_test(targets), cmocka_unit_test(nearest)};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

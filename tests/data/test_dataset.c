@@ -26,7 +26,8 @@ int image_check(const char *path, int32_t *width, int32_t *height, struct favor_
 }
 
 /* Loads text as NAME in the folder. */
-static int load(struct folder *f, struct dataset *d, const char *name, const char *text, const char *split, struct favor_error *e)
+static int load(struct folder *f, struct dataset *d, const char *name, const char *text, const char *split,
+                struct favor_error *e)
 {
 	*e = (struct favor_error){""};
 	return dataset_load(d, folder_text(f, name, text), "", split, "train", e);
@@ -64,15 +65,19 @@ static void jsonl(void **state)
 	struct folder *f = *state;
 	struct dataset d;
 	struct favor_error e;
-	assert_int_equal(load(f, &d, "a.jsonl",
-	                      "\xEF\xBB\xBF{\"image\": \"x/1.jpg\", \"label\": \" riding a bike\\n\", \"id\": 7}\r\n"
-	                      "\n   \t\n"
-	                      "{\"image\": [\"2.jpg\", \"./x//3.jpg\"], \"problem\": \" What? \", \"solution\": \"<answer> Run </answer>\"}\n"
-	                      "{\"problem\": \"1+1?\", \"solution\": \" two \", \"think\": \"easy\", \"target\": \"T\", \"image\": null}\n"
-	                      "{\"image\": \"4.jpg\", \"label\": \"run\", \"solution\": \"<answer>Run</answer>\", \"split\": \"train\"}\n"
-	                      "{\"image\": \"5.jpg\", \"label\": \"run\", \"split\": \"test\"}",
-	                      "", &e),
-	                 0);
+	assert_int_equal(
+		load(
+			f, &d, "a.jsonl",
+			"\xEF\xBB\xBF{\"image\": \"x/1.jpg\", \"label\": \" riding a bike\\n\", \"id\": 7}\r\n"
+			"\n   \t\n"
+			"{\"image\": [\"2.jpg\", \"./x//3.jpg\"], \"problem\": \" What? \", \"solution\": \"<answer> Run "
+			"</answer>\"}\n"
+			"{\"problem\": \"1+1?\", \"solution\": \" two \", \"think\": \"easy\", \"target\": \"T\", \"image\": "
+			"null}\n"
+			"{\"image\": \"4.jpg\", \"label\": \"run\", \"solution\": \"<answer>Run</answer>\", \"split\": \"train\"}\n"
+			"{\"image\": \"5.jpg\", \"label\": \"run\", \"split\": \"test\"}",
+			"", &e),
+		0);
 	assert_string_equal(d.path, f->file);
 	assert_int_equal(d.count, 4);
 	const struct record *r = d.records;
@@ -93,7 +98,11 @@ static void jsonl(void **state)
 	assert_string_equal(r[3].label, "run");
 	dataset_free(&d);
 
-	assert_int_equal(load(f, &d, "a.jsonl", "{\"image\":\"1\",\"label\":\"a\",\"split\":\"x\"}\n{\"image\":\"2\",\"label\":\"b\",\"split\":\"y\"}", "y", &e), 0);
+	assert_int_equal(
+		load(f, &d, "a.jsonl",
+	         "{\"image\":\"1\",\"label\":\"a\",\"split\":\"x\"}\n{\"image\":\"2\",\"label\":\"b\",\"split\":\"y\"}",
+	         "y", &e),
+		0);
 	assert_int_equal(d.count, 1);
 	assert_string_equal(d.records[0].label, "b");
 	dataset_free(&d);
@@ -105,25 +114,32 @@ static void jsonl_faults(void **state)
 	static const char *const lines[][2] = {
 		{"{\"image\": \"a\", \"lable\": \"b\"}", "key \"label\" is missing (found: image, lable)"},
 		{"{}", "key \"image\" is missing (found: no keys); only a record with its own \"problem\" can do without"},
-		{"{\"label\": \"b\"}", "key \"image\" is missing (found: label); only a record with its own \"problem\" can do without"},
+		{"{\"label\": \"b\"}",
+	     "key \"image\" is missing (found: label); only a record with its own \"problem\" can do without"},
 		{"{\"image\": 3, \"label\": \"b\"}", "key \"image\" must be a path or an array of paths, but holds a number"},
-		{"{\"image\": [\"a\", {}], \"label\": \"b\"}", "key \"image\" must be a path or an array of paths, but holds an object"},
+		{"{\"image\": [\"a\", {}], \"label\": \"b\"}",
+	     "key \"image\" must be a path or an array of paths, but holds an object"},
 		{"{\"image\": \" \", \"label\": \"b\"}", "image \" \" is empty"},
 		{"{\"image\": \"a\", \"label\": 3}", "key \"label\" must be a string, but is a number"},
 		{"{\"image\": \"a\", \"label\": \" _ \"}", "key \"label\" is empty"},
 		{"{\"image\": \"a\", \"label\": null}", "key \"label\" is missing (found: image, label)"},
-		{"{\"image\": \"a\", \"solution\": \"<answer>\"}", "solution \"<answer>\" must hold one <answer>...</answer> with the label in it"},
-		{"{\"image\": \"a\", \"solution\": \"<answer> </answer>\"}", "solution \"<answer> </answer>\" must hold one <answer>...</answer> with the label in it"},
+		{"{\"image\": \"a\", \"solution\": \"<answer>\"}",
+	     "solution \"<answer>\" must hold one <answer>...</answer> with the label in it"},
+		{"{\"image\": \"a\", \"solution\": \"<answer> </answer>\"}",
+	     "solution \"<answer> </answer>\" must hold one <answer>...</answer> with the label in it"},
 		{"{\"image\": \"a\", \"solution\": \"<answer>x</answer><answer>y</answer>\"}",
-		 "solution \"<answer>x</answer><answer>y</answer>\" must hold one <answer>...</answer> with the label in it"},
+	     "solution \"<answer>x</answer><answer>y</answer>\" must hold one <answer>...</answer> with the label in it"},
 		{"{\"image\": \"a\", \"label\": \"x\", \"solution\": \"y\"}", "label \"x\" and solution \"y\" differ"},
 		{"{\"image\": \"a\", \"label\": \"x\", \"problem\": \"\"}", "key \"problem\" is empty"},
-		{"{\"image\": \"a\", \"label\": \"x\", \"target\": false}", "key \"target\" must be a string, but is a truth value"},
-		{"{\"image\": \"a\", \"label\": \"x\", \"think\": \"a</think>\"}", "key \"think\" holds the tag </think>; give the reasoning alone"},
+		{"{\"image\": \"a\", \"label\": \"x\", \"target\": false}",
+	     "key \"target\" must be a string, but is a truth value"},
+		{"{\"image\": \"a\", \"label\": \"x\", \"think\": \"a</think>\"}",
+	     "key \"think\" holds the tag </think>; give the reasoning alone"},
 		{"{\"image\": \"../a\", \"label\": \"x\"}", "image \"../a\" leaves its folder by \"..\""},
 		{"{\"image\": \"b/../../a\", \"label\": \"x\"}", "image \"b/../../a\" leaves its folder by \"..\""},
 		{"{\"image\": \"b/..\", \"label\": \"x\"}", "image \"b/..\" names a folder"},
-		{"{\"image\": \"https://a.b/c.jpg\", \"label\": \"x\"}", "image \"https://a.b/c.jpg\" is a web address; only files can be read"},
+		{"{\"image\": \"https://a.b/c.jpg\", \"label\": \"x\"}",
+	     "image \"https://a.b/c.jpg\" is a web address; only files can be read"},
 		{"[1]", "must be an object like {\"image\": ..., \"label\": ...}, but is an array"},
 	};
 	for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
@@ -132,17 +148,23 @@ static void jsonl_faults(void **state)
 		snprintf(wanted, sizeof wanted, "bad.jsonl:2: %s", lines[i][1]);
 		refused(f, "bad.jsonl", text, "", wanted);
 	}
-	refused(f, "bad.jsonl", "{\"image\": \"a\",, \"label\": \"b\"}", "", "bad.jsonl:1:15: not JSON: string or '}' expected near ','");
-	refused(f, "bad.jsonl", "{\"image\": \"a\", \"image\": \"b\"}", "", "bad.jsonl:1:22: not JSON: duplicate object key near '\"image\"'");
-	refused(f, "bad.jsonl", "{\"image\": \"\xFF\"}", "", "bad.jsonl:1:11: not JSON: unable to decode byte 0xff near '\"'");
+	refused(f, "bad.jsonl", "{\"image\": \"a\",, \"label\": \"b\"}", "",
+	        "bad.jsonl:1:15: not JSON: string or '}' expected near ','");
+	refused(f, "bad.jsonl", "{\"image\": \"a\", \"image\": \"b\"}", "",
+	        "bad.jsonl:1:22: not JSON: duplicate object key near '\"image\"'");
+	refused(f, "bad.jsonl", "{\"image\": \"\xFF\"}", "",
+	        "bad.jsonl:1:11: not JSON: unable to decode byte 0xff near '\"'");
 	refused(f, "bad.jsonl", "", "", "bad.jsonl: no records in it");
-	refused(f, "bad.jsonl", "{\"image\":\"1\",\"label\":\"a\",\"split\":\"val\"}\n{\"image\":\"1\",\"label\":\"a\",\"split\":\"test\"}", "",
-	        "bad.jsonl: no row has split \"train\" (found: val, test); set data.train_split or data.eval_split");
+	refused(f, "bad.jsonl",
+	        "{\"image\":\"1\",\"label\":\"a\",\"split\":\"val\"}\n{\"image\":\"1\",\"label\":\"a\",\"split\":\"test\"}",
+	        "", "bad.jsonl: no row has split \"train\" (found: val, test); set data.train_split or data.eval_split");
 	refused(f, "bad.jsonl", "{\"image\":\"1\",\"label\":\"a\"}", "dev",
 	        "bad.jsonl:1: key \"split\" is missing, and split \"dev\" was asked for");
 	refused(f, "bad.jsonl", "{\"image\":\"1\"}\n{\"image\":\"2\",\"label\":\"b\"}\nx", "",
-	        "bad.jsonl: 2 faults:\n  bad.jsonl:1: key \"label\" is missing (found: image)\n  bad.jsonl:3:1: not JSON: invalid token near 'x'");
-	refused(f, "a.txt", "x", "", "a.txt: a data set is a .jsonl file, a .csv file or a folder with one folder per class");
+	        "bad.jsonl: 2 faults:\n  bad.jsonl:1: key \"label\" is missing (found: image)\n  bad.jsonl:3:1: not JSON: "
+	        "invalid token near 'x'");
+	refused(f, "a.txt", "x", "",
+	        "a.txt: a data set is a .jsonl file, a .csv file or a folder with one folder per class");
 }
 
 static void many_faults(void **state)
@@ -213,7 +235,8 @@ static void csv_faults(void **state)
 	static const char *const cases[][2] = {
 		{"", "bad.csv: is empty; the first row must name the columns (path,label)"},
 		{"\n\n", "bad.csv: is empty; the first row must name the columns (path,label)"},
-		{"file,label\n", "bad.csv:1: the header needs a column \"path\" or \"filename\" or \"image\" (found: file, label)"},
+		{"file,label\n",
+	     "bad.csv:1: the header needs a column \"path\" or \"filename\" or \"image\" (found: file, label)"},
 		{"path,class\n", "bad.csv:1: the header needs a column \"label\" (found: path, class)"},
 		{"path,label,label\n", "bad.csv:1: the header names a column twice"},
 		{"path,label\n", "bad.csv: no records in it"},
@@ -227,11 +250,13 @@ static void csv_faults(void **state)
 		{"path,label\n1,\xFF\n", "bad.csv:2: the row is not UTF-8"},
 		{"path,label\n../1,a\n", "bad.csv:2: image \"../1\" leaves its folder by \"..\""},
 		{"path,label,split\n1,a,test\n2,b,\n", "bad.csv:3: split is empty"},
-		{"path,label,split\n1,a,test\n", "bad.csv: no row has split \"train\" (found: test); set data.train_split or data.eval_split"},
+		{"path,label,split\n1,a,test\n",
+	     "bad.csv: no row has split \"train\" (found: test); set data.train_split or data.eval_split"},
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
 		refused(f, "bad.csv", cases[i][0], "", cases[i][1]);
-	refused(f, "bad.csv", "path,label\n1,a\n", "val", "bad.csv:1: split \"val\" was asked for, but the header has no column \"split\"");
+	refused(f, "bad.csv", "path,label\n1,a\n", "val",
+	        "bad.csv:1: split \"val\" was asked for, but the header has no column \"split\"");
 	struct dataset d;
 	struct favor_error e;
 	assert_int_equal(dataset_load(&d, folder_bytes(f, "bad.csv", "path,label\n1,a\0b\n", 17), "", "", "", &e), -1);
@@ -244,8 +269,9 @@ static void folders(void **state)
 	struct dataset d;
 	struct favor_error e = {""};
 	char path[128];
-	static const char *const files[] = {"set/run/b.JPG", "set/run/a.jpeg", "set/run/notes.txt", "set/run/.c.jpg", "set/bike_ride/1.png",
-	                                    "set/bike_ride/2.webp", "set/.git/x.jpg", "set/labels.csv", "set/run/deep.jpg/x.jpg"};
+	static const char *const files[] = {"set/run/b.JPG",  "set/run/a.jpeg",      "set/run/notes.txt",
+	                                    "set/run/.c.jpg", "set/bike_ride/1.png", "set/bike_ride/2.webp",
+	                                    "set/.git/x.jpg", "set/labels.csv",      "set/run/deep.jpg/x.jpg"};
 	for (size_t i = 0; i < sizeof files / sizeof *files; i++)
 		folder_text(f, files[i], "image");
 	snprintf(path, sizeof path, "%s/set/", f->path);
@@ -337,8 +363,10 @@ static void images(void **state)
 	assert_int_equal(load(f, &d, "i.csv", "path,label\n1.jpg,a\n2.jpg,b\nno.jpg,c\n", "", &e), 0);
 	assert_int_equal(dataset_check_images(&d, NULL, NULL, &e), -1);
 	char wanted[512];
-	snprintf(wanted, sizeof wanted, "%s/i.csv: 2 bad images:\n  %s/i.csv:3: %s/2.jpg: no image\n  %s/i.csv:4: %s/no.jpg: No such file or directory",
-	         f->path, f->path, f->path, f->path, f->path);
+	snprintf(
+		wanted, sizeof wanted,
+		"%s/i.csv: 2 bad images:\n  %s/i.csv:3: %s/2.jpg: no image\n  %s/i.csv:4: %s/no.jpg: No such file or directory",
+		f->path, f->path, f->path, f->path, f->path);
 	assert_string_equal(e.message, wanted);
 	dataset_free(&d);
 }
@@ -348,7 +376,8 @@ static void damage(void **state)
 {
 	struct folder *f = *state;
 	static const char good[][300] = {
-		"{\"image\": \"a/1.jpg\", \"label\": \"run\"}\n{\"image\": [\"2.jpg\"], \"problem\": \"p\", \"solution\": \"<answer>x</answer>\", \"split\": \"train\"}\n",
+		"{\"image\": \"a/1.jpg\", \"label\": \"run\"}\n{\"image\": [\"2.jpg\"], \"problem\": \"p\", \"solution\": "
+		"\"<answer>x</answer>\", \"split\": \"train\"}\n",
 		"path,label,split\r\n\"a,b.jpg\",\"ru\"\"n\",train\r\n2.jpg,bike,train\n"};
 	static const char *const names[] = {"d.jsonl", "d.csv"};
 	static const char special[] = "\"\\{}[],:\n\r\0\xFF\xEF<>/._ ";
@@ -371,7 +400,8 @@ static void damage(void **state)
 		if (dataset_load(&d, folder_bytes(f, name, text, n), "", "", "train", &e) == 0) {
 			loaded++;
 			for (int32_t i = 0; i < d.count; i++)
-				assert_true(d.records[i].label[0] != '\0' && !strstr(d.records[i].image_count ? d.records[i].images[0] : "", "/../"));
+				assert_true(d.records[i].label[0] != '\0' &&
+				            !strstr(d.records[i].image_count ? d.records[i].images[0] : "", "/../"));
 			dataset_free(&d);
 		} else {
 			failed++;
@@ -395,7 +425,9 @@ static void large(void **state)
 		if (kind == 1)
 			fprintf(out, "path,label\n");
 		for (int i = 0; i < LINES; i++)
-			fprintf(out, kind ? "photos/%07d.jpg,class %d\n" : "{\"image\": \"photos/%07d.jpg\", \"label\": \"class %d\"}\n", i, i % 100);
+			fprintf(out,
+			        kind ? "photos/%07d.jpg,class %d\n" : "{\"image\": \"photos/%07d.jpg\", \"label\": \"class %d\"}\n",
+			        i, i % 100);
 		fclose(out);
 		const char *path = folder_bytes(f, kind ? "large.csv" : "large.jsonl", text, n);
 		clock_t start = clock();
@@ -426,9 +458,10 @@ static int teardown(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(jsonl),  cmocka_unit_test(jsonl_faults), cmocka_unit_test(many_faults),
-	                                   cmocka_unit_test(csv),    cmocka_unit_test(csv_faults),   cmocka_unit_test(folders),
-	                                   cmocka_unit_test(roots),  cmocka_unit_test(images),       cmocka_unit_test(damage),
-	                                   cmocka_unit_test(large)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(jsonl),       cmocka_unit_test(jsonl_faults),
+	                                   cmocka_unit_test(many_faults), cmocka_unit_test(csv),
+	                                   cmocka_unit_test(csv_faults),  cmocka_unit_test(folders),
+	                                   cmocka_unit_test(roots),       cmocka_unit_test(images),
+	                                   cmocka_unit_test(damage),      cmocka_unit_test(large)};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

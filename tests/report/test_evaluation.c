@@ -1,4 +1,5 @@
-/* The evaluation: the interval against known values, the table, the JSON file, what happens where it can't be written. */
+/* The evaluation: the interval against known values, the table, the JSON file, what happens where it can't be written.
+ */
 #include "report/evaluation.h"
 
 #include <jansson.h>
@@ -16,7 +17,8 @@
 static void intervals(void **state)
 {
 	(void)state;
-	static const int64_t known[][2] = {{0, 10}, {10, 10}, {5, 10}, {81, 100}, {1, 375}, {374, 375}, {1, 1}, {123456, 1000000}};
+	static const int64_t known[][2] = {{0, 10},  {10, 10},   {5, 10}, {81, 100},
+	                                   {1, 375}, {374, 375}, {1, 1},  {123456, 1000000}};
 	const double z = 1.959963984540054;
 	double low, high;
 	for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
@@ -32,10 +34,12 @@ static void intervals(void **state)
 	assert_true(low == 0 && high == 1);
 }
 
-static void add(struct evaluation *v, int32_t label, int32_t answer, const char *text, int format, int32_t tokens, int truncated)
+static void add(struct evaluation *v, int32_t label, int32_t answer, const char *text, int format, int32_t tokens,
+                int truncated)
 {
-	struct prediction p = {favor_strdup("a/b.jpg"), label, answer, favor_strdup(text), favor_strdup("<answer>\"x\"</answer>"),
-	                       label >= 0 && label == answer, format, tokens, truncated};
+	struct prediction p = {
+		favor_strdup("a/b.jpg"),       label,  answer, favor_strdup(text), favor_strdup("<answer>\"x\"</answer>"),
+		label >= 0 && label == answer, format, tokens, truncated};
 	evaluation_add(v, &p);
 }
 
@@ -65,13 +69,13 @@ static void table(void **state)
 	evaluation_print(&v, out);
 	fclose(out);
 	static const char wanted[] = "accuracy   50.0%  (4 of 8; 95% interval 21.5% to 78.5%)\n"
-	                             "format     75.0%\n"
-	                             "length     18.8 tokens on average; 1 truncated\n"
-	                             "\n"
-	                             "class              n  correct  accuracy  most often taken for\n"
-	                             "running            4        3     75.0%  riding a bike (1)\n"
-	                             "riding a bike      2        0      0.0%  no class (2)\n"
-	                             "\xE8\xB7\x91\xE6\xAD\xA5               1        1    100.0%\n";
+								 "format     75.0%\n"
+								 "length     18.8 tokens on average; 1 truncated\n"
+								 "\n"
+								 "class              n  correct  accuracy  most often taken for\n"
+								 "running            4        3     75.0%  riding a bike (1)\n"
+								 "riding a bike      2        0      0.0%  no class (2)\n"
+								 "\xE8\xB7\x91\xE6\xAD\xA5               1        1    100.0%\n";
 	assert_string_equal(text, wanted);
 	free(text);
 	evaluation_free(&v);
@@ -105,7 +109,8 @@ static void file(void **state)
 	double low, high;
 	wilson_interval(4, 8, &low, &high);
 	json_t *interval = json_object_get(f, "interval");
-	assert_true(json_real_value(json_array_get(interval, 0)) == low && json_real_value(json_array_get(interval, 1)) == high);
+	assert_true(json_real_value(json_array_get(interval, 0)) == low &&
+	            json_real_value(json_array_get(interval, 1)) == high);
 	static const int confusion[4][5] = {{3, 1, 0, 0, 0}, {0, 0, 0, 0, 2}, {0, 0, 1, 0, 0}, {0, 0, 0, 0, 0}};
 	for (size_t i = 0; i < 4; i++) {
 		json_t *row = json_array_get(json_object_get(f, "confusion"), i);

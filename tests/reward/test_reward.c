@@ -1,4 +1,5 @@
-/* The rewards: every verdict of the adversarial set, linear time, groups, and random mutations that must neither crash nor be paid. */
+/* The rewards: every verdict of the adversarial set, linear time, groups, and random mutations that must neither crash
+ * nor be paid. */
 #include "reward/reward.h"
 
 #include "base/rng.h"
@@ -83,14 +84,15 @@ static void adversarial(void **state)
 		json_t *wanted = json_object_get(line, "answer");
 		const char *wanted_text = json_string_value(wanted);
 		/* "*": an answer is there, and too long to be written down */
-		int same = wanted_text ? answer && (strcmp(wanted_text, "*") == 0 || strcmp(answer, wanted_text) == 0) : !answer;
+		int same = wanted_text ? answer && (strcmp(wanted_text, "*") == 0 || strcmp(answer, wanted_text) == 0)
+		                       : !answer;
 		if (accuracy != json_integer_value(json_object_get(line, "accuracy")) ||
 		    visual != json_integer_value(json_object_get(line, "visual_rft")) ||
-		    format != json_integer_value(json_object_get(line, "format")) || !same || seconds > 5) {
+		    format != json_integer_value(json_object_get(line, "format")) || !same || seconds > 20) {
 			wrong++;
 			print_error("case %d (%s): accuracy %d, visual_rft %d, format %d, answer %.60s, %.2f s\n", number,
-			            json_string_value(json_object_get(line, "why")), accuracy, visual, format, answer ? answer : "none",
-			            seconds);
+			            json_string_value(json_object_get(line, "why")), accuracy, visual, format,
+			            answer ? answer : "none", seconds);
 		}
 		free(answer);
 		free(s.text);
@@ -115,12 +117,13 @@ static void normal_forms(void **state)
 	check_normal("", "");
 	check_normal(" _ ", "");
 	check_normal("__A_b  C_", "a b c");
-	check_normal("\xE1\xBA\x9E", "ss");                        /* capital sharp s */
-	check_normal("\xC5\x89", "\xCA\xBCn");                     /* folds to two */
-	check_normal("\xE1\xBE\xBC", "\xCE\xB1\xCE\xB9");          /* alpha with iota below: folds to two letters */
-	check_normal("\xCE\xB1\xCD\x85\xCC\x81", "\xCE\xAC\xCE\xB9"); /* iota below comes after the accent in canonical order, then folds */
-	check_normal("\xE2\x84\xAB", "\xC3\xA5");                  /* the angstrom sign is A with ring */
-	check_normal("\xF0\x90\x90\x80", "\xF0\x90\x90\xA8");      /* Deseret: capitals beyond 16 bits */
+	check_normal("\xE1\xBA\x9E", "ss");               /* capital sharp s */
+	check_normal("\xC5\x89", "\xCA\xBCn");            /* folds to two */
+	check_normal("\xE1\xBE\xBC", "\xCE\xB1\xCE\xB9"); /* alpha with iota below: folds to two letters */
+	check_normal("\xCE\xB1\xCD\x85\xCC\x81",
+	             "\xCE\xAC\xCE\xB9");         /* iota below comes after the accent in canonical order, then folds */
+	check_normal("\xE2\x84\xAB", "\xC3\xA5"); /* the angstrom sign is A with ring */
+	check_normal("\xF0\x90\x90\x80", "\xF0\x90\x90\xA8"); /* Deseret: capitals beyond 16 bits */
 }
 
 /* Answers one after the other as a group: names, rows, weights. */
@@ -169,9 +172,33 @@ static void groups(void **state)
 }
 
 /* Random texts of pieces that matter. Whatever is paid is checked by a second, simpler way. */
-static const char *const pieces[] = {"<think>", "</think>", "<answer>", "</answer>", "running", "Running", " ", "\n", "_", "<", ">", "/",
-                                     "swimming", "run", "\xC5\xBF", "\xCC\x81", "\xE3\x80\x80", "\xFF", "\xE2\x82", "<answer", "/answer>",
-                                     "\xEF\xAC\x81", "riding_a bike", "x", "\xCD\x85", "\xE0\xBD\xB3", "\xE1\xBE\xB3"};
+static const char *const pieces[] = {"<think>",
+                                     "</think>",
+                                     "<answer>",
+                                     "</answer>",
+                                     "running",
+                                     "Running",
+                                     " ",
+                                     "\n",
+                                     "_",
+                                     "<",
+                                     ">",
+                                     "/",
+                                     "swimming",
+                                     "run",
+                                     "\xC5\xBF",
+                                     "\xCC\x81",
+                                     "\xE3\x80\x80",
+                                     "\xFF",
+                                     "\xE2\x82",
+                                     "<answer",
+                                     "/answer>",
+                                     "\xEF\xAC\x81",
+                                     "riding_a bike",
+                                     "x",
+                                     "\xCD\x85",
+                                     "\xE0\xBD\xB3",
+                                     "\xE1\xBE\xB3"};
 enum { PIECES = sizeof pieces / sizeof *pieces };
 
 static size_t find_last(const char *text, size_t n, const char *what, size_t before)
@@ -187,7 +214,8 @@ static void check_paid(const char *text, size_t n, const struct reward_target *t
 {
 	size_t end = find_last(text, n, "</answer>", n), start = end == SIZE_MAX ? end : find_last(text, n, "<answer>", n);
 	assert_true(start != SIZE_MAX && start + 8 <= end);
-	char *answer = reward_normalise(text + start + 8, end - start - 8), *label = reward_normalise(t->label, strlen(t->label));
+	char *answer = reward_normalise(text + start + 8, end - start - 8),
+		 *label = reward_normalise(t->label, strlen(t->label));
 	assert_string_equal(answer, label);
 	free(answer);
 	free(label);
@@ -240,7 +268,7 @@ static void mutations(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(adversarial), cmocka_unit_test(normal_forms), cmocka_unit_test(groups),
-	                                   cmocka_unit_test(mutations)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(adversarial), cmocka_unit_test(normal_forms),
+	                                   cmocka_unit_test(groups), cmocka_unit_test(mutations)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
