@@ -19,7 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BUCKETS = 1024, PRIMITIVES_MAX = 2048, SUM_ROWS = 1024, PACKED_ROWS_MAX = 64, ALIGN = 64 };
+enum { BUCKETS = 1024, PRIMITIVES_MAX = 2048, SUM_ROWS = 1024, PIECE_ROWS_MIN = 16, PACKED_ROWS_MAX = 64, ALIGN = 64 };
 static const size_t PACKED_BYTES_MAX = (size_t)2 << 30;
 
 /* How a matrix lies in memory: dense rows, dense columns, or in the layout that oneDNN likes best for it. */
@@ -527,17 +527,35 @@ void matmul_state_threads(struct matmul_state *s, int threads)
 	s->threads = threads;
 }
 
+/* Batches are of any number of rows, and a primitive for each would cost more to compile than it saves. So long batches go in pieces of
+ * a few sizes; a row's bits don't depend on the piece that it is in. */
+static int64_t piece_rows(int64_t rows)
+{
+	int64_t piece = SUM_ROWS;
+	if (rows <= PIECE_ROWS_MIN)
+		return rows;
+	while (piece > rows)
+		piece /= 2;
+	return piece;
+}
+
 void cpu_linear(struct backend *b, struct tensor y, struct tensor x, struct tensor w, const float *bias, int accumulate)
 {
-	struct product key = {.m = x.rows, .n = w.rows, .k = w.cols, .a = BY_ROWS, .b = BY_COLUMNS, .bias = bias != NULL,
-	                      .accumulate = accumulate != 0};
-	product_run(state_of(b), key, y, x, w, bias);
+	for (int64_t first = 0, rows; first < x.rows; first += rows) {
+		rows = piece_rows(x.rows - first);
+		struct product key = {.m = rows, .n = w.rows, .k = w.cols, .a = BY_ROWS, .b = BY_COLUMNS, .bias = bias != NULL,
+		                      .accumulate = accumulate != 0};
+		product_run(state_of(b), key, tensor_rows(y, first, rows), tensor_rows(x, first, rows), w, bias);
+	}
 }
 
 void cpu_linear_backward_input(struct backend *b, struct tensor dx, struct tensor dy, struct tensor w, int accumulate)
 {
-	struct product key = {.m = dy.rows, .n = w.cols, .k = w.rows, .a = BY_ROWS, .b = BY_ROWS, .accumulate = accumulate != 0};
-	product_run(state_of(b), key, dx, dy, w, NULL);
+	for (int64_t first = 0, rows; first < dy.rows; first += rows) {
+		rows = piece_rows(dy.rows - first);
+		struct product key = {.m = rows, .n = w.cols, .k = w.rows, .a = BY_ROWS, .b = BY_ROWS, .accumulate = accumulate != 0};
+		product_run(state_of(b), key, tensor_rows(dx, first, rows), tensor_rows(dy, first, rows), w, NULL);
+	}
 }
 
 static void add_column_sums(float *to, struct tensor t, int threads)
@@ -554,8 +572,8 @@ static void add_column_sums(float *to, struct tensor t, int threads)
 
 void cpu_linear_backward_weight(struct backend *b, struct tensor dw, float *dbias, struct tensor dy, struct tensor x)
 {
-	for (int64_t first = 0; first < dy.rows; first += SUM_ROWS) {
-		int64_t rows = dy.rows - first < SUM_ROWS ? dy.rows - first : SUM_ROWS;
+	for (int64_t first = 0, rows; first < dy.rows; first += rows) {
+		rows = piece_rows(dy.rows - first);
 		struct product key = {.m = dw.rows, .n = dw.cols, .k = rows, .a = BY_COLUMNS, .b = BY_ROWS, .accumulate = 1};
 		product_run(state_of(b), key, dw, tensor_rows(dy, first, rows), tensor_rows(x, first, rows), NULL);
 	}
