@@ -58,10 +58,11 @@ struct sampling {
 	float top_p, min_p;
 	int32_t top_k; /* 0 = off */
 };
-/* One sampled token. Order of truncation as in transformers: temperature, top_k, top_p, min_p. top_p keeps the smallest set of
- * most probable tokens whose probability sum reaches top_p (the one that crosses is kept); ties in probability go to the lower id.
- * min_p keeps tokens with p >= min_p * p_max, p after the earlier truncations renormalised. The draw: first id, in ascending id order, whose cumulative
- * probability among the kept exceeds u. Sums in double, in id order. */
+/* One sampled token. Order of truncation as in transformers: temperature, top_k, top_p, min_p. top_k keeps all ties with the
+ * k-th. top_p keeps the smallest set of most probable tokens whose probability sum reaches top_p (the one that crosses is kept);
+ * ties in probability go to the lower id. min_p keeps tokens with p >= min_p * p_max, p after the earlier truncations
+ * renormalised. The draw: first id, in ascending id order, whose cumulative probability among the kept exceeds u. Sums in
+ * double, in id order. Logits that are no numbers give some token of the vocabulary, and a logp that is no number. */
 struct sampled {
 	int32_t token;
 	float logp;          /* log softmax(logits / temperature)[token]: same bits as head_logprob gives */
@@ -86,6 +87,7 @@ struct backend_ops {
 	void (*download)(struct backend *b, void *to, const void *from, size_t bytes); /* waits */
 	void (*zero)(struct backend *b, void *to, size_t bytes);
 	void (*sync)(struct backend *b);
+	void (*set_threads)(struct backend *b, int threads); /* threads >= 1; sets b->threads */
 	void (*destroy)(struct backend *b);
 
 	/* y[T,N] = x[T,K] w[N,K]^T + bias[N] (bias.data may be NULL); accumulate: y += */
@@ -168,7 +170,9 @@ struct backend {
 struct backend *backend_reference_new(void);
 /* oneDNN products and vectorised kernels on `threads` threads (0 = all cores of the process's affinity mask). */
 struct backend *backend_cpu_new(int threads);
+/* 0 = all cores, as above; the reference stays at one thread. */
 void backend_set_threads(struct backend *b, int threads);
+/* b may be NULL. Memory that was had by alloc is the caller's to release before. */
 void backend_destroy(struct backend *b);
 
 #endif

@@ -15,9 +15,31 @@ struct arena_chunk {
 	char *data;
 };
 
+static void *host_alloc(void *owner, size_t bytes)
+{
+	(void)owner;
+	void *p = aligned_alloc(ALIGN, bytes);
+	if (!p)
+		favor_die("out of memory: a step needs %zu more bytes; lower group_size, max_tokens, max_pixels or micro_batch",
+		          bytes);
+	return p;
+}
+
+static void host_release(void *owner, void *p)
+{
+	(void)owner;
+	free(p);
+}
+
 void arena_init(struct arena *a)
 {
-	*a = (struct arena){0};
+	arena_init_owner(a, NULL, host_alloc, host_release);
+}
+
+void arena_init_owner(struct arena *a, void *owner, void *(*alloc)(void *owner, size_t bytes),
+                      void (*release)(void *owner, void *p))
+{
+	*a = (struct arena){.chunk_alloc = alloc, .chunk_release = release, .owner = owner};
 }
 
 void arena_free(struct arena *a)
@@ -25,23 +47,21 @@ void arena_free(struct arena *a)
 	struct arena_chunk *c = a->first;
 	while (c) {
 		struct arena_chunk *next = c->next;
-		free(c->data);
+		a->chunk_release(a->owner, c->data);
 		free(c);
 		c = next;
 	}
-	*a = (struct arena){0};
+	a->first = a->current = NULL;
+	a->used = a->total = 0;
 }
 
-static struct arena_chunk *chunk_new(size_t bytes)
+static struct arena_chunk *chunk_new(struct arena *a, size_t bytes)
 {
 	struct arena_chunk *c = favor_malloc(sizeof *c);
 	c->next = NULL;
 	c->size = bytes > CHUNK_MIN ? bytes : CHUNK_MIN;
 	c->size = (c->size + ALIGN - 1) / ALIGN * ALIGN;
-	c->data = aligned_alloc(ALIGN, c->size);
-	if (!c->data)
-		favor_die("out of memory: a step needs %zu more bytes; lower group_size, max_tokens, max_pixels or micro_batch",
-		          c->size);
+	c->data = a->chunk_alloc(a->owner, c->size);
 	return c;
 }
 
@@ -54,7 +74,7 @@ void *arena_alloc(struct arena *a, size_t bytes)
 		struct arena_chunk *next = a->current ? a->current->next : a->first;
 		if (!next || next->size < bytes) {
 			/* a fresh chunk goes before one that is too small */
-			struct arena_chunk *fresh = chunk_new(bytes);
+			struct arena_chunk *fresh = chunk_new(a, bytes);
 			fresh->next = next;
 			if (a->current)
 				a->current->next = fresh;

@@ -7,6 +7,10 @@
 
 struct arena_chunk;
 struct arena {
+	/* where chunks come from: malloc, or another owner's memory (a backend's); 64-byte aligned */
+	void *(*chunk_alloc)(void *owner, size_t bytes);
+	void (*chunk_release)(void *owner, void *p);
+	void *owner;
 	struct arena_chunk *first, *current;
 	size_t used;  /* bytes in current */
 	size_t total; /* bytes in all chunks before current */
@@ -17,7 +21,10 @@ struct arena_mark {
 	size_t used, total;
 };
 
-void arena_init(struct arena *a);
+void arena_init(struct arena *a); /* host memory */
+/* Chunks from `owner` (borrowed; must outlive the arena). alloc never returns NULL. */
+void arena_init_owner(struct arena *a, void *owner, void *(*alloc)(void *owner, size_t bytes),
+                      void (*release)(void *owner, void *p));
 void arena_free(struct arena *a); /* gives everything back */
 /* 64-byte aligned, uninitialised. */
 void *arena_alloc(struct arena *a, size_t bytes);

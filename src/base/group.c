@@ -1,5 +1,5 @@
-/* The group record: making, freeing, the wire format that ranks exchange, and the digest. Called by rollout (makes), reward
- * (scores), comm (sends) and checkpoint.
+/* The group record: making, freeing, the wire format that ranks exchange, and the digest. Called by rollout (makes),
+ * reward (scores), comm (sends) and checkpoint.
  *
  *   wire:  head (struct wire_head, 72 bytes) | start | token_ids | logp | sampling_logp | entropy | finish | text
  *          and if reward_count > 0:  rewards | reward | answered | answer
@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the wire format is the memory format of little-endian machines");
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the wire format is that of little-endian memory");
 
 #define WIRE_MAGIC 0x31707267u /* "grp1" */
 #define WIRE_NO_STRING 0xffffffffu
@@ -160,8 +160,8 @@ struct reader {
 static int get(struct reader *r, const char *what, void *to, size_t n)
 {
 	if (n > r->n - r->used)
-		return favor_fail(r->e, "group record of %zu bytes: %s needs %zu bytes at %zu; it is cut off or damaged", r->n, what,
-		                  n, r->used);
+		return favor_fail(r->e, "group record of %zu bytes: %s needs %zu bytes at %zu; it is cut off or damaged", r->n,
+		                  what, n, r->used);
 	if (n)
 		memcpy(to, r->at + r->used, n);
 	r->used += n;
@@ -177,8 +177,8 @@ static int get_strings(struct reader *r, const char *what, char **s, int32_t n)
 		if (length == WIRE_NO_STRING)
 			continue;
 		if (length > r->n - r->used)
-			return favor_fail(r->e, "group record of %zu bytes: %s %d has %u bytes at %zu; it is cut off or damaged", r->n,
-			                  what, i, length, r->used);
+			return favor_fail(r->e, "group record of %zu bytes: %s %d has %u bytes at %zu; it is cut off or damaged",
+			                  r->n, what, i, length, r->used);
 		if (memchr(r->at + r->used, 0, length))
 			return favor_fail(r->e, "group record of %zu bytes: %s %d has a NUL inside; it is damaged", r->n, what, i);
 		s[i] = favor_malloc((size_t)length + 1);
@@ -192,22 +192,22 @@ static int get_strings(struct reader *r, const char *what, char **s, int32_t n)
 static int check_head(const struct wire_head *h, size_t n, struct favor_error *e)
 {
 	if (h->magic != WIRE_MAGIC)
-		return favor_fail(e, "group record of %zu bytes: it does not begin as one; do all ranks run the same favor?", n);
+		return favor_fail(e, "group record of %zu bytes: it doesn't begin as one; do all ranks run the same favor?", n);
 	if (h->bytes != n)
 		return favor_fail(e, "group record of %zu bytes: it says that it has %llu; it is cut off or damaged", n,
 		                  (unsigned long long)h->bytes);
 	if (h->responses < 1 || h->responses == INT32_MAX || h->tokens < 0 || h->prompt_tokens < 0 || h->reward_count < 0 ||
 	    h->reward_count > GROUP_MAX_REWARDS)
-		return favor_fail(e, "group record of %zu bytes: %d responses, %d tokens, %d prompt tokens, %d rewards can't be", n,
-		                  h->responses, h->tokens, h->prompt_tokens, h->reward_count);
+		return favor_fail(e, "group record of %zu bytes: %d responses, %d tokens, %d prompt tokens, %d rewards: "
+		                     "that can't be", n, h->responses, h->tokens, h->prompt_tokens, h->reward_count);
 	/* the smallest body with these counts, before anything is allocated; 64 bits hold it: each count is below 2^31 */
 	uint64_t g = (uint64_t)h->responses;
 	uint64_t least = sizeof *h + 4 * (g + 1) + 16 * (uint64_t)h->tokens + g + 4 * g;
 	if (h->reward_count)
 		least += 4 * (uint64_t)h->reward_count * g + 4 * g + g + 4 * g;
 	if (least > n)
-		return favor_fail(e, "group record of %zu bytes: %d responses, %d tokens and %d rewards need %llu; it is cut off or damaged",
-		                  n, h->responses, h->tokens, h->reward_count, (unsigned long long)least);
+		return favor_fail(e, "group record of %zu bytes: %d responses, %d tokens and %d rewards need %llu; it is cut "
+		                     "off or damaged", n, h->responses, h->tokens, h->reward_count, (unsigned long long)least);
 	return 0;
 }
 
@@ -228,7 +228,8 @@ static int get_rewards(struct reader *r, struct group *g, int32_t count)
 	size_t n = (size_t)g->responses;
 	group_set_rewards(g, count);
 	if (get(r, "rewards", g->rewards, (size_t)count * n * sizeof *g->rewards) ||
-	    get(r, "reward", g->reward, n * sizeof *g->reward) || get(r, "answered", g->answered, n * sizeof *g->answered) ||
+	    get(r, "reward", g->reward, n * sizeof *g->reward) ||
+	    get(r, "answered", g->answered, n * sizeof *g->answered) ||
 	    get_strings(r, "answer", g->answer, g->responses))
 		return -1;
 	return 0;

@@ -1,5 +1,5 @@
-/* The world: all ranks of the job, their roles, and everything that passes between them. The only room that calls MPI.
- * Knows the group record and nothing of models: gradients and weights pass as pointer and count.
+/* The world: all ranks of the job, their roles, and everything that passes between them. The only room that calls
+ * MPI. Knows the group record and nothing of models: gradients and weights pass as pointer and count.
  *
  *   leader = learner 0: hands out work, publishes weights, writes files.
  *
@@ -9,12 +9,14 @@
  *   learners  --allreduce--> learners   gradients, sums of metrics; the same bits on all
  *   leader  --publish--> rollout ranks  weights after each step
  *
- * Never talks on MPI_COMM_WORLD itself (a dup, MPI_ERRORS_RETURN). Waiting is probe or test, then sleep with back-off (20 us up to 2 ms).
+ * Never talks on MPI_COMM_WORLD itself (a dup, MPI_ERRORS_RETURN). Waiting is probe or test, then sleep with back-off
+ * (20 us up to 2 ms).
  *
- * Signs of life: while a rank computes it calls world_tick at least every second or so; it sends a small heartbeat (phase, step, sample) to
- * the leader, which passes on "somebody works" to all. A wait ends the job (favor_die: rank, role, host, phase, step, peer, sample)
- * when for `deadline` seconds neither what it waits for nor a sign of work from anybody has come. The leader speaks first; others wait
- * 2 s longer so that one message appears. */
+ * Signs of life: while a rank computes it calls world_tick at least every second or so; it sends a small heartbeat
+ * (phase, step, sample) to the leader, which passes on "somebody works" to all once a second; world_phase sends one
+ * too. A wait ends the job (favor_die: rank, role, host, phase, step, peer, sample) when for `deadline` seconds
+ * neither what it waits for nor a sign of work from anybody has come. The leader speaks first; others wait 2 s longer
+ * so that one message appears. */
 #ifndef FAVOR_COMM_WORLD_H
 #define FAVOR_COMM_WORLD_H
 
@@ -30,8 +32,9 @@ enum stage { STAGE_SAMPLED, STAGE_SCORED };
 
 struct world;
 
-/* MPI_Init_thread (FUNNELED) and a dup of the world, unless the process was started alone without mpirun or srun: then no MPI call is made at
- * all and start-up costs nothing. Collective. */
+/* MPI_Init_thread (FUNNELED) and dups of the world, unless the process was started alone without mpirun or srun: then
+ * no MPI call is made at all and start-up costs nothing. A Slurm batch script that runs the program itself starts it
+ * alone; srun of several tasks without an MPI plugin is refused, since each would believe to be alone. Collective. */
 struct world *world_open(int *argc, char ***argv);
 /* Collective; MPI_Finalize. A rank that leaves with an error that others don't know of calls world_abort instead. */
 void world_close(struct world *w);
@@ -41,8 +44,9 @@ int world_rank(const struct world *w);
 int world_size(const struct world *w);
 const char *world_host(const struct world *w);
 
-/* Fixes roles and the deadline. auto: 1 or 2 ranks colocate; else 1 reward rank, max(1, (ranks - 1) / 3) learners, the rest rollout.
- * counts must add up to the ranks. Order: learners first (rank 0 is the leader), then reward, then rollout. Same arguments on all ranks; collective. */
+/* Fixes roles and the deadline. auto: 1 or 2 ranks colocate; else 1 reward rank, max(1, (ranks - 1) / 3) learners,
+ * the rest rollout. counts must add up to the ranks. Order: learners first (rank 0 is the leader), then reward, then
+ * rollout. Same arguments on all ranks; collective. */
 int world_assign(struct world *w, const struct placement_options *p, double deadline, struct favor_error *e);
 int world_plays(const struct world *w, enum role r);     /* this rank */
 int world_role_count(const struct world *w, enum role r);
@@ -50,10 +54,13 @@ int world_role_index(const struct world *w, enum role r); /* 0.. among that role
 int world_is_leader(const struct world *w);
 /* "rollout 2, reward 1, learner 1"; new string, owned by the caller. */
 char *world_placement_text(const struct world *w);
-/* Cores that this rank may use while ranks of that role compute: the node's cores / ranks of the role on this node, at least 1. */
+/* Cores that this rank may use while ranks of that role compute: the node's cores / ranks of the role on this node,
+ * at least 1. A binding that was asked for (mpirun --bind-to, srun) is kept to; mpirun's default one is lifted by
+ * world_assign where it is in the way, so call that before the first parallel region. */
 int world_threads(const struct world *w, enum role r);
 
-/* All ranks; collective. Returns 0 if every rank passed ok != 0. Else the message of the lowest failing rank is in *e on every rank, and -1: all leave together. */
+/* All ranks; collective. Returns 0 if every rank passed ok != 0. Else the message of the lowest failing rank is in *e
+ * on every rank, and -1: all leave together. */
 int world_agree(struct world *w, int ok, struct favor_error *e);
 /* Rank 0's bytes on all ranks: *data is allocated on the others (owned by the caller). Collective. */
 void world_broadcast(struct world *w, void **data, size_t *n);
@@ -63,27 +70,34 @@ void world_max_all(struct world *w, double *x, int n);
 
 /* What this rank does now, for messages and heartbeats; text is static. sample: index of the group in hand, or -1. */
 void world_phase(struct world *w, const char *phase, int64_t step, int64_t sample);
-/* Progress: answers pulls, takes in groups, sends heartbeats (at most one a second). Cheap: call it for every decoded token and every layer. */
+/* Progress: answers pulls, takes in groups, sends heartbeats (at most one a second). Cheap: call it for every decoded
+ * token and every layer. */
 void world_tick(struct world *w);
 
-/* Leader: groups [first, first + count) of the step may be pulled from now on. Pulls for a later step wait until it is offered. */
+/* Leader: groups [first, first + count) of the step may be pulled from now on. Pulls for a later step wait until it
+ * is offered, those for an earlier one find nothing left. Steps of offers grow, and an offer follows when the one
+ * before is all taken. */
 void world_offer(struct world *w, int64_t step, uint64_t first, uint64_t count);
 /* Rollout ranks: the next group of the step; 0 with *index, or 1 if none is left. Waits. */
 int world_pull(struct world *w, int64_t step, uint64_t *index);
 /* Sends the group on; takes ownership. Does not wait for delivery. */
 void world_push(struct world *w, enum stage s, struct group *g);
-/* Next group in this rank's inbox of that stage, owned by the caller. take waits; try returns NULL if there is none now. */
+/* Next group in this rank's inbox of that stage, owned by the caller. take waits; try returns NULL if there is none
+ * now. */
 struct group *world_take(struct world *w, enum stage s);
 struct group *world_try(struct world *w, enum stage s);
-/* How many groups of [first, first + count) come to this rank in that stage (owner by index). With colocate and SAMPLED this is not known before (-1): own ones are
- * scored where they are made. */
+/* How many groups of [first, first + count) come to this rank in that stage (owner by index). With colocate and
+ * SAMPLED this is not known before (-1): own ones are scored where they are made. */
 int64_t world_expected(const struct world *w, enum stage s, uint64_t first, uint64_t count);
 
-/* Over learners; collective among them. Sum of n floats in place, the same bits on every learner. `chunk` hides nothing yet: blocks of 4 MiB. */
+/* Over learners; collective among them. Sum of n floats in place, the same bits on every learner: added
+ * element by element in the learners' order. */
 void world_sum_gradients(struct world *w, float *x, int64_t n);
 void world_sum_learners(struct world *w, double *x, int n);
 void world_max_learners(struct world *w, double *x, int n);
-/* Leader sends, rollout ranks that are no learners receive (others return at once); waits for everybody's part. *version goes along, and a stop flag. */
+/* All ranks; collective. The leader's *version and *stop come to everybody: so all ranks know how far training is,
+ * and when it ends. Its n weights come to the rollout ranks that are no learners; others pass what they like for
+ * weights and n. */
 void world_publish(struct world *w, float *weights, int64_t n, uint64_t *version, int *stop);
 
 /* Seconds that this rank has spent waiting since the last call of it. */

@@ -31,11 +31,14 @@ struct image_settings {
 	int32_t patch_size, temporal_patch_size, merge_size; /* 14, 2, 2 */
 	int64_t min_pixels, max_pixels;                      /* 3136, 12845056; also read from size.shortest_edge/longest_edge */
 	float mean[3], std[3];
-	float rescale_factor;                                /* 1/255 */
-	int do_resize, do_rescale, do_normalize, do_convert_rgb;
+	double rescale_factor;                               /* 1/255; a double, as transformers multiplies in doubles */
+	int do_resize, do_rescale, do_normalize;
 };
-/* Reads the folder's file; where neither is there, Qwen2-VL's defaults. */
+/* Reads the folder's file; where neither is there, Qwen2-VL's defaults. do_convert_rgb is ignored: images are RGB already. Another image
+ * processor, another resampling filter or sizes by height and width are errors. */
 int image_settings_load(struct image_settings *s, const char *folder, struct favor_error *e);
+/* The same from the text of such a file (a checkpoint carries it); `name` stands in messages. */
+int image_settings_parse(struct image_settings *s, const char *json, size_t n, const char *name, struct favor_error *e);
 void image_settings_default(struct image_settings *s);
 
 /* transformers' smart_resize: both sides multiples of factor, area within [min, max]. -1 if the aspect ratio exceeds 200. */

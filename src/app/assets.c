@@ -1,0 +1,256 @@
+/* Opening of model paths. Called by every command that takes a model. */
+#include "app/assets.h"
+
+#include "backend/ops.h"
+#include "data/template.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Everything small that makes a folder a Hugging Face model besides its weights. */
+static const char *const MODEL_FILES[] = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+                                          "preprocessor_config.json", "processor_config.json", "chat_template.json",
+                                          "chat_template.jinja", "special_tokens_map.json", "added_tokens.json",
+                                          "vocab.json", "merges.txt"};
+
+int is_checkpoint(const char *path)
+{
+	size_t n = strlen(path);
+	struct stat st;
+	return (n > 3 && !strcmp(path + n - 3, ".h5")) && !(stat(path, &st) == 0 && S_ISDIR(st.st_mode));
+}
+
+static int read_file(const char *path, char **data, size_t *n, struct favor_error *e)
+{
+	FILE *f = fopen(path, "rb");
+	long size;
+	*data = NULL;
+	if (!f || fseek(f, 0, SEEK_END) || (size = ftell(f)) < 0 || fseek(f, 0, SEEK_SET)) {
+		favor_fail(e, "%s: %s", path, strerror(errno));
+		if (f)
+			fclose(f);
+		return -1;
+	}
+	*data = favor_malloc((size_t)size + 1);
+	*n = fread(*data, 1, (size_t)size, f);
+	(*data)[*n] = 0;
+	fclose(f);
+	if (*n != (size_t)size) {
+		free(*data);
+		*data = NULL;
+		return favor_fail(e, "%s: can't be read whole", path);
+	}
+	return 0;
+}
+
+int assets_files(const char *folder, struct checkpoint_file **files, int32_t *count, struct favor_error *e)
+{
+	const int n = sizeof MODEL_FILES / sizeof *MODEL_FILES;
+	*files = favor_calloc((size_t)n, sizeof **files);
+	*count = 0;
+	for (int i = 0; i < n; i++) {
+		char *path = favor_format("%s/%s", folder, MODEL_FILES[i]);
+		if (access(path, F_OK) == 0) {
+			struct checkpoint_file *f = &(*files)[*count];
+			if (read_file(path, &f->data, &f->size, e)) {
+				free(path);
+				assets_files_free(*files, *count);
+				*files = NULL;
+				return -1;
+			}
+			f->name = favor_strdup(MODEL_FILES[i]);
+			++*count;
+		}
+		free(path);
+	}
+	return 0;
+}
+
+void assets_files_free(struct checkpoint_file *files, int32_t count)
+{
+	for (int32_t i = 0; files && i < count; i++) {
+		free(files[i].name);
+		free(files[i].data);
+	}
+	free(files);
+}
+
+int assets_write_files(const struct checkpoint *c, const char *dir, struct favor_error *e)
+{
+	for (int32_t i = 0; i < c->file_count; i++) {
+		const struct checkpoint_file *f = &c->files[i];
+		if (strchr(f->name, '/') || f->name[0] == '.')
+			return favor_fail(e, "the checkpoint holds a file named \"%s\": names with a path are refused", f->name);
+		char *path = favor_format("%s/%s", dir, f->name);
+		FILE *out = fopen(path, "wb");
+		int bad = !out || fwrite(f->data, 1, f->size, out) != f->size;
+		if (out && fclose(out))
+			bad = 1;
+		if (bad)
+			favor_fail(e, "%s: can't be written: %s", path, strerror(errno));
+		free(path);
+		if (bad)
+			return -1;
+	}
+	return 0;
+}
+
+static void remove_folder(const char *folder)
+{
+	DIR *d = opendir(folder);
+	for (struct dirent *entry; d && (entry = readdir(d));) {
+		if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
+			continue;
+		char *path = favor_format("%s/%s", folder, entry->d_name);
+		unlink(path);
+		free(path);
+	}
+	if (d)
+		closedir(d);
+	rmdir(folder);
+}
+
+/* The folder of a path: itself, or the checkpoint's files laid out in a private temporary folder. */
+static int open_folder(struct assets *a, const char *path, struct favor_error *e)
+{
+	struct stat st;
+	if (!is_checkpoint(path)) {
+		if (stat(path, &st) || !S_ISDIR(st.st_mode))
+			return favor_fail(e, "%s: is neither a model folder nor a checkpoint (.h5)", path);
+		a->folder = favor_strdup(path);
+		return 0;
+	}
+	struct checkpoint c;
+	if (checkpoint_open(path, &c, e))
+		return -1;
+	const char *base = getenv("TMPDIR");
+	a->folder = favor_format("%s/favor-XXXXXX", base && *base ? base : "/tmp");
+	int result;
+	if (!mkdtemp(a->folder)) {
+		result = favor_fail(e, "%s: a temporary folder can't be made: %s", a->folder, strerror(errno));
+	} else {
+		a->temporary = 1;
+		result = assets_write_files(&c, a->folder, e);
+		if (result)
+			favor_fail_prefix(e, "%s", path);
+	}
+	checkpoint_free(&c);
+	return result;
+}
+
+int assets_read_weights(const char *checkpoint, struct model *m, float *exp_avg, float *exp_avg_sq, int64_t moments_first,
+                        struct favor_error *e)
+{
+	const int n = m->params.count;
+	const size_t bytes = (size_t)m->params.total * sizeof(float);
+	struct checkpoint_tensor *t = favor_calloc((size_t)n, sizeof *t);
+	float *host = favor_malloc(bytes * (exp_avg ? 3 : 1));
+	for (int i = 0; i < n; i++) {
+		const struct param *p = &m->params.params[i];
+		t[i] = (struct checkpoint_tensor){.name = p->name, .ndim = p->ndim, .values = host + p->offset};
+		memcpy(t[i].shape, p->shape, sizeof p->shape);
+		if (exp_avg && p->offset >= moments_first) {
+			t[i].exp_avg = host + m->params.total + p->offset;
+			t[i].exp_avg_sq = host + 2 * m->params.total + p->offset;
+		}
+	}
+	int result = checkpoint_read_tensors(checkpoint, t, n, e);
+	if (!result) {
+		op_upload(m->backend, m->block, host, bytes);
+		if (exp_avg) {
+			const size_t moments = bytes - (size_t)moments_first * sizeof(float);
+			op_upload(m->backend, exp_avg + moments_first, host + m->params.total + moments_first, moments);
+			op_upload(m->backend, exp_avg_sq + moments_first, host + 2 * m->params.total + moments_first, moments);
+		}
+		model_changed(m);
+	}
+	free(host);
+	free(t);
+	return result;
+}
+
+static int open_model(struct assets *a, const char *path, enum weights_from from, uint64_t seed, struct backend *b, int warn,
+                      struct favor_error *e)
+{
+	char *warning = NULL;
+	if (from == WEIGHTS_RANDOM)
+		a->model = model_random(a->folder, b, seed, e);
+	else if (from == WEIGHTS_EMPTY || is_checkpoint(path))
+		a->model = model_empty(a->folder, b, e);
+	else
+		a->model = model_open(a->folder, b, &warning, e);
+	if (!a->model)
+		return -1;
+	if (warn && warning)
+		fprintf(stderr, "favor: warning: %s\n", warning);
+	free(warning);
+	if (from == WEIGHTS_FILE && is_checkpoint(path))
+		return assets_read_weights(path, a->model, NULL, NULL, 0, e);
+	return 0;
+}
+
+int assets_open(struct assets *a, const char *path, enum weights_from from, uint64_t seed, struct backend *b, int warn,
+                struct favor_error *e)
+{
+	*a = (struct assets){0};
+	if (open_folder(a, path, e))
+		return -1;
+	if (from != WEIGHTS_NONE && open_model(a, path, from, seed, b, warn, e))
+		return -1;
+	a->tokenizer = tokenizer_open(a->folder, e);
+	if (!a->tokenizer || image_settings_load(&a->settings, a->folder, e))
+		return -1;
+	if (a->model) {
+		const struct vision_config *v = &a->model->config.vision;
+		if (v->patch_size != a->settings.patch_size || v->temporal_patch_size != a->settings.temporal_patch_size ||
+		    v->merge_size != a->settings.merge_size)
+			return favor_fail(e, "%s: the image settings' patch, temporal and merge sizes %d, %d, %d differ from config.json's %d, %d, %d",
+			                  a->folder, a->settings.patch_size, a->settings.temporal_patch_size, a->settings.merge_size,
+			                  v->patch_size, v->temporal_patch_size, v->merge_size);
+	}
+	char *difference = warn ? template_difference(a->folder) : NULL;
+	if (difference)
+		fprintf(stderr, "favor: warning: %s\n", difference);
+	free(difference);
+	return 0;
+}
+
+void assets_close(struct assets *a)
+{
+	model_destroy(a->model);
+	tokenizer_destroy(a->tokenizer);
+	if (a->temporary)
+		remove_folder(a->folder);
+	free(a->folder);
+	*a = (struct assets){0};
+}
+
+struct tokenizer *assets_tokenizer(const char *path, struct favor_error *e)
+{
+	struct assets a = {0};
+	if (!open_folder(&a, path, e))
+		a.tokenizer = tokenizer_open(a.folder, e);
+	struct tokenizer *t = a.tokenizer;
+	a.tokenizer = NULL;
+	assets_close(&a);
+	return t;
+}
+
+int assets_image_settings(const char *path, struct image_settings *s, struct favor_error *e)
+{
+	struct assets a = {0};
+	int result = open_folder(&a, path, e) ? -1 : image_settings_load(s, a.folder, e);
+	assets_close(&a);
+	return result;
+}
+
+struct encoder assets_encoder(const struct assets *a)
+{
+	return (struct encoder){.tokenizer = a->tokenizer, .settings = a->settings,
+	                        .image_token = a->model ? a->model->config.image_token : tokenizer_id(a->tokenizer, "<|image_pad|>")};
+}

@@ -1,0 +1,68 @@
+/* favor eval: greedy answers to data.eval; under mpirun the ranks share the records. */
+#include "app/commands.h"
+#include "app/options.h"
+#include "app/phase.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static int report(const struct setup *s, const struct evaluation *v, const char *name, struct favor_error *e)
+{
+	char *path = favor_format("%s/eval-%s.json", s->config.run.dir, name);
+	struct stat st;
+	evaluation_print(v, stdout);
+	/* without a run folder the table is all: eval must not need to write */
+	int result = 0;
+	if (stat(s->config.run.dir, &st) == 0) {
+		result = evaluation_write(v, path, e);
+		if (!result)
+			fprintf(stderr, "favor: predictions with their traces in %s\n", path);
+	} else {
+		fprintf(stderr, "favor: %s is not there: predictions are not written\n", s->config.run.dir);
+	}
+	free(path);
+	return result;
+}
+
+int cmd_eval(int argc, char **argv, struct favor_error *e)
+{
+	static const char usage[] = "eval CONFIG.yaml [key.path=value ...] [--name NAME]";
+	const char *name = "latest", *words[256];
+	int count, code;
+	const struct option options[] = {{"--name", OPTION_TEXT, &name, 0, 0, "predictions go to run.dir/eval-NAME.json (default: latest)"}};
+	struct world *w = world_open(&argc, &argv);
+	code = options_parse(argc, argv, options, 1, words, 256, &count, usage, e);
+	if (code == 0 && count < 1)
+		code = favor_fail(e, "usage: favor %s", usage);
+	if (code == 0 && strchr(name, '/'))
+		code = favor_fail(e, "--name is part of a file's name: \"%s\" has a /", name);
+	if (code) {
+		if (world_rank(w))
+			e->message[0] = 0;
+		world_close(w);
+		return code < 0 ? 2 : 0;
+	}
+	struct setup s;
+	struct rollout r = {0};
+	struct evaluation v = {0};
+	int64_t round_number = 0;
+	int input = setup_open(&s, w, words[0], words + 1, count - 1, NEED_EVAL, e);
+	if (!input)
+		input = world_agree(w, !world_plays(w, ROLE_ROLLOUT) || !setup_rollout(&s, &r, e), e);
+	int bad = 0;
+	if (!input) {
+		phase_evaluate(&s, r.model ? &r : NULL, &round_number, 0, &v);
+		bad = world_agree(w, !world_is_leader(w) || !report(&s, &v, name, e), e);
+	}
+	if (world_rank(w))
+		e->message[0] = 0;
+	evaluation_free(&v);
+	if (r.model)
+		rollout_free(&r);
+	setup_close(&s);
+	world_close(w);
+	return input ? 2 : bad ? 1 : 0;
+}

@@ -1,0 +1,269 @@
+/* favor train: start or resume, the loop over steps, the end. A step itself is in grpo.c and sft.c. */
+#include "app/commands.h"
+#include "app/options.h"
+#include "app/trainer.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <errno.h>
+
+double trainer_update(struct trainer *t, float lr, double *reduce_seconds, double *optimizer_seconds)
+{
+	struct learner *l = &t->learner;
+	double begin = clock_seconds();
+	world_phase(t->s.world, "sum gradients", t->step, -1);
+	world_sum_gradients(t->s.world, l->gradient + l->first, l->count);
+	double summed = clock_seconds();
+	world_phase(t->s.world, "optimizer", t->step, -1);
+	double norm = learner_step(l, lr);
+	if (!isfinite(norm))
+		favor_die("the gradient's norm is %g: the loss is no longer finite; lower learner.lr or set learner.max_grad_norm", norm);
+	*reduce_seconds += summed - begin;
+	*optimizer_seconds += clock_seconds() - summed;
+	return norm;
+}
+
+void trainer_common_metrics(struct trainer *t, struct metrics *m, double begin, double tokens)
+{
+	struct world *w = t->s.world;
+	const double idle = world_idle_seconds(w);
+	double sums[3] = {t->rolls ? idle : 0, world_plays(w, ROLE_REWARD) ? idle : 0, t->learns ? idle : 0};
+	double peak = (double)peak_rss_mib();
+	world_sum_all(w, sums, 3);
+	world_max_all(w, &peak, 1);
+	if (!t->leads)
+		return;
+	const double seconds = clock_seconds() - begin;
+	t->tokens_seen += tokens;
+	metrics_set(m, "num_tokens", t->tokens_seen);
+	metrics_set(m, "step_time", seconds);
+	metrics_set(m, "tokens_per_second", tokens / seconds);
+	if (t->s.config.method == METHOD_GRPO) {
+		metrics_set(m, "idle/rollout", sums[0] / world_role_count(w, ROLE_ROLLOUT) / seconds);
+		metrics_set(m, "idle/reward", sums[1] / world_role_count(w, ROLE_REWARD) / seconds);
+	}
+	metrics_set(m, "idle/learner", sums[2] / world_role_count(w, ROLE_LEARNER) / seconds);
+	metrics_set(m, "memory/peak_rss_mib", peak);
+}
+
+/* Writes the effective configuration and says what will be trained. Leader. */
+static int introduce(struct trainer *t, struct favor_error *e)
+{
+	const struct config *c = &t->s.config;
+	const struct model *m = t->s.assets.model;
+	char *path = favor_format("%s/config.yaml", c->run.dir), *yaml = config_to_yaml(c), *ranks = world_placement_text(t->s.world);
+	FILE *f = fopen(path, "w");
+	int bad = !f || fputs(yaml, f) < 0;
+	if (f && fclose(f))
+		bad = 1;
+	if (bad)
+		favor_fail(e, "%s: can't be written: %s", path, strerror(errno));
+	const double million = 1e6;
+	fprintf(stderr, "favor: %s of %s on %d rank%s (%s)\n", c->method == METHOD_GRPO ? "GRPO" : "SFT", c->model.path,
+	        world_size(t->s.world), world_size(t->s.world) == 1 ? "" : "s", ranks);
+	fprintf(stderr, "favor: %d training records, %d evaluation records, %d classes; longest prompt %d tokens, %lld patches\n",
+	        t->s.train.count, t->s.eval.count, t->s.classes.count, t->s.longest_prompt, (long long)t->s.most_patches);
+	fprintf(stderr, "favor: parameters: %.3f M, trainable %.3f M (vision tower %.3f M, %s)\n", (double)m->params.total / million,
+	        (double)t->learner.count / million, (double)m->params.vision_total / million,
+	        c->model.vision == VISION_FULL ? "trained" : "frozen");
+	fprintf(stderr, "favor: effective configuration in %s\n", path);
+	free(path);
+	free(yaml);
+	free(ranks);
+	return bad ? -1 : 0;
+}
+
+/* The checkpoint to go on from, agreed by all ranks: NULL for a new run. A run that is there already is not written over. */
+static int choose_resume(struct trainer *t, const char *resume, char **path, struct favor_error *e)
+{
+	void *data = NULL;
+	size_t n = 0;
+	int ok = 1;
+	*path = NULL;
+	if (world_rank(t->s.world) == 0) {
+		const char *dir = t->s.config.run.dir;
+		char *latest = checkpoint_latest(dir);
+		char *metrics = favor_format("%s/metrics.jsonl", dir);
+		struct stat st;
+		if (resume && strcmp(resume, "auto")) {
+			data = favor_strdup(resume);
+		} else if (resume) {
+			data = latest ? favor_strdup(latest) : NULL;
+			if (!latest)
+				fprintf(stderr, "favor: no checkpoint in %s yet: starting from the beginning\n", dir);
+		} else if (latest || (stat(metrics, &st) == 0 && st.st_size > 0)) {
+			ok = 0;
+			favor_fail(e, "%s: already holds a run; go on with --resume auto, or give another run.dir", dir);
+		}
+		n = data ? strlen(data) + 1 : 0;
+		free(latest);
+		free(metrics);
+	}
+	if (world_agree(t->s.world, ok, e)) {
+		free(data);
+		return -1;
+	}
+	world_broadcast(t->s.world, &data, &n);
+	if (n)
+		*path = data;
+	else
+		free(data);
+	return 0;
+}
+
+static int make_folder(const char *path, struct favor_error *e)
+{
+	char *copy = favor_strdup(path);
+	int bad = 0;
+	for (char *p = copy + 1; !bad && *p; p++)
+		if (*p == '/') {
+			*p = 0;
+			bad = mkdir(copy, 0777) && errno != EEXIST;
+			*p = '/';
+		}
+	bad = bad || (mkdir(copy, 0777) && errno != EEXIST);
+	free(copy);
+	return bad ? favor_fail(e, "%s: the run's folder can't be made: %s", path, strerror(errno)) : 0;
+}
+
+static int start(struct trainer *t, const char *resume, struct favor_error *e)
+{
+	struct setup *s = &t->s;
+	const struct config *c = &s->config;
+	char *from;
+	t->rolls = c->method == METHOD_GRPO && world_plays(s->world, ROLE_ROLLOUT);
+	t->learns = world_plays(s->world, ROLE_LEARNER);
+	t->leads = world_is_leader(s->world);
+	if (setup_memory_plan(s, e) || choose_resume(t, resume, &from, e))
+		return -1;
+	int ok = 1;
+	/* evaluation rolls out on sft's ranks too */
+	if (t->rolls || (s->assets.model && world_plays(s->world, ROLE_ROLLOUT)))
+		ok = !setup_rollout(s, &t->rollout, e);
+	if (t->learns) {
+		learner_init(&t->learner, s->assets.model, &c->learner, c->model.vision);
+		t->learner.tick = (void (*)(void *))world_tick;
+		t->learner.tick_arg = s->world;
+		/* before a resume: the reference is the model that the run began with */
+		if (c->method == METHOD_GRPO && c->learner.beta > 0)
+			learner_set_reference(&t->learner);
+	}
+	if (ok && from)
+		ok = !trainer_restore(t, from, e);
+	if (ok && t->leads) {
+		char *checkpoints = favor_format("%s/checkpoints", c->run.dir);
+		ok = !make_folder(checkpoints, e) && !assets_files(s->assets.folder, &t->files, &t->file_count, e) && !introduce(t, e);
+		free(checkpoints);
+		if (ok) {
+			t->log = run_log_open(c->run.dir, from ? t->step : 0, c->learner.steps, e);
+			ok = t->log != NULL;
+		}
+		if (ok && from)
+			run_log_note(t->log, "favor: resumed from %s after step %lld", from, (long long)t->step);
+	}
+	free(from);
+	return world_agree(s->world, ok, e);
+}
+
+static int evaluate(struct trainer *t, struct metrics *m, struct favor_error *e)
+{
+	struct evaluation v;
+	int ok = 1;
+	struct rollout *r = t->rollout.model ? &t->rollout : NULL;
+	phase_evaluate(&t->s, r, &t->round_number, t->step, &v);
+	if (t->leads && v.count) {
+		char *path = favor_format("%s/eval-step-%06lld.json", t->s.config.run.dir, (long long)t->step);
+		int64_t format = 0, correct = 0;
+		for (int32_t i = 0; i < v.count; i++) {
+			format += v.predictions[i].format;
+			correct += v.predictions[i].correct;
+		}
+		double low, high;
+		wilson_interval(correct, v.count, &low, &high);
+		metrics_set(m, "eval/accuracy", evaluation_accuracy(&v));
+		metrics_set(m, "eval/format", (double)format / v.count);
+		run_log_note(t->log, "favor: eval after step %lld: accuracy %.1f%% [%.1f, %.1f] on %d images, format %.1f%%", (long long)t->step,
+		             100 * evaluation_accuracy(&v), 100 * low, 100 * high, v.count, 100.0 * (double)format / v.count);
+		ok = !evaluation_write(&v, path, e);
+		free(path);
+	}
+	evaluation_free(&v);
+	return world_agree(t->s.world, ok, e);
+}
+
+static int loop(struct trainer *t, struct favor_error *e)
+{
+	const struct config *c = &t->s.config;
+	struct metrics m = {0};
+	if (c->learner.eval_every && t->step == 0 && evaluate(t, &m, e))
+		return -1;
+	while (t->step < c->learner.steps) {
+		int ok = 1;
+		m = (struct metrics){0};
+		favor_process()->step = t->step;
+		if (c->method == METHOD_GRPO)
+			grpo_step(t, &m);
+		else
+			sft_step(t, &m);
+		t->step++;
+		const int last = t->step == c->learner.steps;
+		if (c->learner.eval_every && (last || t->step % c->learner.eval_every == 0) && evaluate(t, &m, e))
+			return -1;
+		const int save = last || (c->checkpoint.every && t->step % c->checkpoint.every == 0);
+		if (t->leads) {
+			history_add(&t->history, &m);
+			run_log_metrics(t->log, t->step, &m);
+			run_log_progress(t->log, t->step, &m);
+			if (save)
+				ok = !trainer_save(t, e);
+		}
+		if (save && world_agree(t->s.world, ok, e))
+			return -1;
+	}
+	return 0;
+}
+
+static void finish(struct trainer *t)
+{
+	if (t->rollout.model)
+		rollout_free(&t->rollout);
+	if (t->learner.model)
+		learner_free(&t->learner);
+	if (t->log)
+		run_log_close(t->log);
+	history_free(&t->history);
+	assets_files_free(t->files, t->file_count);
+	for (int i = 0; i < SAMPLES_KEPT; i++)
+		free(t->samples[i]);
+	setup_close(&t->s);
+	free(t);
+}
+
+int cmd_train(int argc, char **argv, struct favor_error *e)
+{
+	static const char usage[] = "train CONFIG.yaml [key.path=value ...] [--resume auto|CKPT.h5]";
+	const char *resume = NULL, *words[256];
+	int count, code;
+	const struct option options[] = {{"--resume", OPTION_TEXT, &resume, 0, 0, "auto: the newest checkpoint in run.dir (none: start anew); or a checkpoint's path"}};
+	struct world *w = world_open(&argc, &argv);
+	code = options_parse(argc, argv, options, 1, words, 256, &count, usage, e);
+	if (code == 0 && count < 1)
+		code = favor_fail(e, "usage: favor %s", usage);
+	if (code) {
+		if (world_rank(w))
+			e->message[0] = 0;
+		world_close(w);
+		return code < 0 ? 2 : 0;
+	}
+	struct trainer *t = favor_calloc(1, sizeof *t);
+	int input = setup_open(&t->s, w, words[0], words + 1, count - 1, NEED_TRAIN, e) || start(t, resume, e);
+	code = input ? 2 : loop(t, e) ? 1 : 0;
+	if (world_rank(w)) /* all have the same message: one says it */
+		e->message[0] = 0;
+	finish(t);
+	world_close(w);
+	return code;
+}

@@ -1,0 +1,267 @@
+/* A GRPO step. Reads: groups through rollout and reward -> advantages -> loss and gradient of micro-batches -> sum over learners ->
+ * AdamW -> publish. */
+#include "app/trainer.h"
+
+#include "base/hash.h"
+#include "learner/advantage.h"
+#include "learner/schedule.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Plain sums over the groups of this learner; added over learners as one array of doubles. */
+struct group_sums {
+	double sequences, groups, reward, reward_square, group_std, zero_std;
+	double tokens, prompt_tokens, truncated, ended_tokens, rollout_seconds;
+	double named[GROUP_MAX_REWARDS], named_square[GROUP_MAX_REWARDS];
+	double digest[4]; /* 16 bits each, so that sums of doubles stay exact; carried together at the end */
+};
+enum { GROUP_SUMS = sizeof(struct group_sums) / sizeof(double) };
+
+static void add_group(struct group_sums *s, const struct group *g, double std)
+{
+	const uint64_t digest = group_digest(g);
+	s->groups++;
+	s->group_std += std;
+	s->zero_std += std == 0;
+	s->prompt_tokens += g->prompt_tokens;
+	s->rollout_seconds += g->rollout_seconds;
+	for (int i = 0; i < 4; i++)
+		s->digest[i] += (double)(digest >> (16 * i) & 0xffff);
+	for (int32_t k = 0; k < g->responses; k++) {
+		const int32_t n = g->start[k + 1] - g->start[k];
+		s->sequences++;
+		s->tokens += n;
+		s->reward += (double)g->reward[k];
+		s->reward_square += (double)g->reward[k] * (double)g->reward[k];
+		if (g->finish[k] == FINISH_LENGTH)
+			s->truncated++;
+		else
+			s->ended_tokens += n;
+		for (int32_t j = 0; j < g->reward_count; j++) {
+			const double x = (double)g->rewards[j * g->responses + k];
+			s->named[j] += x;
+			s->named_square[j] += x * x;
+		}
+	}
+}
+
+/* Standard deviation with Bessel's correction from sums. */
+static double deviation(double sum, double square, double n)
+{
+	return n > 1 ? sqrt(fmax(0, (square - sum * sum / n) / (n - 1))) : 0;
+}
+
+static void reward_metrics(const struct trainer *t, struct metrics *m, const struct group_sums *s)
+{
+	const char *names[GROUP_MAX_REWARDS];
+	const int rewards = reward_names(&t->s.config.reward, names);
+	char name[METRICS_NAME_MAX];
+	metrics_set(m, "reward", s->reward / s->sequences);
+	metrics_set(m, "reward_std", s->group_std / s->groups);
+	metrics_set(m, "frac_reward_zero_std", s->zero_std / s->groups);
+	for (int i = 0; i < rewards; i++) {
+		snprintf(name, sizeof name, "rewards/%s/mean", names[i]);
+		metrics_set(m, name, s->named[i] / s->sequences);
+		snprintf(name, sizeof name, "rewards/%s/std", names[i]);
+		metrics_set(m, name, deviation(s->named[i], s->named_square[i], s->sequences));
+	}
+}
+
+static void length_metrics(struct metrics *m, const struct group_sums *s, double longest, double shortest)
+{
+	const double ended = s->sequences - s->truncated;
+	metrics_set(m, "completions/mean_length", s->tokens / s->sequences);
+	metrics_set(m, "completions/min_length", shortest);
+	metrics_set(m, "completions/max_length", longest);
+	metrics_set(m, "completions/clipped_ratio", s->truncated / s->sequences);
+	metrics_set(m, "completions/mean_terminated_length", ended > 0 ? s->ended_tokens / ended : 0);
+}
+
+static void loss_metrics(const struct trainer *t, struct metrics *m, const struct loss_sums *l)
+{
+	metrics_set(m, "loss", l->loss);
+	if (t->s.config.learner.beta > 0)
+		metrics_set(m, "kl", l->kl / l->tokens);
+	metrics_set(m, "entropy", l->entropy / l->tokens);
+	metrics_set(m, "clip_ratio/low_mean", l->clip_low / l->tokens);
+	metrics_set(m, "clip_ratio/high_mean", l->clip_high / l->tokens);
+	metrics_set(m, "clip_ratio/region_mean", l->clip_region / l->tokens);
+}
+
+static void digest_metric(struct metrics *m, const struct group_sums *s)
+{
+	uint64_t digest = 0;
+	char text[24];
+	for (int i = 0; i < 4; i++)
+		digest += (uint64_t)s->digest[i] << (16 * i);
+	snprintf(text, sizeof text, "%016llx", (unsigned long long)digest);
+	metrics_set(m, "samples_digest", (double)(digest & 0x1fffffffffffffull));
+	metrics_set_text(m, "samples_digest", text);
+}
+
+/* Over learners; difference_max and ratio_max are maxima. */
+static void sum_losses(struct trainer *t, struct loss_sums *l)
+{
+	double sums[] = {l->loss, l->policy_loss, l->kl, l->entropy, l->clip_low, l->clip_high, l->clip_region, l->tokens, l->sequences,
+	                 l->difference_sum};
+	double most[] = {l->ratio_max, l->difference_max};
+	world_sum_learners(t->s.world, sums, sizeof sums / sizeof *sums);
+	world_max_learners(t->s.world, most, 2);
+	*l = (struct loss_sums){.loss = sums[0], .policy_loss = sums[1], .kl = sums[2], .entropy = sums[3], .clip_low = sums[4],
+	                        .clip_high = sums[5], .clip_region = sums[6], .tokens = sums[7], .sequences = sums[8],
+	                        .difference_sum = sums[9], .ratio_max = most[0], .difference_max = most[1]};
+}
+
+/* samples.jsonl, and the newest lines for checkpoints. */
+static void log_samples(struct trainer *t, struct group *const *groups, const struct prompt *prompts, float *const *advantages,
+                        int64_t count)
+{
+	const char *names[GROUP_MAX_REWARDS];
+	const int32_t limit = t->s.config.run.samples_per_step;
+	reward_names(&t->s.config.reward, names);
+	for (int64_t i = 0; i < count && (limit < 0 || i < limit); i++) {
+		const struct group *g = groups[i];
+		const struct record *r = &t->s.train.records[g->record];
+		const char *image = r->image_count ? r->images[0] : "";
+		run_log_group(t->log, t->step + 1, g, image, r->label, prompts[i].text, names, advantages[i]);
+		for (int32_t k = 0; k < g->responses; k++) {
+			char **slot = &t->samples[t->sample_count++ % SAMPLES_KEPT];
+			free(*slot);
+			*slot = run_log_sample_json(t->step + 1, g, k, image, r->label, prompts[i].text, names, advantages[i][k]);
+		}
+	}
+}
+
+struct learn_times {
+	double reduce, optimizer, forward, backward;
+};
+
+/* The learner's part of a step, on the groups that this rank owns. */
+static void learn(struct trainer *t, struct group *const *groups, int64_t count, struct group_sums *sums, struct loss_sums *first,
+                  double *longest, double *shortest, double *norm, struct learn_times *times)
+{
+	const struct learner_options *o = &t->s.config.learner;
+	struct world *w = t->s.world;
+	struct favor_error e = {""};
+	struct prompt *prompts = favor_calloc((size_t)count, sizeof *prompts);
+	float **advantages = favor_calloc((size_t)count, sizeof *advantages);
+	double masked_tokens = 0, ends[2] = {0, -INFINITY};
+
+	setup_threads(&t->s, ROLE_LEARNER);
+	world_phase(w, "advantages", t->step, -1);
+	for (int64_t i = 0; i < count; i++) {
+		const struct group *g = groups[i];
+		advantages[i] = favor_malloc((size_t)g->responses * sizeof **advantages);
+		/* A_i = (r_i - mean) / (std + eps) */
+		add_group(sums, g, (double)advantage_group(g->reward, g->responses, o->scale_rewards, advantages[i]));
+		for (int32_t k = 0; k < g->responses; k++) {
+			const double n = g->start[k + 1] - g->start[k];
+			ends[0] = fmax(ends[0], n);
+			ends[1] = fmax(ends[1], -n);
+			if (!(o->mask_truncated && g->finish[k] == FINISH_LENGTH))
+				masked_tokens += n;
+		}
+		if (encode_record(&t->s.encoder, &t->s.train.records[g->record], -1, &prompts[i], &e))
+			favor_die("record %u of %s passed its check but can't be read now: %s", g->record, t->s.train.path, e.message);
+	}
+	world_sum_learners(w, (double *)sums, GROUP_SUMS);
+	world_sum_learners(w, &masked_tokens, 1);
+	world_max_learners(w, ends, 2);
+	*longest = ends[0];
+	*shortest = -ends[1];
+
+	/* one global normaliser: invariant 3 */
+	const struct loss_step step = {.type = o->loss, .clip_low = o->clip_low, .clip_high = o->clip_high, .beta = o->beta,
+	                               .sequences = (int64_t)sums->sequences, .tokens = masked_tokens > 0 ? (int64_t)masked_tokens : 1,
+	                               .max_tokens = t->s.config.rollout.max_tokens};
+	for (int32_t iteration = 0; iteration < o->iterations; iteration++) {
+		struct loss_sums losses = {0};
+		learner_zero(&t->learner);
+		for (int64_t at = 0; at < count; at += o->micro_batch) {
+			const int n = (int)(count - at < o->micro_batch ? count - at : o->micro_batch);
+			world_phase(w, "forward and backward", t->step, (int64_t)groups[at]->index);
+			if (learner_groups(&t->learner, n, groups + at, prompts + at, (const float *const *)advantages + at, o->mask_truncated,
+			                   iteration == 0, &step, &losses, &e))
+				favor_die("sample %llu can't be learned from: %s", (unsigned long long)groups[at]->index, e.message);
+		}
+		times->forward += t->learner.forward_seconds;
+		times->backward += t->learner.backward_seconds;
+		sum_losses(t, &losses);
+		if (iteration == 0)
+			*first = losses;
+		else { /* clipping happens after the first step: keep the last iteration's ratios */
+			first->loss = losses.loss;
+			first->kl = losses.kl;
+			first->clip_low = losses.clip_low;
+			first->clip_high = losses.clip_high;
+			first->clip_region = losses.clip_region;
+		}
+		*norm = trainer_update(t, schedule_lr(o, t->step), &times->reduce, &times->optimizer);
+	}
+	if (t->leads)
+		log_samples(t, groups, prompts, advantages, count);
+	for (int64_t i = 0; i < count; i++) {
+		prompt_free(&prompts[i]);
+		free(advantages[i]);
+	}
+	free(prompts);
+	free(advantages);
+}
+
+void grpo_step(struct trainer *t, struct metrics *m)
+{
+	const struct config *c = &t->s.config;
+	const uint64_t per_step = (uint64_t)c->learner.groups_per_step;
+	struct world *w = t->s.world;
+	const double begin = clock_seconds();
+	const struct round q = {.number = t->round_number++, .step = t->step, .data = &t->s.train, .order_seed = c->run.seed, .shuffled = 1,
+	                        .first = (uint64_t)t->step * per_step, .count = per_step, .unit = 1, .stride = 1,
+	                        .responses = c->rollout.group_size};
+	struct group **groups;
+	int64_t count;
+	phase_round(&t->s, t->rolls ? &t->rollout : NULL, &q, &groups, &count);
+	const double rolled = clock_seconds();
+
+	struct group_sums sums = {0};
+	struct loss_sums losses = {0};
+	struct learn_times times = {0};
+	double longest = 0, shortest = 0, norm = 0;
+	if (t->learns)
+		learn(t, groups, count, &sums, &losses, &longest, &shortest, &norm, &times);
+	for (int64_t i = 0; i < count; i++)
+		group_destroy(groups[i]);
+	free(groups);
+
+	const double learned = clock_seconds();
+	uint64_t version = t->s.assets.model ? t->s.assets.model->version : 0;
+	int stop = 0;
+	world_phase(w, "publish weights", t->step, -1);
+	struct model *model = t->s.assets.model;
+	world_publish(w, model ? model->block : NULL, model ? model->params.total : 0, &version, &stop);
+	if (model && !t->learns) {
+		model->version = version;
+		model_changed(model);
+	}
+	if (t->leads) {
+		metrics_set(m, "epoch", (double)((uint64_t)(t->step + 1) * per_step) / (double)t->s.train.count);
+		loss_metrics(t, m, &losses);
+		reward_metrics(t, m, &sums);
+		length_metrics(m, &sums, longest, shortest);
+		metrics_set(m, "grad_norm", norm);
+		metrics_set(m, "learning_rate", (double)schedule_lr(&c->learner, t->step));
+		metrics_set(m, "policy_version", (double)version);
+		metrics_set(m, "sampling/sampling_logp_difference/mean", losses.difference_sum / losses.tokens);
+		metrics_set(m, "sampling/sampling_logp_difference/max", losses.difference_max);
+		digest_metric(m, &sums);
+		metrics_set(m, "time/rollout", rolled - begin);
+		metrics_set(m, "time/forward", times.forward);
+		metrics_set(m, "time/backward", times.backward);
+		metrics_set(m, "time/reduce", times.reduce);
+		metrics_set(m, "time/optimizer", times.optimizer);
+		metrics_set(m, "time/publish", clock_seconds() - learned);
+	}
+	trainer_common_metrics(t, m, begin, sums.tokens + sums.prompt_tokens);
+}

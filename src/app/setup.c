@@ -1,0 +1,302 @@
+/* Everything before the first step. See setup.h. */
+#include "app/setup.h"
+
+#include "data/template.h"
+#include "model/pass.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+double clock_seconds(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+int64_t peak_rss_mib(void)
+{
+	struct rusage u;
+	getrusage(RUSAGE_SELF, &u);
+	return u.ru_maxrss / 1024;
+}
+
+/* Rank 0 reads file and overrides; the others parse what it printed, so that all have the same options. */
+static int read_config(struct setup *s, const char *path, const char *const *overrides, int count, struct favor_error *e)
+{
+	int ok = 1;
+	void *yaml = NULL;
+	size_t n = 0;
+	if (world_rank(s->world) == 0) {
+		ok = !config_load(&s->config, path, overrides, count, e);
+		if (ok) {
+			yaml = config_to_yaml(&s->config);
+			n = strlen(yaml) + 1;
+		}
+	}
+	if (world_agree(s->world, ok, e))
+		return -1;
+	world_broadcast(s->world, &yaml, &n);
+	if (world_rank(s->world) != 0)
+		ok = !config_parse(&s->config, yaml, path, NULL, 0, e);
+	free(yaml);
+	return world_agree(s->world, ok, e);
+}
+
+static int require(const char *path, const char *key, const char *value, struct favor_error *e)
+{
+	if (value && *value)
+		return 0;
+	return favor_fail(e, "%s: %s is missing; give it in the file or as %s=...", path, key, key);
+}
+
+static int open_data(struct setup *s, const char *path, int needs, struct favor_error *e)
+{
+	const struct data_options *o = &s->config.data;
+	if (require(path, "model.path", s->config.model.path, e))
+		return -1;
+	if ((needs & NEED_TRAIN) && require(path, "data.train", o->train, e))
+		return -1;
+	if ((needs & NEED_EVAL) && require(path, "data.eval", o->eval, e))
+		return -1;
+	/* both sets are read where named: the class list comes from both */
+	if (*o->train && dataset_load(&s->train, o->train, o->root, o->train_split, "train", e))
+		return -1;
+	if (*o->eval && dataset_load(&s->eval, o->eval, o->root, o->eval_split, "test", e))
+		return -1;
+	if (classes_build(&s->classes, o, *o->train ? &s->train : NULL, *o->eval ? &s->eval : NULL, e))
+		return -1;
+	if ((needs & NEED_TRAIN) && dataset_take_shots(&s->train, &s->classes, o->shots, o->seed, e))
+		return -1;
+	return 0;
+}
+
+enum { FAULTS_SHOWN = 20 };
+
+/* Every record of the set becomes a prompt of known size, or is named. Ranks take every N-th. */
+static int check_records(struct setup *s, const struct dataset *d, int32_t count, struct favor_error *e)
+{
+	int faults = 0;
+	size_t used = 0;
+	char *all = favor_calloc(1, FAVOR_ERROR_MAX);
+	double found;
+	for (int32_t i = world_rank(s->world); i < count; i += world_size(s->world)) {
+		struct favor_error one = {""};
+		int32_t tokens;
+		int64_t patches;
+		if (encode_size(&s->encoder, &d->records[i], &tokens, &patches, &one)) {
+			if (faults++ < FAULTS_SHOWN && used < FAVOR_ERROR_MAX - 1) {
+				int n = d->records[i].line ? snprintf(all + used, FAVOR_ERROR_MAX - used, "%s%s:%d: %s", used ? "\n  " : "", d->path,
+				                                      d->records[i].line, one.message)
+				                           : snprintf(all + used, FAVOR_ERROR_MAX - used, "%s%s", used ? "\n  " : "", one.message);
+				used += n > 0 ? (size_t)n : 0;
+			}
+			continue;
+		}
+		if (tokens > s->longest_prompt)
+			s->longest_prompt = tokens;
+		if (patches > s->most_patches)
+			s->most_patches = patches;
+		if (i % 64 == 0)
+			world_tick(s->world);
+	}
+	found = faults;
+	world_sum_all(s->world, &found, 1);
+	if (faults)
+		favor_fail(e, "%s%s", all, found > faults || faults > FAULTS_SHOWN ? "\n  ... and more" : "");
+	free(all);
+	return world_agree(s->world, faults == 0, e);
+}
+
+static int check_targets(struct setup *s, struct favor_error *e)
+{
+	int ok = 1;
+	int32_t stop;
+	if (setup_stop_token(s, &stop, e))
+		return -1;
+	for (int32_t i = 0; ok && i < s->train.count; i++) {
+		struct token_ids ids = {0};
+		ok = !encode_target(&s->encoder, &s->train.records[i], stop, &ids, e);
+		if (!ok)
+			favor_fail_prefix(e, "%s:%d", s->train.path, s->train.records[i].line);
+		if (ids.count > s->longest_target)
+			s->longest_target = ids.count;
+		token_ids_free(&ids);
+	}
+	return ok ? 0 : -1;
+}
+
+static int open_assets(struct setup *s, struct favor_error *e)
+{
+	const struct config *c = &s->config;
+	/* ranks that only score need no weights */
+	const int computes = world_plays(s->world, ROLE_ROLLOUT) || world_plays(s->world, ROLE_LEARNER);
+	const enum weights_from from = !computes ? WEIGHTS_NONE : strcmp(c->model.init, "random") ? WEIGHTS_FILE : WEIGHTS_RANDOM;
+	if (assets_open(&s->assets, c->model.path, from, c->run.seed, s->backend, world_rank(s->world) == 0, e))
+		return -1;
+	s->encoder = assets_encoder(&s->assets);
+	if (c->data.min_pixels)
+		s->encoder.settings.min_pixels = c->data.min_pixels;
+	if (c->data.max_pixels)
+		s->encoder.settings.max_pixels = c->data.max_pixels;
+	if (s->encoder.settings.min_pixels > s->encoder.settings.max_pixels)
+		return favor_fail(e, "data.min_pixels %lld is above data.max_pixels %lld", (long long)s->encoder.settings.min_pixels,
+		                  (long long)s->encoder.settings.max_pixels);
+	s->encoder.system = template_system(c->data.system);
+	s->encoder.prompt = c->data.prompt;
+	s->encoder.classes = &s->classes;
+	if (s->encoder.image_token < 0)
+		return favor_fail(e, "%s: tokenizer.json has no <|image_pad|>", s->assets.folder);
+	return 0;
+}
+
+int setup_open(struct setup *s, struct world *w, const char *config_path, const char *const *overrides, int override_count,
+               int needs, struct favor_error *e)
+{
+	*s = (struct setup){.world = w};
+	if (read_config(s, config_path, overrides, override_count, e))
+		return -1;
+	struct placement_options placement = s->config.placement;
+	if (s->config.method == METHOD_SFT && (needs & NEED_TRAIN)) {
+		/* nothing is rolled out or scored: every rank learns */
+		if (placement.mode == PLACEMENT_COUNTS)
+			return favor_fail(e, "placement: sft has no rollout and reward ranks; use auto or colocate");
+		placement.mode = PLACEMENT_COLOCATE;
+	}
+	if (world_assign(w, &placement, s->config.run.deadline, e))
+		return -1;
+	s->backend = backend_cpu_new(1);
+	setup_threads(s, world_plays(w, ROLE_LEARNER) ? ROLE_LEARNER : world_plays(w, ROLE_ROLLOUT) ? ROLE_ROLLOUT : ROLE_REWARD);
+	if (world_agree(w, !open_data(s, config_path, needs, e), e))
+		return -1;
+	if (world_agree(w, !open_assets(s, e), e))
+		return -1;
+	if ((needs & NEED_TRAIN) && check_records(s, &s->train, s->train.count, e))
+		return -1;
+	if (((needs & NEED_EVAL) || s->config.learner.eval_every) && check_records(s, &s->eval, setup_eval_count(s), e))
+		return -1;
+	int sft = s->config.method == METHOD_SFT && (needs & NEED_TRAIN);
+	if (world_agree(w, !sft || !check_targets(s, e), e))
+		return -1;
+	double most[2] = {s->longest_prompt, (double)s->most_patches};
+	world_max_all(w, most, 2);
+	s->longest_prompt = (int32_t)most[0];
+	s->most_patches = (int64_t)most[1];
+	return 0;
+}
+
+void setup_close(struct setup *s)
+{
+	assets_close(&s->assets);
+	backend_destroy(s->backend);
+	classes_free(&s->classes);
+	dataset_free(&s->train);
+	dataset_free(&s->eval);
+	config_free(&s->config);
+	*s = (struct setup){0};
+}
+
+int32_t setup_eval_count(const struct setup *s)
+{
+	const int32_t limit = s->config.data.eval_limit;
+	return limit > 0 && limit < s->eval.count ? limit : s->eval.count;
+}
+
+void setup_threads(struct setup *s, enum role r)
+{
+	int threads = s->config.run.threads ? s->config.run.threads : world_threads(s->world, r);
+	backend_set_threads(s->backend, threads);
+}
+
+int setup_stop_token(const struct setup *s, int32_t *id, struct favor_error *e)
+{
+	const struct model *m = s->assets.model;
+	if (m && m->config.eos_count) {
+		*id = m->config.eos[0];
+		return 0;
+	}
+	*id = tokenizer_id(s->assets.tokenizer, "<|im_end|>");
+	if (*id < 0)
+		return favor_fail(e, "%s: neither config.json nor generation_config.json gives eos_token_id, and the tokeniser has no <|im_end|>",
+		                  s->assets.folder);
+	return 0;
+}
+
+int setup_rollout(struct setup *s, struct rollout *r, struct favor_error *e)
+{
+	const struct rollout_options *o = &s->config.rollout;
+	rollout_init(r, s->assets.model, s->assets.tokenizer);
+	r->sampling = (struct sampling){o->temperature, o->top_p, o->min_p, o->top_k};
+	r->max_tokens = o->max_tokens;
+	r->seed = s->config.run.seed;
+	r->tick = (void (*)(void *))world_tick;
+	r->tick_arg = s->world;
+	if (!r->stop_count) {
+		if (setup_stop_token(s, &r->stop[0], e))
+			return -1;
+		r->stop_count = 1;
+	}
+	for (int i = 0; i < o->stop.count; i++) {
+		struct token_ids ids = {0};
+		int bad = tokenizer_encode(s->assets.tokenizer, o->stop.items[i], strlen(o->stop.items[i]), 1, &ids, e);
+		if (!bad && ids.count != 1)
+			bad = favor_fail(e, "rollout.stop: \"%s\" is %d tokens; a stop token must be one", o->stop.items[i], ids.count);
+		if (!bad && r->stop_count == (int)(sizeof r->stop / sizeof *r->stop))
+			bad = favor_fail(e, "rollout.stop: too many stop tokens");
+		if (!bad)
+			r->stop[r->stop_count++] = ids.ids[0];
+		token_ids_free(&ids);
+		if (bad)
+			return -1;
+	}
+	return 0;
+}
+
+static double mib(int64_t bytes)
+{
+	return (double)bytes / 1048576.0;
+}
+
+int setup_memory_plan(struct setup *s, struct favor_error *e)
+{
+	const struct config *c = &s->config;
+	const struct model *m = s->assets.model;
+	const int grpo = c->method == METHOD_GRPO;
+	int64_t weights = 0, fixed = 0, activations = 0, rollout = 0;
+	if (m) {
+		const int G = grpo ? c->rollout.group_size : 1, tokens = grpo ? c->rollout.max_tokens : s->longest_target;
+		weights = m->params.total * (int64_t)sizeof(float);
+		int32_t longest = s->longest_prompt + tokens;
+		if (longest > m->config.max_positions)
+			return favor_fail(e, "the longest prompt has %d tokens and a response up to %d more, but the model's max_position_embeddings is %d: lower data.max_pixels or rollout.max_tokens",
+			                  s->longest_prompt, tokens, m->config.max_positions);
+		if (world_plays(s->world, ROLE_LEARNER)) {
+			const int64_t B = c->learner.micro_batch;
+			fixed = learner_fixed_bytes(m, &c->learner);
+			activations = pass_bytes(&m->config, B * (s->longest_prompt + (int64_t)G * tokens), B * s->most_patches,
+			                         B * (int64_t)G * tokens, c->learner.recompute, c->model.vision == VISION_FULL);
+		}
+		if (grpo && world_plays(s->world, ROLE_ROLLOUT))
+			rollout = rollout_bytes(&m->config, s->longest_prompt, s->most_patches, G, tokens);
+	}
+	const int64_t total = weights + fixed + activations + rollout;
+	double plan[5] = {(double)weights, (double)fixed, (double)activations, (double)rollout, (double)total};
+	world_max_all(s->world, plan, 5);
+	if (world_rank(s->world) == 0) {
+		fprintf(stderr, "favor: memory plan, at most per rank: weights %.1f MiB, gradients + moments%s %.1f MiB, activations %.1f MiB, rollout cache %.1f MiB\n",
+		        mib((int64_t)plan[0]), c->learner.beta > 0 && grpo ? " + reference" : "", mib((int64_t)plan[1]), mib((int64_t)plan[2]),
+		        mib((int64_t)plan[3]));
+	}
+	/* the node's memory is shared by its ranks; a rank may be planned against its share */
+	const int64_t node = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
+	const int64_t limit = c->run.memory_limit ? c->run.memory_limit << 20 : node / world_size(s->world);
+	int fits = total <= limit;
+	if (!fits)
+		favor_fail(e, "the memory plan of rank %d is %.0f MiB, above its limit of %.0f MiB: lower learner.micro_batch, rollout.group_size, rollout.max_tokens or data.max_pixels, or set learner.recompute (run.memory_limit sets the limit)",
+		           world_rank(s->world), mib(total), mib(limit));
+	return world_agree(s->world, fits, e);
+}

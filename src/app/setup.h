@@ -1,0 +1,48 @@
+/* What train and eval share: configuration on all ranks, data sets, classes, encoder, the checks before the first step, the plan of memory. */
+#ifndef FAVOR_APP_SETUP_H
+#define FAVOR_APP_SETUP_H
+
+#include "app/assets.h"
+#include "base/config.h"
+#include "comm/world.h"
+#include "data/dataset.h"
+#include "data/encode.h"
+#include "learner/learner.h"
+#include "reward/reward.h"
+#include "rollout/rollout.h"
+
+struct setup {
+	struct world *world;
+	struct config config;
+	struct backend *backend;
+	struct assets assets;
+	struct dataset train, eval;
+	struct class_list classes;
+	struct encoder encoder;
+	int32_t longest_prompt; /* tokens */
+	int64_t most_patches;   /* of one prompt */
+	int32_t longest_target; /* sft: tokens */
+};
+
+enum setup_needs { NEED_TRAIN = 1, NEED_EVAL = 2 };
+
+/* Collective. Rank 0 reads the file; all get the same configuration. Parses argv = [command, CONFIG, key=value ...] (options with -- are the caller's and
+ * already taken out). Opens the world's roles, data, model; checks every image (ranks share the work). 0, or -1 with the same message on all ranks. */
+int setup_open(struct setup *s, struct world *w, const char *config_path, const char *const *overrides, int override_count,
+               int needs, struct favor_error *e);
+void setup_close(struct setup *s);
+/* Records that an evaluation looks at: data.eval_limit applied. */
+int32_t setup_eval_count(const struct setup *s);
+/* Threads for a phase in which ranks of that role compute. */
+void setup_threads(struct setup *s, enum role r);
+/* Stop tokens of data.. rollout.stop added to r's; sampling and lengths from the configuration. */
+int setup_rollout(struct setup *s, struct rollout *r, struct favor_error *e);
+/* The token that ends a response in SFT: the first eos. -1 with a message if the model names none. */
+int setup_stop_token(const struct setup *s, int32_t *id, struct favor_error *e);
+/* Prints the plan (leader) and refuses what doesn't fit. `learner`, `rollout`: what this rank plays. Collective. */
+int setup_memory_plan(struct setup *s, struct favor_error *e);
+/* Seconds since some fixed point. */
+double clock_seconds(void);
+int64_t peak_rss_mib(void);
+
+#endif

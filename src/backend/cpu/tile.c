@@ -1,0 +1,136 @@
+/* Register blocking: up to TILE_ROWS rows by TILE_VECTORS vectors of the result stay in registers while k runs; each step
+ * loads TILE_VECTORS vectors of b and broadcasts one element of a per row. Called by attention and by product.c. */
+#include "backend/cpu/tile.h"
+
+#include <math.h>
+#if defined __AVX512F__ || (defined __AVX2__ && defined __FMA__)
+#include <immintrin.h>
+#endif
+
+/* 6 x 4 accumulators of the 32 registers of AVX-512, 6 x 2 of the 16 of AVX2 and SSE. */
+enum { TILE_ROWS = 6, TILE_VECTORS = TILE_LANES == 16 ? 4 : 2 };
+
+typedef float vec __attribute__((vector_size(4 * TILE_LANES)));
+typedef float vec_anywhere __attribute__((vector_size(4 * TILE_LANES), aligned(4), may_alias));
+typedef float quad __attribute__((vector_size(16)));
+typedef float quad_anywhere __attribute__((vector_size(16), aligned(4), may_alias));
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+/* Spelled out, because compilers differ in where they contract a product and a sum. */
+ALWAYS_INLINE vec fused(vec a, vec b, vec c)
+{
+#if defined __AVX512F__
+	return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined __AVX2__ && defined __FMA__
+	return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+	for (int l = 0; l < TILE_LANES; l++)
+		c[l] = fmaf(a[l], b[l], c[l]);
+	return c;
+#endif
+}
+
+/* One register block; rows and vectors are constants where it is inlined. */
+ALWAYS_INLINE void block(int rows, int vectors, float *c, int64_t c_row, const float *a, int64_t a_row, int64_t a_col,
+                         const float *b, int64_t b_row, int64_t depth, int accumulate)
+{
+	vec sum[TILE_ROWS][TILE_VECTORS];
+	for (int i = 0; i < rows; i++)
+		for (int v = 0; v < vectors; v++)
+			sum[i][v] = accumulate ? (vec)*(const vec_anywhere *)(c + i * c_row + v * TILE_LANES) : (vec){0};
+	for (int64_t k = 0; k < depth; k++) {
+		vec right[TILE_VECTORS];
+		for (int v = 0; v < vectors; v++)
+			right[v] = *(const vec_anywhere *)(b + k * b_row + v * TILE_LANES);
+		for (int i = 0; i < rows; i++) {
+			vec left = a[i * a_row + k * a_col] - (vec){0};
+			for (int v = 0; v < vectors; v++)
+				sum[i][v] = fused(left, right[v], sum[i][v]);
+		}
+	}
+	for (int i = 0; i < rows; i++)
+		for (int v = 0; v < vectors; v++)
+			*(vec_anywhere *)(c + i * c_row + v * TILE_LANES) = sum[i][v];
+}
+
+#define BLOCK(rows, vectors)                                                                                        \
+	case (rows) * 8 + (vectors):                                                                                    \
+		block(rows, vectors, c, c_row, a, a_row, a_col, b, b_row, depth, accumulate);                               \
+		break
+#define BLOCKS(vectors)                                                                                             \
+	BLOCK(1, vectors);                                                                                              \
+	BLOCK(2, vectors);                                                                                              \
+	BLOCK(3, vectors);                                                                                              \
+	BLOCK(4, vectors);                                                                                              \
+	BLOCK(5, vectors);                                                                                              \
+	BLOCK(6, vectors)
+
+static void block_of(int64_t rows, int64_t vectors, float *c, int64_t c_row, const float *a, int64_t a_row, int64_t a_col,
+                     const float *b, int64_t b_row, int64_t depth, int accumulate)
+{
+	switch (rows * 8 + vectors) {
+		BLOCKS(1);
+		BLOCKS(2);
+#if defined __AVX512F__
+		BLOCKS(3);
+		BLOCKS(4);
+#endif
+	}
+}
+
+/* How many of `left` to take at once: at most `most`, and without a small rest at the end (8 rows are 4 + 4, not 6 + 2). */
+static int64_t share(int64_t left, int64_t most)
+{
+	int64_t parts = (left + most - 1) / most;
+	return (left + parts - 1) / parts;
+}
+
+void tile_product(float *c, int64_t c_row, const float *a, int64_t a_row, int64_t a_col, const float *b, int64_t b_row,
+                  int64_t rows, int64_t cols, int64_t depth, int accumulate)
+{
+	for (int64_t left = cols / TILE_LANES; left > 0;) {
+		int64_t vectors = share(left, TILE_VECTORS);
+		int64_t take;
+		for (int64_t i = 0; i < rows; i += take) {
+			take = share(rows - i, TILE_ROWS);
+			block_of(take, vectors, c + i * c_row, c_row, a + i * a_row, a_row, a_col, b, b_row, depth, accumulate);
+		}
+		left -= vectors;
+		b += vectors * TILE_LANES;
+		c += vectors * TILE_LANES;
+	}
+}
+
+static void transpose_4x4(float *to, int64_t width, const float *from, int64_t stride)
+{
+	quad r0 = *(const quad_anywhere *)from, r1 = *(const quad_anywhere *)(from + stride);
+	quad r2 = *(const quad_anywhere *)(from + 2 * stride), r3 = *(const quad_anywhere *)(from + 3 * stride);
+	quad a = __builtin_shufflevector(r0, r1, 0, 4, 1, 5), b = __builtin_shufflevector(r2, r3, 0, 4, 1, 5);
+	quad c = __builtin_shufflevector(r0, r1, 2, 6, 3, 7), d = __builtin_shufflevector(r2, r3, 2, 6, 3, 7);
+	*(quad_anywhere *)to = __builtin_shufflevector(a, b, 0, 1, 4, 5);
+	*(quad_anywhere *)(to + width) = __builtin_shufflevector(a, b, 2, 3, 6, 7);
+	*(quad_anywhere *)(to + 2 * width) = __builtin_shufflevector(c, d, 0, 1, 4, 5);
+	*(quad_anywhere *)(to + 3 * width) = __builtin_shufflevector(c, d, 2, 3, 6, 7);
+}
+
+void tile_transpose(float *to, int64_t width, const float *from, int64_t stride, int64_t rows, int64_t cols)
+{
+	int64_t whole = rows / 4 * 4;
+	for (int64_t i = 0; i < whole; i += 4)
+		for (int64_t j = 0; j < cols; j += 4)
+			transpose_4x4(to + j * width + i, width, from + i * stride + j, stride);
+	for (int64_t j = 0; j < cols && whole < width; j++)
+		for (int64_t i = whole; i < width; i++)
+			to[j * width + i] = i < rows ? from[i * stride + j] : 0.0f;
+}
+
+void tile_copy(float *to, int64_t width, const float *from, int64_t stride, int64_t rows, int64_t cols, float factor)
+{
+	for (int64_t i = 0; i < rows; i++, to += width, from += stride) {
+		for (int64_t j = 0; j < cols; j++)
+			to[j] = factor * from[j];
+		for (int64_t j = cols; j < width; j++)
+			to[j] = 0;
+	}
+}

@@ -1,0 +1,40 @@
+/* Memory of the backends that live in host memory: the reference and the CPU backend share these slots. */
+#include "backend/reference/reference.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void *ref_alloc(struct backend *b, size_t bytes)
+{
+	(void)b;
+	if (bytes > SIZE_MAX - 64)
+		favor_die("alloc: %zu bytes are more than there can be", bytes);
+	size_t rounded = (bytes + 63) / 64 * 64;
+	void *p = aligned_alloc(64, rounded ? rounded : 64);
+	if (!p)
+		favor_die("alloc: out of memory: %zu bytes could not be had", bytes);
+	return p;
+}
+
+void ref_release(struct backend *b, void *p)
+{
+	(void)b;
+	free(p);
+}
+
+void ref_copy(struct backend *b, void *to, const void *from, size_t bytes)
+{
+	(void)b;
+	memcpy(to, from, bytes);
+}
+
+void ref_zero(struct backend *b, void *to, size_t bytes)
+{
+	(void)b;
+	memset(to, 0, bytes);
+}
+
+void ref_sync(struct backend *b)
+{
+	(void)b;
+}

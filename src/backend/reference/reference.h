@@ -1,0 +1,60 @@
+/* The reference ops: what each slot of the table means, in plain loops with double sums, on one thread.
+ * backend_cpu_new fills its table with these first; tests compare every faster op with them. ref_linear* and
+ * ref_attention* have headers of their own. */
+#ifndef FAVOR_BACKEND_REFERENCE_H
+#define FAVOR_BACKEND_REFERENCE_H
+
+#include "backend/backend.h"
+
+/* The whole table, as the reference has it. */
+struct backend_ops reference_ops(void);
+
+/* memory.c */
+void *ref_alloc(struct backend *b, size_t bytes);
+void ref_release(struct backend *b, void *p);
+void ref_copy(struct backend *b, void *to, const void *from, size_t bytes);
+void ref_zero(struct backend *b, void *to, size_t bytes);
+void ref_sync(struct backend *b);
+
+/* norm.c */
+void ref_rmsnorm(struct backend *b, struct tensor y, float *rstd, struct tensor x, const float *weight, float eps);
+void ref_rmsnorm_backward(struct backend *b, struct tensor dx, float *dweight, struct tensor dy, struct tensor x,
+                          const float *weight, const float *rstd);
+void ref_layernorm(struct backend *b, struct tensor y, float *mean, float *rstd, struct tensor x, const float *weight,
+                   const float *bias, float eps);
+void ref_layernorm_backward(struct backend *b, struct tensor dx, float *dweight, float *dbias, struct tensor dy,
+                            struct tensor x, const float *weight, const float *mean, const float *rstd);
+
+/* elementwise.c */
+void ref_rope(struct backend *b, struct tensor x, int heads, struct tensor cos, struct tensor sin, int inverse);
+void ref_swiglu(struct backend *b, struct tensor y, struct tensor gate, struct tensor up);
+void ref_swiglu_backward(struct backend *b, struct tensor dgate, struct tensor dup, struct tensor dy,
+                         struct tensor gate, struct tensor up);
+void ref_activation(struct backend *b, struct tensor y, struct tensor x, enum activation kind);
+void ref_activation_backward(struct backend *b, struct tensor dx, struct tensor dy, struct tensor x,
+                             enum activation kind);
+void ref_add(struct backend *b, struct tensor y, struct tensor a, struct tensor c);
+
+/* rows.c */
+void ref_gather_rows(struct backend *b, struct tensor y, struct tensor x, const int32_t *rows);
+void ref_scatter_rows(struct backend *b, struct tensor y, struct tensor x, const int32_t *rows);
+void ref_scatter_rows_add(struct backend *b, struct tensor y, struct tensor x, const int32_t *rows);
+
+/* head.c */
+void ref_head_logprob(struct backend *b, float *logp, float *entropy, float *lse, struct tensor h, struct tensor w,
+                      const int32_t *target, float temperature);
+void ref_head_logprob_backward(struct backend *b, struct tensor dh, struct tensor dw, const float *g, const float *lse,
+                               struct tensor h, struct tensor w, const int32_t *target, float temperature);
+/* Statistics of z = logits / temperature, V of them: log sum exp z, and the entropy of softmax z (may be NULL). */
+double ref_log_sum_exp(const float *logits, int64_t V, float temperature, double *entropy);
+
+/* sample.c */
+void ref_sample(struct backend *b, struct sampled *out, struct tensor logits, const double *u,
+                const struct sampling *how);
+
+/* optimizer.c */
+double ref_sum_squares(struct backend *b, const float *x, int64_t n);
+void ref_adamw(struct backend *b, float *w, const float *g, float *m, float *v, int64_t n, float grad_scale,
+               const struct adamw *how);
+
+#endif

@@ -1,0 +1,96 @@
+/* What all ranks (or all of a team) do together with little data: agree, broadcast, sums and maxima of a few numbers.
+ * Only nonblocking collectives, completed under world_wait, so that each has a deadline. */
+#include "comm/internal.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void world_combine(struct world *w, MPI_Comm comm, double *x, int n, int maximum, const char *what)
+{
+	if (w->alone || n == 0)
+		return;
+	int members = 0;
+	MPI_Request request = MPI_REQUEST_NULL;
+	world_check(MPI_Comm_size(comm, &members), "MPI_Comm_size");
+	/* Everybody gets everybody's numbers and combines them in rank order: no algorithm of the library's choice
+	 * decides the bits. */
+	double *all = favor_malloc((size_t)members * (size_t)n * sizeof *all);
+	world_iallgather(x, all, n, MPI_DOUBLE, comm, &request);
+	world_wait_request(w, &request, MPI_STATUS_IGNORE, what, -1);
+	for (int i = 0; i < n; i++) {
+		double value = all[i];
+		for (int r = 1; r < members; r++) {
+			double next = all[(size_t)r * (size_t)n + (size_t)i];
+			if (!maximum)
+				value += next;
+			else if (isnan(next) || next > value) /* a NaN stays to be seen */
+				value = next;
+		}
+		x[i] = value;
+	}
+	free(all);
+}
+
+void world_sum_all(struct world *w, double *x, int n)
+{
+	world_combine(w, w->team, x, n, 0, "wait for the sum over all ranks");
+}
+
+void world_max_all(struct world *w, double *x, int n)
+{
+	world_combine(w, w->team, x, n, 1, "wait for the maximum over all ranks");
+}
+
+void world_spread(struct world *w, MPI_Comm comm, void *data, size_t bytes, const char *what)
+{
+	if (w->alone)
+		return;
+	MPI_Request flight[BLOCKS_IN_FLIGHT];
+	size_t blocks = (bytes + BLOCK_BYTES - 1) / BLOCK_BYTES;
+	for (size_t b = 0; b < blocks + BLOCKS_IN_FLIGHT; b++) {
+		MPI_Request *r = &flight[b % BLOCKS_IN_FLIGHT];
+		if (b >= BLOCKS_IN_FLIGHT && b - BLOCKS_IN_FLIGHT < blocks)
+			world_wait_request(w, r, MPI_STATUS_IGNORE, what, -1);
+		if (b >= blocks)
+			continue;
+		size_t at = b * BLOCK_BYTES, n = bytes - at < BLOCK_BYTES ? bytes - at : BLOCK_BYTES;
+		world_ibcast((char *)data + at, (int)n, 0, comm, r);
+	}
+}
+
+void world_broadcast(struct world *w, void **data, size_t *n)
+{
+	static const char what[] = "wait for data from rank 0";
+	if (w->alone)
+		return;
+	uint64_t bytes = *n;
+	world_spread(w, w->team, &bytes, sizeof bytes, what);
+	if (w->rank != 0) {
+		*n = (size_t)bytes;
+		*data = favor_malloc(*n);
+	}
+	world_spread(w, w->team, *data, *n, what);
+}
+
+int world_agree(struct world *w, int ok, struct favor_error *e)
+{
+	static const char what[] = "wait for all ranks to agree";
+	if (w->alone)
+		return ok ? 0 : -1;
+	/* the lowest rank that failed; as a maximum of negatives, since that is what there is */
+	double lowest = ok ? -(double)w->size : -(double)w->rank;
+	world_combine(w, w->team, &lowest, 1, 1, what);
+	int failed = (int)-lowest;
+	if (failed == w->size)
+		return 0;
+	char message[FAVOR_ERROR_MAX] = "";
+	if (failed == w->rank)
+		snprintf(message, sizeof message, "%s", e && e->message[0] ? e->message : "failed without a message");
+	MPI_Request request = MPI_REQUEST_NULL;
+	world_ibcast(message, (int)sizeof message, failed, w->team, &request);
+	world_wait_request(w, &request, MPI_STATUS_IGNORE, what, failed);
+	message[sizeof message - 1] = 0;
+	return favor_fail(e, "%s", message);
+}

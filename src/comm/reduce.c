@@ -1,0 +1,221 @@
+/* Gradients and weights: the large data of a step.
+ *
+ * The sum over learners. Learner i owns slice i of the vector. In blocks of 4 MiB every other learner sends its part
+ * of the slice to i, which adds the parts in the order of the learners; then the owners send the finished slices to
+ * all.
+ *
+ *              slice 0   slice 1   slice 2
+ *   learner 0    sum <---- x         x          sum of slice 0 = ((x0 + x1) + x2), computed once, by learner 0
+ *   learner 1     x       sum        x
+ *   learner 2     x        x        sum
+ *
+ * Each element is summed by one rank, in a fixed order, and copied: all learners hold the same bits, and the bits
+ * don't depend on what arrives first. (MPI_Allreduce promises neither.) Each learner sends and receives 2 (L - 1) / L
+ * of the vector, as the best algorithms do. */
+#include "comm/internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { BLOCK = BLOCK_BYTES / (int)sizeof(float) };
+
+static int64_t slice_start(int64_t n, int learners, int i)
+{
+	return n / learners * i + (i < n % learners ? i : n % learners);
+}
+
+static int block_length(int64_t from, int64_t to)
+{
+	return to - from < BLOCK ? (int)(to - from) : BLOCK;
+}
+
+static int64_t block_count(int64_t from, int64_t to)
+{
+	return (to - from + BLOCK - 1) / BLOCK;
+}
+
+static void wait_received(struct world *w, MPI_Request *request, int peer, int expected)
+{
+	MPI_Status status;
+	int n = -1;
+	world_wait_request(w, request, &status, "wait for gradients", peer);
+	world_check(MPI_Get_count(&status, MPI_FLOAT, &n), "MPI_Get_count");
+	if (n != expected)
+		favor_die("learner %d sent %d gradients where %d are due; do all learners train the same model?", peer, n,
+		          expected);
+}
+
+/* Starts to send x[from .. to) in blocks. Returns where the next request goes. */
+static MPI_Request *send_slice(struct world *w, const float *x, int64_t from, int64_t to, int peer, enum tag tag,
+                               MPI_Request *next)
+{
+	for (int64_t at = from; at < to; at += BLOCK)
+		world_isend(x + at, block_length(at, to), MPI_FLOAT, peer, tag, w->learners, next++);
+	return next;
+}
+
+static void wait_sent(struct world *w, MPI_Request *first, const MPI_Request *end)
+{
+	for (; first < end; first++)
+		world_wait_request(w, first, MPI_STATUS_IGNORE, "wait for gradients to be taken", -1);
+}
+
+/* The parts of my slice that others send: block by block, in a block in the order of the learners. A few are under
+ * way. */
+struct parts {
+	int64_t from, to;
+	int learners, me;
+	float *ring[BLOCKS_IN_FLIGHT];
+	MPI_Request request[BLOCKS_IN_FLIGHT];
+	int64_t asked; /* parts that were asked for so far */
+};
+
+static int64_t part_block(const struct parts *p, int64_t part)
+{
+	return p->from + part / (p->learners - 1) * BLOCK;
+}
+
+static int part_peer(const struct parts *p, int64_t part)
+{
+	int other = (int)(part % (p->learners - 1));
+	return other < p->me ? other : other + 1;
+}
+
+static void ask_part(struct world *w, struct parts *p)
+{
+	int64_t part = p->asked, at = part_block(p, part);
+	if (at >= p->to)
+		return;
+	int64_t slot = part % BLOCKS_IN_FLIGHT;
+	world_irecv(p->ring[slot], block_length(at, p->to), MPI_FLOAT, part_peer(p, part), TAG_SLICE, w->learners,
+	            &p->request[slot]);
+	p->asked++;
+}
+
+static void add(float *restrict sum, const float *restrict x, int n)
+{
+	for (int i = 0; i < n; i++)
+		sum[i] += x[i];
+}
+
+/* x[from .. to) = sum over learners, in their order. */
+static void sum_slice(struct world *w, float *x, struct parts *p)
+{
+	float *sum = favor_malloc(BLOCK_BYTES);
+	for (int i = 0; i < BLOCKS_IN_FLIGHT; i++) {
+		p->ring[i] = favor_malloc(BLOCK_BYTES);
+		p->request[i] = MPI_REQUEST_NULL;
+	}
+	for (int i = 0; i < BLOCKS_IN_FLIGHT; i++)
+		ask_part(w, p);
+	int64_t part = 0;
+	for (int64_t at = p->from; at < p->to; at += BLOCK) {
+		int n = block_length(at, p->to);
+		for (int r = 0; r < p->learners; r++) {
+			const float *x_r = x + at;
+			int64_t slot = part % BLOCKS_IN_FLIGHT;
+			if (r != p->me) {
+				wait_received(w, &p->request[slot], r, n);
+				x_r = p->ring[slot];
+			}
+			if (r == 0)
+				memcpy(sum, x_r, (size_t)n * sizeof *sum);
+			else
+				add(sum, x_r, n);
+			if (r != p->me) {
+				part++;
+				ask_part(w, p); /* into the slot that is free now */
+			}
+		}
+		memcpy(x + at, sum, (size_t)n * sizeof *sum);
+	}
+	for (int i = 0; i < BLOCKS_IN_FLIGHT; i++)
+		free(p->ring[i]);
+	free(sum);
+}
+
+/* Every slice from its owner to all. */
+static void gather_slices(struct world *w, float *x, int64_t n, int learners, int me, MPI_Request *requests)
+{
+	MPI_Request *next = requests;
+	for (int i = 0; i < learners; i++) {
+		int64_t to = slice_start(n, learners, i + 1);
+		for (int64_t at = slice_start(n, learners, i); at < to && i != me; at += BLOCK)
+			world_irecv(x + at, block_length(at, to), MPI_FLOAT, i, TAG_WHOLE, w->learners, next++);
+	}
+	MPI_Request *received = next;
+	for (int i = 0; i < learners; i++)
+		if (i != me)
+			next = send_slice(w, x, slice_start(n, learners, me), slice_start(n, learners, me + 1), i, TAG_WHOLE, next);
+	MPI_Request *request = requests;
+	for (int i = 0; i < learners; i++) {
+		int64_t to = slice_start(n, learners, i + 1);
+		for (int64_t at = slice_start(n, learners, i); at < to && i != me; at += BLOCK)
+			wait_received(w, request++, i, block_length(at, to));
+	}
+	wait_sent(w, received, next);
+}
+
+static void check_learner(const struct world *w)
+{
+	if (!world_plays(w, ROLE_LEARNER))
+		favor_die("only learners sum over learners");
+}
+
+void world_sum_gradients(struct world *w, float *x, int64_t n)
+{
+	int learners = w->learner_count, me = w->rank;
+	check_learner(w);
+	if (learners == 1 || n == 0)
+		return;
+	/* all blocks of the vector once as parts to send; then at most all of it received and my slice sent to each: room
+	 * for both */
+	int64_t blocks = 0;
+	for (int i = 0; i < learners; i++)
+		blocks += block_count(slice_start(n, learners, i), slice_start(n, learners, i + 1));
+	int64_t own = block_count(slice_start(n, learners, me), slice_start(n, learners, me + 1));
+	MPI_Request *requests = favor_malloc((size_t)(blocks + own * (learners - 1)) * sizeof(MPI_Request));
+	MPI_Request *next = requests;
+	for (int k = 1; k < learners; k++) {
+		int to = (me + k) % learners; /* each begins with another one */
+		next = send_slice(w, x, slice_start(n, learners, to), slice_start(n, learners, to + 1), to, TAG_SLICE, next);
+	}
+	struct parts p = {.from = slice_start(n, learners, me), .to = slice_start(n, learners, me + 1),
+	                  .learners = learners, .me = me};
+	sum_slice(w, x, &p);
+	wait_sent(w, requests, next); /* what they were sent from is received into next */
+	gather_slices(w, x, n, learners, me, requests);
+	free(requests);
+}
+
+void world_sum_learners(struct world *w, double *x, int n)
+{
+	check_learner(w);
+	world_combine(w, w->learners, x, n, 0, "wait for the sum over learners");
+}
+
+void world_max_learners(struct world *w, double *x, int n)
+{
+	check_learner(w);
+	world_combine(w, w->learners, x, n, 1, "wait for the maximum over learners");
+}
+
+void world_publish(struct world *w, float *weights, int64_t n, uint64_t *version, int *stop)
+{
+	static const char what[] = "wait for the leader's weights";
+	if (w->alone)
+		return;
+	struct {
+		uint64_t version;
+		int64_t n, stop;
+	} head = {*version, n, *stop};
+	world_spread(w, w->team, &head, sizeof head, "wait for the end of the step");
+	*version = head.version;
+	*stop = (int)head.stop;
+	if (w->publish == MPI_COMM_NULL)
+		return;
+	if (head.n != n)
+		favor_die("the leader publishes %lld weights, this rank has room for %lld; do all ranks load the same model?",
+		          (long long)head.n, (long long)n);
+	world_spread(w, w->publish, weights, (size_t)n * sizeof *weights, what);
+}

@@ -1,0 +1,17 @@
+/* Every kind of message between ranks. All travel on the world's mail communicator but TAG_SLICE and TAG_WHOLE, which
+ * go among the learners. */
+#ifndef FAVOR_COMM_TAGS_H
+#define FAVOR_COMM_TAGS_H
+
+enum tag {
+	TAG_BEAT = 1, /* struct beat: any rank -> leader, what it does; leader -> any rank, whether somebody works */
+	TAG_PULL,     /* struct work_request: rollout -> leader */
+	TAG_WORK,     /* struct work_answer: leader -> rollout */
+	TAG_SAMPLED,  /* a packed group: rollout -> reward */
+	TAG_SCORED,   /* a packed group: reward -> learner */
+	TAG_BYE,      /* empty: any rank -> leader, it sends nothing more; leader -> any rank, all have said so */
+	TAG_SLICE,    /* floats: a learner's part of the sum -> the learner that owns the slice */
+	TAG_WHOLE,    /* floats: the summed slice -> all other learners */
+};
+
+#endif

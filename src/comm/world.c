@@ -1,0 +1,228 @@
+/* The beginning and the end of the job on this rank. */
+#include "comm/internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const double DEADLINE_AT_START = 60; /* until world_assign says another one */
+
+/* Started by something that will answer MPI_Init? Open MPI's mpirun sets OMPI_COMM_WORLD_SIZE, what speaks PMIx (srun
+ * --mpi=pmix, prterun) PMIX_RANK, older PMI PMI_RANK. Slurm's own variables are no sign: a batch script and
+ * everything it starts have SLURM_PROCID=0 although they are no step. A step of several tasks without any of these is
+ * srun without an MPI plugin: its tasks would be so many jobs of one rank, which overwrite each other's files. */
+static int launched(void)
+{
+	if (getenv("OMPI_COMM_WORLD_SIZE") || getenv("PMIX_RANK") || getenv("PMI_RANK"))
+		return 1;
+	const char *tasks = getenv("SLURM_STEP_ID") ? getenv("SLURM_STEP_NUM_TASKS") : NULL;
+	if (tasks && atoi(tasks) > 1)
+		favor_die("srun has started %s tasks without MPI, they can't find each other; use srun --mpi=pmix (srun "
+		          "--mpi=list shows what there is) or mpirun", tasks);
+	return 0;
+}
+
+/* The launcher of another MPI starts ranks that each believe to be alone. */
+static void check_size(const struct world *w)
+{
+	const char *said = getenv("OMPI_COMM_WORLD_SIZE");
+	if (!said)
+		said = getenv("PMI_SIZE");
+	if (said && atoi(said) != w->size)
+		favor_die("the launcher says %s ranks, MPI says %d; favor was built with another MPI than this launcher's",
+		          said, w->size);
+}
+
+/* Ends all ranks, whatever state they are in. */
+static void abort_job(int code)
+{
+	alarm(10); /* should this itself hang, SIGALRM ends this rank and mpirun the others */
+	fflush(NULL);
+	MPI_Abort(MPI_COMM_WORLD, code);
+}
+
+static void duplicate(MPI_Comm *comm)
+{
+	world_check(MPI_Comm_dup(MPI_COMM_WORLD, comm), "MPI_Comm_dup");
+	world_check(MPI_Comm_set_errhandler(*comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+}
+
+static void open_mpi(struct world *w, int *argc, char ***argv)
+{
+	int provided = MPI_THREAD_SINGLE;
+	world_check(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
+	favor_process()->abort_job = abort_job;
+	if (provided < MPI_THREAD_FUNNELED)
+		favor_die("this MPI can't be used beside threads (MPI_THREAD_FUNNELED is refused)");
+	duplicate(&w->mail);
+	duplicate(&w->team);
+	world_check(MPI_Comm_rank(w->mail, &w->rank), "MPI_Comm_rank");
+	world_check(MPI_Comm_size(w->mail, &w->size), "MPI_Comm_size");
+	favor_process()->rank = w->rank;
+	favor_process()->ranks = w->size;
+	check_size(w);
+}
+
+struct identity {
+	char host[HOST_MAX];
+	cpu_set_t node_cores; /* that this rank knows of */
+};
+
+static void cores_of(pid_t process, cpu_set_t *cores)
+{
+	CPU_ZERO(cores);
+	if (sched_getaffinity(process, sizeof *cores, cores) == 0)
+		return;
+	/* more CPUs than cpu_set_t has bits */
+	long n = sysconf(_SC_NPROCESSORS_ONLN);
+	for (long i = 0; i < (n < 1 ? 1 : n) && i < CPU_SETSIZE; i++)
+		CPU_SET((size_t)i, cores);
+}
+
+/* Open MPI's mpirun binds each of one or two ranks to a single core unless told otherwise; that is a default for
+ * programs without threads, not the user's wish, and world_assign undoes it (roles.c). The launcher itself, our
+ * parent, may use what the job may use of this node. */
+static int bound_by_default(void)
+{
+	return getenv("OMPI_COMM_WORLD_SIZE") && !getenv("OMPI_MCA_hwloc_base_binding_policy") &&
+	       !getenv("OMPI_MCA_rmaps_base_mapping_policy");
+}
+
+static struct identity own_identity(const struct world *w)
+{
+	struct identity own = {.node_cores = w->own_cores};
+	if (gethostname(own.host, sizeof own.host - 1))
+		strcpy(own.host, "?");
+	if (w->may_widen) {
+		cpu_set_t launcher;
+		cores_of(getppid(), &launcher);
+		CPU_OR(&own.node_cores, &own.node_cores, &launcher);
+	}
+	return own;
+}
+
+/* Hosts of all ranks; the cores of this node's. */
+static void meet(struct world *w)
+{
+	struct identity own = own_identity(w), *all = favor_calloc((size_t)w->size, sizeof *all);
+	all[w->rank] = own;
+	if (!w->alone) {
+		MPI_Request request = MPI_REQUEST_NULL;
+		world_iallgather(&own, all, (int)sizeof own, MPI_BYTE, w->team, &request);
+		world_wait_request(w, &request, MPI_STATUS_IGNORE, "wait for all ranks to start", -1);
+	}
+	for (int r = 0; r < w->size; r++) {
+		memcpy(w->peers[r].host, all[r].host, sizeof w->peers[r].host);
+		if (strcmp(all[r].host, own.host) == 0)
+			CPU_OR(&w->node_cores, &w->node_cores, &all[r].node_cores);
+	}
+	free(all);
+}
+
+struct world *world_open(int *argc, char ***argv)
+{
+	struct world *w = favor_calloc(1, sizeof *w);
+	w->size = 1;
+	w->mail = w->team = w->learners = w->publish = MPI_COMM_NULL;
+	w->alone = !launched();
+	w->deadline = DEADLINE_AT_START;
+	w->phase = "start";
+	w->step = w->sample = -1;
+	if (!w->alone)
+		open_mpi(w, argc, argv);
+	w->peers = favor_calloc((size_t)w->size, sizeof *w->peers);
+	for (int r = 0; r < w->size; r++) {
+		w->peers[r].seen = world_now();
+		w->peers[r].beat_request = MPI_REQUEST_NULL;
+		strcpy(w->peers[r].host, "unknown host");
+	}
+	cores_of(0, &w->own_cores);
+	w->may_widen = bound_by_default();
+	meet(w);
+	return w;
+}
+
+/* The leader: all have said goodbye. Others: the leader has. */
+static int all_bye(struct world *w, void *unused)
+{
+	(void)unused;
+	if (w->rank != LEADER)
+		return w->peers[LEADER].bye;
+	for (int r = 1; r < w->size; r++)
+		if (!w->peers[r].bye)
+			return 0;
+	return 1;
+}
+
+static void say_bye(struct world *w, int peer)
+{
+	world_send(w, peer, TAG_BYE, NULL, NULL, 0);
+}
+
+/* Every rank tells the leader when all its letters have gone, and sends nothing after that; when all have, the leader
+ * tells them. Messages between two ranks don't overtake each other, so that nothing is under way when MPI_Finalize
+ * comes. */
+static void part(struct world *w)
+{
+	static const char what[] = "wait for all ranks to finish";
+	world_wait(w, world_all_sent, NULL, "wait for messages to be taken", -1);
+	if (w->rank != LEADER) {
+		w->bye_said = 1;
+		say_bye(w, LEADER);
+	}
+	world_wait(w, all_bye, NULL, what, LEADER);
+	w->bye_said = 1;
+	for (int r = 1; r < w->size && w->rank == LEADER; r++)
+		say_bye(w, r);
+	world_wait(w, world_all_sent, NULL, what, -1);
+	for (int r = 0; r < w->size; r++)
+		world_wait_request(w, &w->peers[r].beat_request, MPI_STATUS_IGNORE, what, r);
+}
+
+static void free_comm(MPI_Comm *comm)
+{
+	if (*comm != MPI_COMM_NULL)
+		world_check(MPI_Comm_free(comm), "MPI_Comm_free");
+}
+
+void world_close(struct world *w)
+{
+	if (!w)
+		return;
+	if (!w->alone) {
+		part(w);
+		free_comm(&w->publish);
+		free_comm(&w->learners);
+		free_comm(&w->team);
+		free_comm(&w->mail);
+		world_check(MPI_Finalize(), "MPI_Finalize");
+		favor_process()->abort_job = NULL;
+	}
+	world_free_inbox(w);
+	world_free_mail(w);
+	free(w->peers);
+	free(w);
+}
+
+_Noreturn void world_abort(struct world *w, int code)
+{
+	if (w && !w->alone)
+		abort_job(code);
+	exit(code);
+}
+
+int world_rank(const struct world *w)
+{
+	return w->rank;
+}
+
+int world_size(const struct world *w)
+{
+	return w->size;
+}
+
+const char *world_host(const struct world *w)
+{
+	return w->peers[w->rank].host;
+}

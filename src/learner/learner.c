@@ -1,0 +1,239 @@
+/* Packs groups into one batch, runs the pass, turns log-probabilities into gradients, steps. See learner.h. */
+#include "learner/learner.h"
+
+#include "backend/ops.h"
+#include "model/pass.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static float *zeroed(struct backend *b, int64_t n)
+{
+	float *p = op_alloc(b, (size_t)n * sizeof *p);
+	op_zero(b, p, (size_t)n * sizeof *p);
+	return p;
+}
+
+void learner_init(struct learner *l, struct model *m, const struct learner_options *o, enum vision_mode vision)
+{
+	*l = (struct learner){.model = m, .options = o, .vision = vision == VISION_FULL};
+	l->first = l->vision ? 0 : m->params.vision_total;
+	l->count = m->params.total - l->first;
+	l->gradient = zeroed(m->backend, m->params.total);
+	l->exp_avg = zeroed(m->backend, m->params.total);
+	l->exp_avg_sq = zeroed(m->backend, m->params.total);
+	weights_bind(&l->grad, &m->config, l->gradient);
+	run_arena_init(&l->arena, m->backend);
+}
+
+static void drop_reference(struct learner *l)
+{
+	if (!l->reference)
+		return;
+	weights_unbind(&l->reference->w);
+	op_release(l->model->backend, l->reference->block);
+	free(l->reference);
+	l->reference = NULL;
+}
+
+void learner_free(struct learner *l)
+{
+	drop_reference(l);
+	op_release(l->model->backend, l->gradient);
+	op_release(l->model->backend, l->exp_avg);
+	op_release(l->model->backend, l->exp_avg_sq);
+	weights_unbind(&l->grad);
+	arena_free(&l->arena);
+}
+
+void learner_set_reference(struct learner *l)
+{
+	struct model *m = l->model;
+	const size_t bytes = (size_t)m->params.total * sizeof(float);
+	drop_reference(l);
+	/* shares config and parameter list with the model; only the block is its own */
+	struct model *reference = favor_malloc(sizeof *reference);
+	*reference = *m;
+	reference->block = op_alloc(m->backend, bytes);
+	float *host = favor_malloc(bytes);
+	op_download(m->backend, host, m->block, bytes);
+	op_upload(m->backend, reference->block, host, bytes);
+	free(host);
+	weights_bind(&reference->w, &reference->config, reference->block);
+	l->reference = reference;
+}
+
+void learner_zero(struct learner *l)
+{
+	op_zero(l->model->backend, l->gradient + l->first, (size_t)l->count * sizeof(float));
+	l->forward_seconds = l->backward_seconds = 0;
+}
+
+static double seconds(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* The prompt's rows and images into the batch. */
+static int add_prompt(struct batch *b, const struct prompt *p, struct prefix *prefix, struct favor_error *e)
+{
+	struct image_input *images = favor_malloc((size_t)p->image_count * sizeof *images);
+	for (int32_t k = 0; k < p->image_count; k++)
+		images[k] = (struct image_input){p->images[k].grid_t, p->images[k].grid_h, p->images[k].grid_w, p->images[k].values};
+	int result = batch_add_prompt(b, p->ids.ids, p->ids.count, images, p->image_count, prefix, e);
+	free(images);
+	return result;
+}
+
+/* dL/dlogp of every target of the groups, in packing order. */
+static void group_losses(int n, struct group *const *groups, const float *const *advantages, int mask_truncated, int compare,
+                         const struct loss_step *step, const float *logp, const float *ref, const float *entropy, float *g,
+                         struct loss_sums *sums)
+{
+	int64_t at = 0;
+	for (int i = 0; i < n; i++) {
+		const struct group *q = groups[i];
+		for (int32_t k = 0; k < q->responses; k++) {
+			const int32_t from = q->start[k], tokens = q->start[k + 1] - from;
+			const int mask = !(mask_truncated && q->finish[k] == FINISH_LENGTH);
+			loss_sequence(step, tokens, logp + at, q->logp + from, ref ? ref + at : NULL, entropy + at, advantages[i][k], mask,
+			              g + at, sums);
+			for (int32_t t = 0; compare && t < tokens; t++) {
+				double d = fabs((double)logp[at + t] - (double)q->logp[from + t]);
+				sums->difference_sum += d;
+				if (d > sums->difference_max)
+					sums->difference_max = d;
+			}
+			at += tokens;
+		}
+	}
+}
+
+int learner_groups(struct learner *l, int n, struct group *const *groups, const struct prompt *prompts,
+                   const float *const *advantages, int mask_truncated, int compare, const struct loss_step *step,
+                   struct loss_sums *sums, struct favor_error *e)
+{
+	int result = -1;
+	const struct run run = {l->model->backend, &l->arena, l->tick, l->tick_arg};
+	struct arena_mark mark = arena_mark(&l->arena);
+	struct batch b;
+	struct pass pass = {0};
+	float *values = NULL;
+	batch_init(&b, &l->model->config);
+	for (int i = 0; i < n; i++) {
+		struct prefix prefix;
+		if (add_prompt(&b, &prompts[i], &prefix, e))
+			goto done;
+		for (int32_t k = 0; k < groups[i]->responses; k++)
+			if (batch_add_response(&b, &prefix, groups[i]->token_ids + groups[i]->start[k],
+			                       groups[i]->start[k + 1] - groups[i]->start[k], e))
+				goto done;
+	}
+	values = favor_malloc((size_t)b.targets * 4 * sizeof *values);
+	float *logp = values, *entropy = logp + b.targets, *g = entropy + b.targets, *ref = NULL;
+	const float temperature = groups[0]->temperature;
+	double begin = seconds();
+	if (l->reference) {
+		ref = g + b.targets;
+		pass_forward(&pass, &run, l->reference, &b, temperature, 0, 0, 0, ref, NULL);
+		pass_end(&pass);
+		arena_reset(&l->arena, mark);
+	}
+	pass_forward(&pass, &run, l->model, &b, temperature, 1, l->options->recompute, l->vision, logp, entropy);
+	double middle = seconds();
+	group_losses(n, groups, advantages, mask_truncated, compare, step, logp, ref, entropy, g, sums);
+	pass_backward(&pass, g, &l->grad);
+	op_sync(l->model->backend);
+	l->forward_seconds += middle - begin;
+	l->backward_seconds += seconds() - middle;
+	result = 0;
+done:
+	pass_end(&pass);
+	free(values);
+	batch_free(&b);
+	arena_reset(&l->arena, mark);
+	return result;
+}
+
+int learner_examples(struct learner *l, int n, const struct example *examples, int64_t step_tokens, struct loss_sums *sums,
+                     struct favor_error *e)
+{
+	int result = -1;
+	const struct run run = {l->model->backend, &l->arena, l->tick, l->tick_arg};
+	struct arena_mark mark = arena_mark(&l->arena);
+	struct batch b;
+	struct pass pass = {0};
+	float *values = NULL;
+	batch_init(&b, &l->model->config);
+	for (int i = 0; i < n; i++) {
+		struct prefix prefix;
+		if (add_prompt(&b, examples[i].prompt, &prefix, e) ||
+		    batch_add_response(&b, &prefix, examples[i].target->ids, examples[i].target->count, e))
+			goto done;
+	}
+	values = favor_malloc((size_t)b.targets * 3 * sizeof *values);
+	float *logp = values, *entropy = logp + b.targets, *g = entropy + b.targets;
+	double begin = seconds();
+	pass_forward(&pass, &run, l->model, &b, 1.0f, 1, l->options->recompute, l->vision, logp, entropy);
+	double middle = seconds();
+	for (int32_t i = 0; i < b.targets; i++) { /* L = -sum_t logp_t / tokens of the step */
+		g[i] = (float)(-1.0 / (double)step_tokens);
+		sums->loss -= (double)logp[i] / (double)step_tokens;
+		sums->entropy += (double)entropy[i];
+	}
+	sums->tokens += b.targets;
+	sums->sequences += n;
+	pass_backward(&pass, g, &l->grad);
+	op_sync(l->model->backend);
+	l->forward_seconds += middle - begin;
+	l->backward_seconds += seconds() - middle;
+	result = 0;
+done:
+	pass_end(&pass);
+	free(values);
+	batch_free(&b);
+	arena_reset(&l->arena, mark);
+	return result;
+}
+
+double learner_step(struct learner *l, float lr)
+{
+	const struct learner_options *o = l->options;
+	struct backend *b = l->model->backend;
+	struct adamw how = {.lr = lr, .beta1 = o->adam_beta1, .beta2 = o->adam_beta2, .eps = o->adam_eps, .step = l->step + 1};
+	double norm = sqrt(op_sum_squares(b, l->gradient + l->first, l->count));
+	if (!isfinite(norm))
+		return norm;
+	/* torch's clip_grad_norm_: g *= min(1, max_norm / (norm + 1e-6)) */
+	double scale = o->max_grad_norm > 0 ? o->max_grad_norm / (norm + 1e-6) : 1;
+	if (scale > 1)
+		scale = 1;
+	/* neighbours that decay alike go in one call */
+	for (int i = 0; i < l->model->params.count;) {
+		const struct param *p = &l->model->params.params[i];
+		int64_t from = p->offset, to = p->offset;
+		int decay = p->decay, j = i;
+		while (j < l->model->params.count && l->model->params.params[j].decay == decay)
+			to += l->model->params.params[j++].count;
+		if (from < l->first)
+			from = l->first < to ? l->first : to;
+		how.weight_decay = decay ? o->weight_decay : 0;
+		if (to > from)
+			op_adamw(b, l->model->block + from, l->gradient + from, l->exp_avg + from, l->exp_avg_sq + from, to - from,
+			         (float)scale, &how);
+		i = j;
+	}
+	l->step++;
+	l->model->version++;
+	model_changed(l->model);
+	return norm;
+}
+
+int64_t learner_fixed_bytes(const struct model *m, const struct learner_options *o)
+{
+	return m->params.total * (int64_t)sizeof(float) * (o->beta > 0 ? 4 : 3);
+}

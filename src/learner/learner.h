@@ -1,0 +1,58 @@
+/* The learner: gradient of groups (or of SFT examples), and the optimiser step. Replicated on every learner rank; sums over ranks are
+ * the composition's (comm). A step reads:
+ *
+ *   learner_zero -> learner_groups per micro-batch -> [sum gradients over learners] -> learner_step */
+#ifndef FAVOR_LEARNER_LEARNER_H
+#define FAVOR_LEARNER_LEARNER_H
+
+#include "base/config.h"
+#include "base/group.h"
+#include "data/encode.h"
+#include "learner/loss.h"
+#include "model/model.h"
+
+#include <stdint.h>
+
+struct learner {
+	struct model *model;     /* borrowed; stepped in place */
+	struct model *reference; /* owned; NULL while beta = 0 */
+	const struct learner_options *options; /* borrowed */
+	int vision;              /* 1: the tower learns too */
+	int64_t first, count;    /* trainable range of the weights' block, in floats */
+	float *gradient, *exp_avg, *exp_avg_sq; /* [params.total] each, backend memory, owned; outside the range: unused */
+	struct weights grad;
+	struct arena arena;      /* backend memory, owned */
+	int64_t step;            /* optimiser steps done */
+	void (*tick)(void *arg);
+	void *tick_arg;
+	double forward_seconds, backward_seconds; /* since learner_zero */
+};
+
+/* reference: a copy of the weights as they are now, made if beta > 0 and with_reference. */
+void learner_init(struct learner *l, struct model *m, const struct learner_options *o, enum vision_mode vision);
+void learner_free(struct learner *l);
+/* Copies the present weights as the frozen reference of the KL term. */
+void learner_set_reference(struct learner *l);
+void learner_zero(struct learner *l);
+
+/* One micro-batch: n groups with their prompts and advantages (advantages[i] is [G] of groups[i]). Adds the gradient of
+ * sum_t weight_t (...) (loss.h), adds to sums. compare: also measures |logp - rollout's logp|. -1: a prompt that doesn't fit the model. */
+int learner_groups(struct learner *l, int n, struct group *const *groups, const struct prompt *prompts,
+                   const float *const *advantages, int mask_truncated, int compare, const struct loss_step *step,
+                   struct loss_sums *sums, struct favor_error *e);
+
+/* SFT: n examples; loss = -sum logp / tokens of the step. */
+struct example {
+	const struct prompt *prompt;
+	const struct token_ids *target;
+};
+int learner_examples(struct learner *l, int n, const struct example *examples, int64_t step_tokens, struct loss_sums *sums,
+                     struct favor_error *e);
+
+/* Clips by global norm and steps AdamW at that rate; model->version goes up by one. Returns the norm before clipping; not finite: nothing was stepped. */
+double learner_step(struct learner *l, float lr);
+
+/* Backend memory: fixed (gradient, moments, reference) and per micro-batch, for the memory plan. */
+int64_t learner_fixed_bytes(const struct model *m, const struct learner_options *o);
+
+#endif

@@ -1,0 +1,171 @@
+/* The packed row through both towers and back. Reads: vision -> embed -> layers -> final norm of the target rows -> fused head. */
+#include "model/pass.h"
+
+#include "backend/ops.h"
+
+#include <stdlib.h>
+
+static void vision_pass(struct pass *p, int keep)
+{
+	const struct run *r = p->run;
+	const struct model *m = p->model;
+	const struct vision_config *c = &m->config.vision;
+	if (!keep || !p->vision_backward) {
+		p->features = vision_features(r, m, p->batch->image, p->batch->images, p->batch->patches);
+		return;
+	}
+	p->features = run_tensor(r, p->batch->features, m->config.hidden_size);
+	vision_rows_make(&p->vision, r, &m->config, p->batch->image, p->batch->images);
+	p->patches = vision_patches(r, &m->config, p->batch->image, p->batch->images, p->batch->patches);
+	struct tensor x = run_tensor(r, p->vision.rows, c->embed_dim);
+	op_linear(r->backend, x, p->patches, tensor_of(m->w.patch_embed, c->embed_dim, c->patch_dim), NULL, 0);
+	for (int i = 0; i < c->depth; i++) {
+		struct tensor y = run_tensor(r, p->vision.rows, c->embed_dim);
+		struct arena_mark mark = arena_mark(r->arena);
+		p->block_x[i] = x;
+		vision_block_forward(r, m, i, &p->vision, x, y, &p->blocks[i]);
+		if (p->recompute)
+			arena_reset(r->arena, mark);
+		x = y;
+	}
+	merger_forward(r, m, x, p->features, &p->merger);
+}
+
+static void text_pass(struct pass *p, int keep)
+{
+	const struct run *r = p->run;
+	const struct model *m = p->model;
+	const struct batch *b = p->batch;
+	const int64_t H = m->config.hidden_size;
+	text_rows_make(&p->text, r, &m->config, b->rows, b->position, b->segment, b->segments);
+	struct tensor x = run_tensor(r, b->rows, H);
+	embed_rows(r, m, x, p->embed_row, p->feature_row, p->features);
+	for (int i = 0; i < m->config.layers; i++) {
+		struct tensor y = keep ? run_tensor(r, b->rows, H) : x;
+		struct arena_mark mark = arena_mark(r->arena);
+		p->layer_x[i] = x;
+		text_layer_forward(r, m, i, &p->text, NULL, x, y, &p->layers[i]);
+		if (!keep || p->recompute)
+			arena_reset(r->arena, mark);
+		x = y;
+	}
+	p->hidden = x;
+}
+
+void pass_forward(struct pass *p, const struct run *run, const struct model *m, const struct batch *b, float temperature,
+                  int keep, int recompute, int vision_backward, float *logp, float *entropy)
+{
+	const int64_t N = b->targets, H = m->config.hidden_size;
+	const size_t depth = (size_t)m->config.vision.depth, layers = (size_t)m->config.layers;
+	*p = (struct pass){.run = run, .model = m, .batch = b, .temperature = temperature, .recompute = recompute,
+	                   .vision_backward = vision_backward};
+	char *memory = favor_calloc(1, depth * (sizeof *p->blocks + sizeof *p->block_x) + layers * (sizeof *p->layers + sizeof *p->layer_x));
+	p->host_memory = memory;
+	p->blocks = (void *)memory;
+	p->layers = (void *)(memory + depth * sizeof *p->blocks);
+	p->block_x = (void *)((char *)p->layers + layers * sizeof *p->layers);
+	p->layer_x = p->block_x + depth;
+
+	p->embed_row = embed_index(run, b);
+	p->feature_row = run_upload(run, b->feature, (size_t)b->rows * sizeof *b->feature);
+	p->target_row = run_upload(run, b->target_row, (size_t)N * sizeof *b->target_row);
+	p->target_id = run_upload(run, b->target_id, (size_t)N * sizeof *b->target_id);
+	if (b->images)
+		vision_pass(p, keep);
+	text_pass(p, keep);
+
+	struct backend *be = run->backend;
+	p->gathered = run_tensor(run, N, H);
+	p->normed = run_tensor(run, N, H);
+	p->final_rstd = run_tensor(run, 1, N ? N : 1).data;
+	p->lse = run_tensor(run, 1, N ? N : 1).data;
+	float *logp_there = run_tensor(run, 1, N ? N : 1).data, *entropy_there = run_tensor(run, 1, N ? N : 1).data;
+	op_gather_rows(be, p->gathered, p->hidden, p->target_row);
+	op_rmsnorm(be, p->normed, p->final_rstd, p->gathered, m->w.norm_w, m->config.rms_eps);
+	op_head_logprob(be, logp_there, entropy ? entropy_there : NULL, p->lse, p->normed,
+	                tensor_of(m->w.lm_head, m->config.vocab_size, H), p->target_id, temperature);
+	op_download(be, logp, logp_there, (size_t)N * sizeof *logp);
+	if (entropy)
+		op_download(be, entropy, entropy_there, (size_t)N * sizeof *entropy);
+	run_tick(run);
+}
+
+static void vision_pass_backward(struct pass *p, struct tensor dfeatures, struct weights *grad)
+{
+	const struct run *r = p->run;
+	const struct model *m = p->model;
+	const struct vision_config *c = &m->config.vision;
+	struct tensor dx = run_tensor(r, p->vision.rows, c->embed_dim);
+	merger_backward(r, m, dx, dfeatures, &p->merger, grad);
+	for (int i = c->depth - 1; i >= 0; i--) {
+		struct arena_mark mark = arena_mark(r->arena);
+		if (p->recompute) {
+			struct tensor y = run_tensor(r, p->vision.rows, c->embed_dim);
+			vision_block_forward(r, m, i, &p->vision, p->block_x[i], y, &p->blocks[i]);
+		}
+		vision_block_backward(r, m, i, &p->vision, dx, &p->blocks[i], grad);
+		arena_reset(r->arena, mark);
+	}
+	op_linear_backward_weight(r->backend, tensor_of(grad->patch_embed, c->embed_dim, c->patch_dim), NULL, dx, p->patches);
+}
+
+void pass_backward(struct pass *p, const float *g, struct weights *grad)
+{
+	const struct run *r = p->run;
+	const struct model *m = p->model;
+	const struct batch *b = p->batch;
+	struct backend *be = r->backend;
+	const int64_t N = b->targets, H = m->config.hidden_size, V = m->config.vocab_size;
+	struct arena_mark mark = arena_mark(r->arena);
+
+	float *g_there = run_upload(r, g, (size_t)N * sizeof *g);
+	struct tensor dnormed = run_tensor(r, N, H), dgathered = run_tensor(r, N, H), dx = run_tensor(r, b->rows, H);
+	op_head_logprob_backward(be, dnormed, tensor_of(grad->lm_head, V, H), g_there, p->lse, p->normed,
+	                         tensor_of(m->w.lm_head, V, H), p->target_id, p->temperature);
+	op_zero(be, dgathered.data, (size_t)(N * H) * sizeof(float));
+	op_rmsnorm_backward(be, dgathered, grad->norm_w, dnormed, p->gathered, m->w.norm_w, p->final_rstd);
+	op_zero(be, dx.data, (size_t)(b->rows * H) * sizeof(float));
+	op_scatter_rows_add(be, dx, dgathered, p->target_row);
+
+	for (int i = m->config.layers - 1; i >= 0; i--) {
+		struct arena_mark layer = arena_mark(r->arena);
+		if (p->recompute) {
+			struct tensor y = run_tensor(r, b->rows, H);
+			text_layer_forward(r, m, i, &p->text, NULL, p->layer_x[i], y, &p->layers[i]);
+		}
+		text_layer_backward(r, m, i, &p->text, dx, &p->layers[i], grad);
+		arena_reset(r->arena, layer);
+	}
+	op_scatter_rows_add(be, tensor_of(grad->embed, V, H), dx, p->embed_row);
+	if (b->images && p->vision_backward) {
+		struct tensor dfeatures = run_tensor(r, b->features, H);
+		op_zero(be, dfeatures.data, (size_t)(b->features * H) * sizeof(float));
+		op_scatter_rows_add(be, dfeatures, dx, p->feature_row);
+		vision_pass_backward(p, dfeatures, grad);
+	}
+	arena_reset(r->arena, mark);
+}
+
+void pass_end(struct pass *p)
+{
+	free(p->host_memory);
+	p->host_memory = NULL;
+}
+
+int64_t pass_bytes(const struct model_config *c, int64_t rows, int64_t patches, int64_t targets, int recompute,
+                   int vision_backward)
+{
+	const int64_t H = c->hidden_size, F = c->intermediate_size, Q = (int64_t)c->heads * c->head_dim,
+	              KV = (int64_t)c->kv_heads * c->head_dim, E = c->vision.embed_dim, M = c->vision.mlp_dim,
+	              S = (int64_t)c->vision.merge_size * c->vision.merge_size;
+	/* floats a row: what towers.h saves, and the temporaries of one layer's backward */
+	int64_t layer = 4 * H + 2 * Q + 2 * KV + 3 * F + c->heads + 2, layer_back = 3 * F + 2 * H + 2 * Q + 2 * KV;
+	int64_t block = 7 * E + 2 * M + c->vision.heads + 4, block_back = M + 4 * E;
+	int64_t text = rows * (H * (recompute ? c->layers + 1 : 1) + (recompute ? layer : c->layers * (layer + H)) + layer_back + H);
+	int64_t vision = patches * (c->vision.patch_dim + 2 * E + c->vision.head_dim);
+	if (vision_backward)
+		vision += patches * (E * c->vision.depth + (recompute ? 1 : c->vision.depth) * block + block_back + 3 * E + 2 * H / S);
+	else
+		vision += patches * (block + 3 * E);
+	return (text + vision + targets * (4 * H + 8)) * (int64_t)sizeof(float);
+}

@@ -1,0 +1,147 @@
+/* Prefill and decode over a key-value cache. Called by rollout, eval and generate. */
+#include "model/session.h"
+
+#include "backend/ops.h"
+#include "model/towers.h"
+
+#include <stdlib.h>
+
+void session_init(struct session *s, const struct model *m)
+{
+	*s = (struct session){.model = m};
+	s->k = favor_calloc((size_t)m->config.layers, sizeof *s->k);
+	s->v = favor_calloc((size_t)m->config.layers, sizeof *s->v);
+	batch_init(&s->batch, &m->config);
+}
+
+static void drop_cache(struct session *s)
+{
+	for (int i = 0; i < s->model->config.layers; i++) {
+		op_release(s->model->backend, s->k[i].data);
+		op_release(s->model->backend, s->v[i].data);
+	}
+}
+
+void session_free(struct session *s)
+{
+	drop_cache(s);
+	free(s->k);
+	free(s->v);
+	batch_free(&s->batch);
+	*s = (struct session){0};
+}
+
+int64_t session_bytes(const struct model_config *c, int64_t rows)
+{
+	return 2 * rows * c->layers * c->kv_heads * c->head_dim * (int64_t)sizeof(float);
+}
+
+void session_reset(struct session *s, int32_t rows)
+{
+	const struct model_config *c = &s->model->config;
+	const int64_t columns = (int64_t)c->kv_heads * c->head_dim;
+	s->used = 0;
+	if (rows <= s->capacity)
+		return;
+	drop_cache(s);
+	s->capacity = rows;
+	for (int i = 0; i < c->layers; i++) {
+		size_t bytes = (size_t)(rows * columns) * sizeof(float);
+		s->k[i] = tensor_of(op_alloc(s->model->backend, bytes), rows, columns);
+		s->v[i] = tensor_of(op_alloc(s->model->backend, bytes), rows, columns);
+	}
+}
+
+/* Layers over rows that stand at cache rows kv_row; leaves the last layer's output in x. */
+static void run_layers(struct session *s, const struct run *run, const struct text_rows *t, const int32_t *kv_row, struct tensor x)
+{
+	for (int i = 0; i < s->model->config.layers; i++) {
+		struct arena_mark mark = arena_mark(run->arena);
+		struct kv_cache cache = {.k = s->k[i], .v = s->v[i], .rows = kv_row};
+		struct text_saved saved;
+		text_layer_forward(run, s->model, i, t, &cache, x, x, &saved);
+		arena_reset(run->arena, mark);
+	}
+}
+
+/* Final norm and head of the rows in x. */
+static void head(const struct session *s, const struct run *run, struct tensor x, struct tensor logits)
+{
+	const struct model *m = s->model;
+	struct tensor normed = run_tensor(run, x.rows, x.cols);
+	float *rstd = run_tensor(run, 1, x.rows).data;
+	op_rmsnorm(run->backend, normed, rstd, x, m->w.norm_w, m->config.rms_eps);
+	op_linear(run->backend, logits, normed, tensor_of(m->w.lm_head, m->config.vocab_size, m->config.hidden_size), NULL, 0);
+}
+
+int session_prefill(struct session *s, const struct run *run, const int32_t *ids, int32_t n, const struct image_input *images,
+                    int32_t image_count, struct session_prompt *prompt, struct tensor logits, struct favor_error *e)
+{
+	const struct model *m = s->model;
+	struct batch *b = &s->batch;
+	struct prefix prefix;
+	batch_clear(b);
+	if (batch_add_prompt(b, ids, n, images, image_count, &prefix, e))
+		return -1;
+	if (s->used + n > s->capacity)
+		favor_die("session_prefill: %d cache rows are used, %d more do not fit %d", s->used, n, s->capacity);
+	*prompt = (struct session_prompt){.first = s->used, .rows = n, .next_position = prefix.next_position};
+	s->used += n;
+
+	struct arena_mark mark = arena_mark(run->arena);
+	struct tensor features = TENSOR_NONE;
+	if (b->images)
+		features = vision_features(run, m, b->image, b->images, b->patches);
+	struct text_rows t;
+	struct segment seg = b->segment[0]; /* the prompt's own keys stand at its cache rows */
+	seg.kv_start = prompt->first;
+	text_rows_make(&t, run, &m->config, n, b->position, &seg, 1);
+	int32_t *row = favor_malloc((size_t)n * sizeof *row);
+	for (int32_t i = 0; i < n; i++)
+		row[i] = prompt->first + i;
+	struct tensor x = run_tensor(run, n, m->config.hidden_size);
+	embed_rows(run, m, x, embed_index(run, b), run_upload(run, b->feature, (size_t)n * sizeof *b->feature), features);
+	run_layers(s, run, &t, run_upload(run, row, (size_t)n * sizeof *row), x);
+	free(row);
+	head(s, run, tensor_rows(x, n - 1, 1), logits);
+	arena_reset(run->arena, mark);
+	return 0;
+}
+
+void session_timeline(struct session *s, const struct session_prompt *prompt, int32_t tokens, struct timeline *t)
+{
+	if (s->used + tokens > s->capacity)
+		favor_die("session_timeline: %d cache rows are used, %d more do not fit %d", s->used, tokens, s->capacity);
+	*t = (struct timeline){.prompt = *prompt, .first = s->used};
+	s->used += tokens;
+}
+
+void session_decode(struct session *s, const struct run *run, struct timeline *const *timelines, const int32_t *token, int32_t n,
+                    struct tensor logits)
+{
+	const struct model *m = s->model;
+	struct arena_mark mark = arena_mark(run->arena);
+	/* one upload: ids, cache rows; positions and segments go with the rows */
+	int32_t *ids = arena_alloc(run->arena, (size_t)n * sizeof *ids), *rows = arena_alloc(run->arena, (size_t)n * sizeof *rows);
+	int32_t *host = favor_malloc((size_t)n * 4 * sizeof *host), *position = host + n;
+	struct segment *segments = favor_malloc((size_t)n * sizeof *segments);
+	for (int32_t i = 0; i < n; i++) {
+		struct timeline *t = timelines[i];
+		host[i] = t->first + t->length;
+		position[3 * i] = position[3 * i + 1] = position[3 * i + 2] = t->prompt.next_position + t->length;
+		t->length++;
+		segments[i] = (struct segment){.q_start = i, .q_len = 1, .prefix_start = t->prompt.first, .prefix_len = t->prompt.rows,
+		                               .kv_start = t->first, .kv_len = t->length, .causal = 1};
+	}
+	op_upload(run->backend, ids, token, (size_t)n * sizeof *ids);
+	op_upload(run->backend, rows, host, (size_t)n * sizeof *rows);
+	struct text_rows t;
+	text_rows_make(&t, run, &m->config, n, position, segments, n);
+	free(host);
+	free(segments);
+	struct tensor x = run_tensor(run, n, m->config.hidden_size);
+	embed_rows(run, m, x, ids, NULL, TENSOR_NONE);
+	run_layers(s, run, &t, rows, x);
+	head(s, run, x, logits);
+	arena_reset(run->arena, mark);
+}
