@@ -200,6 +200,17 @@ void setup_close(struct setup *s)
 	*s = (struct setup){0};
 }
 
+int setup_end(struct world *w, int code, struct favor_error *e)
+{
+	/* before the ranks part: mpirun kills the others as soon as the first has left with a code that isn't 0 */
+	if (code && world_rank(w) == 0 && e->message[0])
+		fprintf(stderr, "favor: %s\n", e->message);
+	fflush(stdout);
+	e->message[0] = 0;
+	world_close(w);
+	return code;
+}
+
 int32_t setup_eval_count(const struct setup *s)
 {
 	const int32_t limit = s->config.data.eval_limit;
