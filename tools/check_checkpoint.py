@@ -93,7 +93,7 @@ def compare(f, tensors, said):
         for key, value in tensors[name].items():
             if not near(value, t[key]):
                 yield f"{name}: {key} is {value}, {t[key]} said"
-    columns = list(f["history"].attrs["columns"]) if "columns" in f["history"].attrs else []
+    columns = f["text/columns"].asstr()[()].tolist()
     if columns != list(said["history"]):
         yield "the metrics differ"
     for name in columns:
@@ -111,6 +111,8 @@ def check(path, with_digest, against):
         for key in ("favor_version", "config", "ranks", "digest"):
             if not isinstance(f.attrs[key], str):
                 wrong.append(f"the attribute {key} is {type(f.attrs[key]).__name__}, not str")
+            elif f["text"][key].asstr()[0] != f.attrs[key]:
+                wrong.append(f"the attribute {key} is not what /text says")
         tensors = {}
         for name, values in f["model"].items():
             if values.dtype != np.dtype("<f4"):

@@ -41,8 +41,9 @@ def corpus(files):
                 yield "<think>" + r.get("think", "") + "</think>"
                 yield "<answer>" + r["label"] + "</answer>"
                 yield ", " + r["label"]
-            else:
-                yield line.rstrip("\n")
+            else:  # word lists: single words are few, so each counts some times
+                for _ in range(4):
+                    yield " " + line.strip()
 
 
 def tokenizer(files, vocab):

@@ -1,5 +1,6 @@
 /* favor preprocess: the patches of images as the vision tower takes them, written as safetensors. Made for comparing with
  * transformers' image processor. */
+#include "app/assets.h"
 #include "app/commands.h"
 #include "data/image.h"
 
@@ -105,7 +106,7 @@ int cmd_preprocess(int argc, char **argv, struct favor_error *e)
 		           optind < argc ? argv[optind] : !model ? "--model" : count == 0 ? "--image" : "--out");
 		goto done;
 	}
-	if (image_settings_load(&settings, model, e))
+	if (assets_image_settings(model, &settings, e))
 		goto done;
 	for (int i = 0; i < count; i++) {
 		struct image im;

@@ -1,4 +1,5 @@
 /* favor tokenize --model M [--decode]: text lines to JSON arrays of ids, and back. */
+#include "app/assets.h"
 #include "app/commands.h"
 #include "data/tokenizer.h"
 
@@ -12,19 +13,21 @@
 static const char help[] =
 	"Usage: favor tokenize --model M [--decode]\n"
 	"\n"
-	"Reads lines from standard input, each without its line end (\\n; a \\r before it is text), and prints a JSON array of\n"
-	"token ids for each. Added tokens such as <|im_start|> are recognised.\n"
+	"Reads lines from standard input, each without its line end (a carriage return\n"
+	"before it is text), and prints a JSON array of token ids for each. Added tokens\n"
+	"such as <|im_start|> are recognised.\n"
 	"\n"
-	"  --model M   Hugging Face folder with a tokenizer.json\n"
-	"  --decode    the other way round: each line is a JSON array of ids and its text is printed, followed by a line end.\n"
-	"              Special tokens are printed too, ids of no token (padding of the\n"
-	"              embedding table) give nothing. A text that holds line ends is printed as it is, so it takes several lines.\n"
+	"  --model M   Hugging Face folder with a tokenizer.json, or a checkpoint\n"
+	"  --decode    the other way round: each line is a JSON array of ids, and its text is\n"
+	"              printed, followed by a line end. Special tokens are printed too, ids of\n"
+	"              no token (padding of the embedding table) give nothing. A text that\n"
+	"              holds line ends is printed as it is, so it takes several lines.\n"
 	"  --help      print this\n";
 
 /* The one place that knows what --model may be. */
 static struct tokenizer *open_model(const char *model, struct favor_error *e)
 {
-	return tokenizer_open(model, e);
+	return assets_tokenizer(model, e);
 }
 
 static int encode_line(struct tokenizer *t, const char *line, size_t n, struct token_ids *ids, struct favor_error *e)
@@ -39,7 +42,8 @@ static int encode_line(struct tokenizer *t, const char *line, size_t n, struct t
 	return 0;
 }
 
-static int decode_line(const struct tokenizer *t, const char *line, size_t n, struct token_ids *ids, struct favor_error *e)
+static int decode_line(const struct tokenizer *t, const char *line, size_t n, struct token_ids *ids,
+                       struct favor_error *e)
 {
 	json_error_t where;
 	int result = -1;
@@ -69,8 +73,10 @@ done:
 
 int cmd_tokenize(int argc, char **argv, struct favor_error *e)
 {
-	static const struct option options[] = {
-		{"model", required_argument, NULL, 'm'}, {"decode", no_argument, NULL, 'd'}, {"help", no_argument, NULL, 'h'}, {0}};
+	static const struct option options[] = {{"model", required_argument, NULL, 'm'},
+	                                        {"decode", no_argument, NULL, 'd'},
+	                                        {"help", no_argument, NULL, 'h'},
+	                                        {0}};
 	const char *model = NULL;
 	int decode = 0, code = 2, option;
 	struct tokenizer *t = NULL;

@@ -1,4 +1,5 @@
-/* Chunks in a list; a reset moves back to an earlier chunk and keeps the later ones for the next round. */
+/* Chunks in a list; a reset moves back to an earlier chunk and keeps the later ones for the next round. Rounds of varying sizes would
+ * leave many chunks too small to use, so an arena that is empty again starts anew with one chunk of its peak. */
 #include "base/arena.h"
 
 #include "base/error.h"
@@ -42,7 +43,7 @@ void arena_init_owner(struct arena *a, void *owner, void *(*alloc)(void *owner, 
 	*a = (struct arena){.chunk_alloc = alloc, .chunk_release = release, .owner = owner};
 }
 
-void arena_free(struct arena *a)
+static void drop_chunks(struct arena *a)
 {
 	struct arena_chunk *c = a->first;
 	while (c) {
@@ -55,11 +56,19 @@ void arena_free(struct arena *a)
 	a->used = a->total = 0;
 }
 
+void arena_free(struct arena *a)
+{
+	drop_chunks(a);
+	a->peak = 0;
+}
+
 static struct arena_chunk *chunk_new(struct arena *a, size_t bytes)
 {
 	struct arena_chunk *c = favor_malloc(sizeof *c);
 	c->next = NULL;
 	c->size = bytes > CHUNK_MIN ? bytes : CHUNK_MIN;
+	if (!a->first && c->size < a->peak + a->peak / 8)
+		c->size = a->peak + a->peak / 8; /* one chunk for all that was ever needed, and a little more */
 	c->size = (c->size + ALIGN - 1) / ALIGN * ALIGN;
 	c->data = a->chunk_alloc(a->owner, c->size);
 	return c;
@@ -101,6 +110,9 @@ struct arena_mark arena_mark(const struct arena *a)
 
 void arena_reset(struct arena *a, struct arena_mark m)
 {
+	/* empty again, after it grew by pieces: the next round gets one piece that fits */
+	if (!m.chunk && a->first && a->first->next)
+		drop_chunks(a);
 	a->current = m.chunk;
 	a->used = m.used;
 	a->total = m.total;

@@ -38,6 +38,6 @@ void *favor_calloc(size_t count, size_t size);
 void *favor_realloc(void *p, size_t bytes);
 char *favor_strdup(const char *s);
 /* printf into a new string, owned by the caller. */
-char *favor_format(const char *format, ...) __attribute__((format(printf, 1, 2)));
+char *favor_format(const char *format, ...) __attribute__((format(printf, 1, 2), nonnull(1), returns_nonnull));
 
 #endif

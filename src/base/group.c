@@ -198,16 +198,16 @@ static int check_head(const struct wire_head *h, size_t n, struct favor_error *e
 		                  (unsigned long long)h->bytes);
 	if (h->responses < 1 || h->responses == INT32_MAX || h->tokens < 0 || h->prompt_tokens < 0 || h->reward_count < 0 ||
 	    h->reward_count > GROUP_MAX_REWARDS)
-		return favor_fail(e, "group record of %zu bytes: %d responses, %d tokens, %d prompt tokens, %d rewards can't be",
-		                  n, h->responses, h->tokens, h->prompt_tokens, h->reward_count);
+		return favor_fail(e, "group record of %zu bytes: %d responses, %d tokens, %d prompt tokens, %d rewards: "
+		                     "that can't be", n, h->responses, h->tokens, h->prompt_tokens, h->reward_count);
 	/* the smallest body with these counts, before anything is allocated; 64 bits hold it: each count is below 2^31 */
 	uint64_t g = (uint64_t)h->responses;
 	uint64_t least = sizeof *h + 4 * (g + 1) + 16 * (uint64_t)h->tokens + g + 4 * g;
 	if (h->reward_count)
 		least += 4 * (uint64_t)h->reward_count * g + 4 * g + g + 4 * g;
 	if (least > n)
-		return favor_fail(e, "group record of %zu bytes: %d responses, %d tokens and %d rewards need %llu; it is cut off "
-		                     "or damaged", n, h->responses, h->tokens, h->reward_count, (unsigned long long)least);
+		return favor_fail(e, "group record of %zu bytes: %d responses, %d tokens and %d rewards need %llu; it is cut "
+		                     "off or damaged", n, h->responses, h->tokens, h->reward_count, (unsigned long long)least);
 	return 0;
 }
 

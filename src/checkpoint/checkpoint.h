@@ -5,7 +5,8 @@
  *   /model/<name>  /optimizer/exp_avg/<name>  /optimizer/exp_avg_sq/<name>      float32, chunked, fletcher32
  *   /files/<file name>                                                        bytes of config.json, tokenizer.json, ...
  *   /history/<metric>                                                         float64 [steps]
- *   /samples/<field>                                                          the newest samples (text)
+ *   /samples/json                                                             the newest samples, a JSON line each
+ *   /text/<name>                                                              the attributes that are texts again, with checksums; names of metrics
  *   attributes on /: format, favor_version, step, seed, cursor, policy_version, config (YAML), ranks, digest (hex) */
 #ifndef FAVOR_CHECKPOINT_CHECKPOINT_H
 #define FAVOR_CHECKPOINT_CHECKPOINT_H

@@ -98,6 +98,22 @@ int reader_read(struct checkpoint_reader *r, const struct checkpoint_tensor *t)
 	return t->exp_avg_sq ? read_part(r, r->exp_avg_sq, "exp_avg_sq of", &copy, 0, t->exp_avg_sq) : 0;
 }
 
+/* The text of that name from /text; the attribute of the same name is for other readers. */
+static int read_text(const struct h5_source *s, const char *name, char **text)
+{
+	char *place = favor_format("text/%s", name), **texts;
+	int count, rc = h5_read_strings(s, s->file, place, place, &count, &texts);
+	if (rc == 0 && count == 1) {
+		*text = texts[0];
+		texts[0] = NULL; /* the caller's now */
+	} else if (rc == 0) {
+		rc = favor_fail(s->e, "%s: %s is not one text, as a checkpoint has it", s->path, place);
+	}
+	free_names(count, texts);
+	free(place);
+	return rc;
+}
+
 static int read_attributes(struct checkpoint_reader *r)
 {
 	const struct h5_source *s = &r->source;
@@ -111,9 +127,7 @@ static int read_attributes(struct checkpoint_reader *r)
 		return favor_fail(s->e, "%s: is of checkpoint format %lld, this favor (%s) reads %d; use the version that wrote it", s->path,
 		                  (long long)format, FAVOR_VERSION, CHECKPOINT_FORMAT);
 	char *digest = NULL;
-	int rc = h5_read_text(s, "favor_version", &r->favor_version);
-	if (rc == 0)
-		rc = h5_read_int64(s, "step", &c->step);
+	int rc = h5_read_int64(s, "step", &c->step);
 	if (rc == 0)
 		rc = h5_read_uint64(s, "seed", &c->seed);
 	if (rc == 0)
@@ -121,13 +135,15 @@ static int read_attributes(struct checkpoint_reader *r)
 	if (rc == 0)
 		rc = h5_read_uint64(s, "policy_version", &c->policy_version);
 	if (rc == 0)
-		rc = h5_read_text(s, "config", &c->config);
+		rc = read_text(s, "favor_version", &r->favor_version);
 	if (rc == 0)
-		rc = h5_read_text(s, "ranks", &c->ranks);
+		rc = read_text(s, "config", &c->config);
 	if (rc == 0)
-		rc = h5_read_text(s, "digest", &digest);
+		rc = read_text(s, "ranks", &c->ranks);
+	if (rc == 0)
+		rc = read_text(s, "digest", &digest);
 	if (rc == 0 && (strlen(digest) != 16 || strspn(digest, "0123456789abcdef") != 16))
-		rc = favor_fail(s->e, "%s: the attribute digest is not 16 hexadecimal digits: the file is damaged", s->path);
+		rc = favor_fail(s->e, "%s: the text digest is not 16 hexadecimal digits: the file is damaged", s->path);
 	if (rc == 0)
 		memcpy(c->digest, digest, sizeof c->digest);
 	free(digest);
@@ -212,7 +228,7 @@ static int read_history(struct checkpoint_reader *r)
 	char **names = NULL;
 	int rc = h5_open_group(s, "history", &group);
 	if (rc == 0)
-		rc = h5_read_texts(s, group, "columns", &count, &names);
+		rc = h5_read_strings(s, s->file, "text/columns", "text/columns", &count, &names);
 	c->history = favor_calloc((size_t)count, sizeof *c->history);
 	for (int i = 0; i < count && rc == 0; i++) {
 		struct checkpoint_column *column = &c->history[c->history_columns++];
@@ -236,37 +252,13 @@ static int read_history(struct checkpoint_reader *r)
 	return rc;
 }
 
-static int read_samples(struct checkpoint_reader *r)
-{
-	const struct h5_source *s = &r->source;
-	struct checkpoint *c = &r->head;
-	struct h5_data d;
-	char *packed = NULL;
-	int rc = h5_open_data(s, s->file, "samples/json", "samples", 0, &d);
-	if (rc == 0 && (d.ndim != 1 || d.dims[0] > INT32_MAX))
-		rc = favor_fail(s->e, "%s: samples is no list of texts", s->path);
-	if (rc == 0) {
-		packed = favor_malloc(d.bytes);
-		rc = h5_read_data(s, &d, "samples", packed);
-	}
-	if (rc == 0) {
-		size_t size = H5Tget_size(d.type);
-		c->samples = favor_calloc(d.elements, sizeof *c->samples);
-		for (size_t i = 0; i < d.elements; i++)
-			c->samples[c->sample_count++] = favor_format("%.*s", (int)size, packed + i * size);
-	}
-	free(packed);
-	h5_close_data(&d);
-	return rc;
-}
-
 int reader_open(struct checkpoint_reader *r, const char *path, struct favor_error *e)
 {
 	*r = (struct checkpoint_reader){.model = -1, .exp_avg = -1, .exp_avg_sq = -1};
 	if (h5_open_file(&r->source, path, e) != 0 || read_attributes(r) != 0 || read_tensor_list(r) != 0 || read_files(r) != 0 ||
-	    read_history(r) != 0 || read_samples(r) != 0)
+	    read_history(r) != 0)
 		return -1;
-	return 0;
+	return h5_read_strings(&r->source, r->source.file, "samples/json", "samples", &r->head.sample_count, &r->head.samples);
 }
 
 void reader_close(struct checkpoint_reader *r)

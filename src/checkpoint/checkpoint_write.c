@@ -137,7 +137,7 @@ static int write_files(hid_t file, const struct checkpoint *c)
 	return rc;
 }
 
-/* Names of metrics have slashes: /history/rewards/accuracy/mean. Their order, and which they are, stands in the attribute "columns". */
+/* Names of metrics have slashes: /history/rewards/accuracy/mean. Their order, and which they are, stands in /text/columns. */
 static int write_history(hid_t file, const struct checkpoint *c)
 {
 	hid_t group = h5_create_group(file, "history");
@@ -148,44 +148,38 @@ static int write_history(hid_t file, const struct checkpoint *c)
 		rc = h5_write_data(group, names[i], H5T_IEEE_F64LE, 1, &(hsize_t){(hsize_t)c->history_rows}, c->history[i].values);
 	}
 	if (rc == 0)
-		rc = h5_write_texts(group, "columns", c->history_columns, names);
+		rc = h5_write_strings(file, "text/columns", c->history_columns, names);
 	free(names);
 	h5_close(group);
 	return rc;
 }
 
-/* Texts of one fixed length, so that the checksum covers them. */
-static int write_samples(hid_t file, const struct checkpoint *c)
+/* As an attribute, for h5py and h5dump; and in /text, where favor itself reads it: HDF5 keeps the text of such an attribute in a heap that
+ * has no checksum, and follows whatever a damaged one says. */
+static int write_text(hid_t file, const char *name, const char *text)
 {
-	size_t longest = 1;
-	for (int i = 0; i < c->sample_count; i++)
-		longest = strlen(c->samples[i]) > longest ? strlen(c->samples[i]) : longest;
-	char *packed = favor_calloc((size_t)c->sample_count, longest);
-	for (int i = 0; i < c->sample_count; i++)
-		memcpy(packed + (size_t)i * longest, c->samples[i], strlen(c->samples[i]));
-	hid_t group = h5_create_group(file, "samples"), type = H5Tcopy(H5T_C_S1);
-	int rc = -1;
-	if (group >= 0 && type >= 0 && H5Tset_size(type, longest) >= 0 && H5Tset_cset(type, H5T_CSET_UTF8) >= 0 &&
-	    H5Tset_strpad(type, H5T_STR_NULLPAD) >= 0)
-		rc = h5_write_data(group, "json", type, 1, &(hsize_t){(hsize_t)c->sample_count}, packed);
-	h5_close(type);
-	h5_close(group);
-	free(packed);
+	if (!text)
+		text = "";
+	char *place = favor_format("text/%s", name);
+	int rc = h5_write_text(file, name, text) != 0 || h5_write_strings(file, place, 1, &text) != 0 ? -1 : 0;
+	free(place);
 	return rc;
 }
 
 /* The digest comes last: a file without it is not complete. */
 static int write_all(hid_t file, const struct checkpoint *c)
 {
-	if (write_tensors(file, c) != 0 || write_files(file, c) != 0 || write_history(file, c) != 0 || write_samples(file, c) != 0)
+	if (write_tensors(file, c) != 0 || write_files(file, c) != 0 || write_history(file, c) != 0 ||
+	    h5_write_strings(file, "samples/json", c->sample_count, (const char *const *)c->samples) != 0)
 		return -1;
 	if (h5_write_attribute(file, "format", H5T_STD_I64LE, &(int64_t){CHECKPOINT_FORMAT}) != 0 ||
-	    h5_write_text(file, "favor_version", FAVOR_VERSION) != 0 || h5_write_attribute(file, "step", H5T_STD_I64LE, &c->step) != 0 ||
+	    h5_write_attribute(file, "step", H5T_STD_I64LE, &c->step) != 0 ||
 	    h5_write_attribute(file, "seed", H5T_STD_U64LE, &c->seed) != 0 ||
 	    h5_write_attribute(file, "cursor", H5T_STD_U64LE, &c->cursor) != 0 ||
-	    h5_write_attribute(file, "policy_version", H5T_STD_U64LE, &c->policy_version) != 0 ||
-	    h5_write_text(file, "config", c->config ? c->config : "") != 0 || h5_write_text(file, "ranks", c->ranks ? c->ranks : "") != 0 ||
-	    h5_write_text(file, "digest", c->digest) != 0)
+	    h5_write_attribute(file, "policy_version", H5T_STD_U64LE, &c->policy_version) != 0)
+		return -1;
+	if (write_text(file, "favor_version", FAVOR_VERSION) != 0 || write_text(file, "config", c->config) != 0 ||
+	    write_text(file, "ranks", c->ranks) != 0 || write_text(file, "digest", c->digest) != 0)
 		return -1;
 	return H5Fflush(file, H5F_SCOPE_GLOBAL) < 0 ? -1 : 0;
 }

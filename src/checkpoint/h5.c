@@ -88,47 +88,23 @@ hid_t h5_create_group(hid_t loc, const char *name)
 	return group;
 }
 
-static int write_attribute(hid_t loc, const char *name, hid_t type, hid_t space, const void *value)
-{
-	hid_t attribute = type >= 0 && space >= 0 ? H5Acreate2(loc, name, type, space, H5P_DEFAULT, H5P_DEFAULT) : -1;
-	int rc = attribute >= 0 && H5Awrite(attribute, type, value) >= 0 ? 0 : -1;
-	h5_close(attribute);
-	return rc;
-}
-
 int h5_write_attribute(hid_t loc, const char *name, hid_t type, const void *value)
 {
 	hid_t space = H5Screate(H5S_SCALAR);
-	int rc = write_attribute(loc, name, type, space, value);
+	hid_t attribute = space >= 0 ? H5Acreate2(loc, name, type, space, H5P_DEFAULT, H5P_DEFAULT) : -1;
+	int rc = attribute >= 0 && H5Awrite(attribute, type, value) >= 0 ? 0 : -1;
+	h5_close(attribute);
 	h5_close(space);
 	return rc;
-}
-
-/* Variable length, so that h5py gives str. */
-static hid_t text_type(void)
-{
-	hid_t type = H5Tcopy(H5T_C_S1);
-	if (type >= 0 && (H5Tset_size(type, H5T_VARIABLE) < 0 || H5Tset_cset(type, H5T_CSET_UTF8) < 0)) {
-		h5_close(type);
-		return -1;
-	}
-	return type;
 }
 
 int h5_write_text(hid_t loc, const char *name, const char *text)
 {
-	hid_t type = text_type();
-	int rc = h5_write_attribute(loc, name, type, &text);
+	hid_t type = H5Tcopy(H5T_C_S1);
+	int rc = -1;
+	if (type >= 0 && H5Tset_size(type, H5T_VARIABLE) >= 0 && H5Tset_cset(type, H5T_CSET_UTF8) >= 0)
+		rc = h5_write_attribute(loc, name, type, &text);
 	h5_close(type);
-	return rc;
-}
-
-int h5_write_texts(hid_t loc, const char *name, int count, const char *const *texts)
-{
-	hid_t type = text_type(), space = H5Screate_simple(1, &(hsize_t){(hsize_t)count}, NULL);
-	int rc = write_attribute(loc, name, type, space, texts);
-	h5_close(type);
-	h5_close(space);
 	return rc;
 }
 
@@ -174,6 +150,24 @@ done:
 	h5_close(links);
 	h5_close(creation);
 	h5_close(space);
+	return rc;
+}
+
+int h5_write_strings(hid_t loc, const char *name, int count, const char *const *texts)
+{
+	size_t longest = 1;
+	for (int i = 0; i < count; i++)
+		longest = strlen(texts[i]) > longest ? strlen(texts[i]) : longest;
+	char *packed = favor_calloc((size_t)count, longest);
+	for (int i = 0; i < count; i++)
+		memcpy(packed + (size_t)i * longest, texts[i], strlen(texts[i]));
+	hid_t type = H5Tcopy(H5T_C_S1);
+	int rc = -1;
+	if (type >= 0 && H5Tset_size(type, longest) >= 0 && H5Tset_cset(type, H5T_CSET_UTF8) >= 0 &&
+	    H5Tset_strpad(type, H5T_STR_NULLPAD) >= 0)
+		rc = h5_write_data(loc, name, type, 1, &(hsize_t){(hsize_t)count}, packed);
+	h5_close(type);
+	free(packed);
 	return rc;
 }
 
@@ -237,6 +231,11 @@ static herr_t add_name(hid_t group, const char *name, const H5L_info_t *info, vo
 	return 0;
 }
 
+static int by_bytes(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
 int h5_names(const struct h5_source *s, hid_t group, const char *group_name, int *count, char ***names)
 {
 	struct name_list l = {0, NULL, 0};
@@ -245,9 +244,15 @@ int h5_names(const struct h5_source *s, hid_t group, const char *group_name, int
 	if (creation >= 0)
 		H5Pget_link_creation_order(creation, &order);
 	h5_close(creation);
+	int by_creation = (order & H5P_CRT_ORDER_INDEXED) != 0;
+	/* native order: asked for another one, HDF5 1.10 builds a table, and frees what it never set if the group is damaged. For an index by
+	 * creation it is the order of creation. */
 	hsize_t at = 0;
-	int rc = H5Literate(group, order & H5P_CRT_ORDER_INDEXED ? H5_INDEX_CRT_ORDER : H5_INDEX_NAME, H5_ITER_INC, &at, add_name, &l) < 0
-	             ? fail_read(s, group_name) : 0;
+	int rc = 0;
+	if (H5Literate(group, by_creation ? H5_INDEX_CRT_ORDER : H5_INDEX_NAME, H5_ITER_NATIVE, &at, add_name, &l) < 0)
+		rc = fail_read(s, group_name);
+	else if (!by_creation && l.count)
+		qsort(l.names, (size_t)l.count, sizeof *l.names, by_bytes);
 	if (rc == 0 && l.links)
 		rc = favor_fail(s->e, "%s: %s has links to other places; a checkpoint has none", s->path, group_name);
 	*count = l.count;
@@ -255,33 +260,21 @@ int h5_names(const struct h5_source *s, hid_t group, const char *group_name, int
 	return rc;
 }
 
-/* The root's attribute; its class and number of values checked. */
-static int open_attribute(const struct h5_source *s, hid_t loc, const char *name, H5T_class_t class, int scalar, hid_t *attribute,
-                          hid_t *type, hssize_t *count)
-{
-	*attribute = *type = -1;
-	if (H5Aexists(loc, name) <= 0)
-		return favor_fail(s->e, "%s: the attribute %s is missing: this is no complete checkpoint", s->path, name);
-	*attribute = H5Aopen(loc, name, H5P_DEFAULT);
-	*type = *attribute >= 0 ? H5Aget_type(*attribute) : -1;
-	hid_t space = *attribute >= 0 ? H5Aget_space(*attribute) : -1;
-	*count = space >= 0 ? H5Sget_simple_extent_npoints(space) : -1;
-	h5_close(space);
-	if (*type < 0 || *count < 0)
-		return fail_read(s, name);
-	if (H5Tget_class(*type) != class || (scalar && *count != 1) || (class == H5T_STRING && H5Tis_variable_str(*type) <= 0))
-		return favor_fail(s->e, "%s: the attribute %s is not of the kind that a checkpoint has (%s)", s->path, name,
-		                  class == H5T_STRING ? "text of variable length" : "one integer");
-	return 0;
-}
-
+/* An attribute of the root that is one integer. */
 static int read_integer(const struct h5_source *s, const char *name, hid_t memory_type, void *value)
 {
-	hid_t attribute, type;
-	hssize_t count;
-	int rc = open_attribute(s, s->file, name, H5T_INTEGER, 1, &attribute, &type, &count);
-	if (rc == 0 && H5Aread(attribute, memory_type, value) < 0)
+	if (H5Aexists(s->file, name) <= 0)
+		return favor_fail(s->e, "%s: the attribute %s is missing: this is no complete checkpoint", s->path, name);
+	int rc = 0;
+	hid_t attribute = H5Aopen(s->file, name, H5P_DEFAULT), type = attribute >= 0 ? H5Aget_type(attribute) : -1,
+	      space = attribute >= 0 ? H5Aget_space(attribute) : -1;
+	if (type < 0 || space < 0)
 		rc = fail_read(s, name);
+	else if (H5Tget_class(type) != H5T_INTEGER || H5Sget_simple_extent_npoints(space) != 1)
+		rc = favor_fail(s->e, "%s: the attribute %s is not one integer, as a checkpoint has it", s->path, name);
+	else if (H5Aread(attribute, memory_type, value) < 0)
+		rc = fail_read(s, name);
+	h5_close(space);
 	h5_close(type);
 	h5_close(attribute);
 	return rc;
@@ -295,57 +288,6 @@ int h5_read_int64(const struct h5_source *s, const char *name, int64_t *value)
 int h5_read_uint64(const struct h5_source *s, const char *name, uint64_t *value)
 {
 	return read_integer(s, name, H5T_NATIVE_UINT64, value);
-}
-
-static int read_texts(const struct h5_source *s, hid_t loc, const char *name, int scalar, int *count, char ***texts)
-{
-	hid_t attribute, type, memory = -1;
-	hssize_t n = 0;
-	char **raw = NULL;
-	int rc = open_attribute(s, loc, name, H5T_STRING, scalar, &attribute, &type, &n);
-	*count = 0;
-	*texts = NULL;
-	if (rc != 0)
-		goto done;
-	if ((uint64_t)n > s->size) {
-		rc = favor_fail(s->e, "%s: the attribute %s has an impossible size", s->path, name);
-		goto done;
-	}
-	memory = text_type();
-	if (memory >= 0)
-		H5Tset_cset(memory, H5Tget_cset(type));
-	raw = favor_calloc((size_t)n, sizeof *raw);
-	if (n && (memory < 0 || H5Aread(attribute, memory, raw) < 0)) {
-		rc = fail_read(s, name);
-		goto done;
-	}
-	*texts = favor_calloc((size_t)n, sizeof **texts);
-	for (*count = 0; *count < n; ++*count)
-		(*texts)[*count] = favor_strdup(raw[*count] ? raw[*count] : "");
-done:
-	for (hssize_t i = 0; raw && i < n; i++)
-		H5free_memory(raw[i]);
-	free(raw);
-	h5_close(memory);
-	h5_close(type);
-	h5_close(attribute);
-	return rc;
-}
-
-int h5_read_text(const struct h5_source *s, const char *name, char **text)
-{
-	int count;
-	char **one;
-	if (read_texts(s, s->file, name, 1, &count, &one) != 0)
-		return -1;
-	*text = one[0];
-	free(one);
-	return 0;
-}
-
-int h5_read_texts(const struct h5_source *s, hid_t loc, const char *name, int *count, char ***texts)
-{
-	return read_texts(s, loc, name, 0, count, texts);
 }
 
 /* Data must lie in this file, as it is (fletcher32 and nothing else), and all of it: then its size is bounded by the file's. */
@@ -414,4 +356,28 @@ void h5_close_data(struct h5_data *d)
 	h5_close(d->type);
 	h5_close(d->dataset);
 	d->type = d->dataset = -1;
+}
+
+int h5_read_strings(const struct h5_source *s, hid_t loc, const char *name, const char *what, int *count, char ***texts)
+{
+	struct h5_data d;
+	char *packed = NULL;
+	*count = 0;
+	*texts = NULL;
+	int rc = h5_open_data(s, loc, name, what, 0, &d);
+	if (rc == 0 && (d.ndim != 1 || d.elements > INT32_MAX))
+		rc = favor_fail(s->e, "%s: %s is no list of texts", s->path, what);
+	if (rc == 0) {
+		packed = favor_malloc(d.bytes);
+		rc = h5_read_data(s, &d, what, packed);
+	}
+	if (rc == 0) {
+		size_t size = H5Tget_size(d.type);
+		*texts = favor_calloc(d.elements, sizeof **texts);
+		for (; (size_t)*count < d.elements; ++*count)
+			(*texts)[*count] = favor_format("%.*s", (int)size, packed + (size_t)*count * size);
+	}
+	free(packed);
+	h5_close_data(&d);
+	return rc;
 }

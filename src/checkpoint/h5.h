@@ -23,10 +23,11 @@ void h5_close(hid_t id);
 hid_t h5_create_file(const char *path);
 hid_t h5_create_group(hid_t loc, const char *name);
 int h5_write_attribute(hid_t loc, const char *name, hid_t type, const void *value);
-int h5_write_text(hid_t loc, const char *name, const char *text);                        /* attribute, variable length, UTF-8 */
-int h5_write_texts(hid_t loc, const char *name, int count, const char *const *texts);    /* attribute, [count] */
+int h5_write_text(hid_t loc, const char *name, const char *text); /* attribute of variable length, UTF-8: h5py gives str */
 /* A dataset of fixed size: chunked with fletcher32, or contiguous if it is scalar or has no elements. A name with slashes makes groups. */
 int h5_write_data(hid_t loc, const char *name, hid_t type, int ndim, const hsize_t *dims, const void *data);
+/* A dataset [count] of texts of one fixed length (UTF-8, filled up with NUL), so that the checksum covers them. */
+int h5_write_strings(hid_t loc, const char *name, int count, const char *const *texts);
 
 /* Reading: -1 with a message in e that begins with the file's path. */
 struct h5_source {
@@ -42,8 +43,6 @@ int h5_open_group(const struct h5_source *s, const char *name, hid_t *group);
 int h5_names(const struct h5_source *s, hid_t group, const char *group_name, int *count, char ***names);
 int h5_read_int64(const struct h5_source *s, const char *name, int64_t *value);
 int h5_read_uint64(const struct h5_source *s, const char *name, uint64_t *value);
-int h5_read_text(const struct h5_source *s, const char *name, char **text);              /* new string, owned by the caller */
-int h5_read_texts(const struct h5_source *s, hid_t loc, const char *name, int *count, char ***texts);
 
 struct h5_data {
 	hid_t dataset, type; /* type: in the file */
@@ -56,5 +55,7 @@ struct h5_data {
 int h5_open_data(const struct h5_source *s, hid_t loc, const char *name, const char *what, hid_t type, struct h5_data *d);
 int h5_read_data(const struct h5_source *s, const struct h5_data *d, const char *what, void *to);
 void h5_close_data(struct h5_data *d);
+/* What h5_write_strings wrote. The caller owns both levels, also after a failure. */
+int h5_read_strings(const struct h5_source *s, hid_t loc, const char *name, const char *what, int *count, char ***texts);
 
 #endif

@@ -1,8 +1,6 @@
-/* MPI calls that start something, with their return code checked: the one place that says which call failed.
- *
- * NOLINT: the static checker wants to see each request's MPI_Wait in the same file. Who starts something here
- * completes it with world_wait_request, or keeps it in a letter or a peer and tests it in every world_progress, or
- * before the next heartbeat. */
+/* MPI calls with their return code checked: the one place that says which call failed. Who starts something here
+ * completes it with world_wait_request, or keeps it in a letter or a peer and tests it (every world_progress, before
+ * the next heartbeat). */
 #include "comm/internal.h"
 
 void world_check(int rc, const char *call)
@@ -20,12 +18,12 @@ void world_isend(const void *data, int n, MPI_Datatype type, int peer, enum tag 
                  MPI_Request *request)
 {
 	world_check(MPI_Isend(data, n, type, peer, tag, comm, request), "MPI_Isend");
-} /* NOLINT(clang-analyzer-optin.mpi.MPI-Checker) */
+}
 
 void world_irecv(void *data, int n, MPI_Datatype type, int peer, enum tag tag, MPI_Comm comm, MPI_Request *request)
 {
 	world_check(MPI_Irecv(data, n, type, peer, tag, comm, request), "MPI_Irecv");
-} /* NOLINT(clang-analyzer-optin.mpi.MPI-Checker) */
+}
 
 void world_imrecv(void *data, int bytes, MPI_Message *message, MPI_Request *request)
 {
@@ -35,12 +33,12 @@ void world_imrecv(void *data, int bytes, MPI_Message *message, MPI_Request *requ
 void world_ibcast(void *data, int bytes, int root, MPI_Comm comm, MPI_Request *request)
 {
 	world_check(MPI_Ibcast(data, bytes, MPI_BYTE, root, comm, request), "MPI_Ibcast");
-} /* NOLINT(clang-analyzer-optin.mpi.MPI-Checker) */
+}
 
 void world_iallgather(const void *mine, void *all, int n, MPI_Datatype type, MPI_Comm comm, MPI_Request *request)
 {
 	world_check(MPI_Iallgather(mine, n, type, all, n, type, comm, request), "MPI_Iallgather");
-} /* NOLINT(clang-analyzer-optin.mpi.MPI-Checker) */
+}
 
 int world_test(MPI_Request *request)
 {

@@ -86,6 +86,7 @@ struct world {
 	const char *phase; /* borrowed, static */
 	int64_t step, sample;
 	uint64_t signs;    /* of work, from anybody, so far */
+	uint64_t taken_in; /* letters so far */
 	int work_heard;    /* leader: since it last told the others */
 	double beat_time;  /* when this rank last sent one */
 	int bye_said;      /* it sends no more */

@@ -148,8 +148,8 @@ static _Noreturn void give_up(struct world *w, const char *what, int peer, doubl
 		snprintf(known, sizeof known, "last phase %s, step %lld, sample %lld, %.0f s ago", p->last.phase,
 		         (long long)p->last.step, (long long)p->last.sample, now - p->seen);
 	if (now - p->seen <= 2 * beat_seconds(w))
-		favor_die("all ranks only wait, for %.0f s now; among them rank %d (%s on %s, %s); %s", silence, who, role, p->host,
-		          known, unlikely);
+		favor_die("all ranks only wait, for %.0f s now; among them rank %d (%s on %s, %s); %s", silence, who, role,
+		          p->host, known, unlikely);
 	favor_die("no sign of life for %.0f s from rank %d (%s on %s, %s); %s", silence, who, role, p->host, known, remedy);
 }
 
@@ -171,12 +171,16 @@ void world_wait(struct world *w, int (*done)(struct world *w, void *arg), void *
 		favor_die("there is one rank alone, nobody can send it anything; this is an error of favor, please report it");
 	}
 	double start = world_now(), last = start, silence = 0;
-	uint64_t signs = w->signs;
+	uint64_t signs = w->signs, taken_in = w->taken_in;
 	struct timespec nap = {0, NAP_FIRST};
 	for (;;) {
 		nanosleep(&nap, NULL);
 		nap.tv_nsec = 2 * nap.tv_nsec < NAP_LAST ? 2 * nap.tv_nsec : NAP_LAST;
 		world_progress(w);
+		if (w->taken_in != taken_in) { /* others are lively: more may follow soon */
+			taken_in = w->taken_in;
+			nap.tv_nsec = NAP_FIRST;
+		}
 		double now = world_now();
 		if (done(w, arg)) {
 			w->idle += now - start;

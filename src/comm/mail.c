@@ -87,6 +87,7 @@ static int expected_bytes(int tag)
 static void deliver(struct world *w, struct letter *l)
 {
 	world_seen(w, l->peer);
+	w->taken_in++;
 	switch (l->tag) {
 	case TAG_BEAT:
 		world_take_beat(w, l->peer, &l->small.beat);

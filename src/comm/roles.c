@@ -85,7 +85,7 @@ static int set_counts(struct world *w, const struct placement_options *p, struct
 	int rollout = p->rollout, reward = p->reward, learner = p->learner;
 	long long sum = (long long)rollout + reward + learner;
 	if (rollout < 0 || reward < 0 || learner < 1)
-		return favor_fail(e, "placement: {rollout: %d, reward: %d, learner: %d}: at least 1 learner, and nothing below 0",
+		return favor_fail(e, "placement: {rollout: %d, reward: %d, learner: %d}: at least 1 learner, nothing below 0",
 		                  rollout, reward, learner);
 	if ((rollout > 0) != (reward > 0))
 		return favor_fail(e, "placement: {rollout: %d, reward: %d, learner: %d}: rollout ranks need a reward rank and "

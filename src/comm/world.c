@@ -8,8 +8,8 @@
 
 static const double DEADLINE_AT_START = 60; /* until world_assign says another one */
 
-/* Started by something that will answer MPI_Init? Open MPI's mpirun sets OMPI_COMM_WORLD_SIZE, anything that speaks PMIx
- * (srun --mpi=pmix, prterun) PMIX_RANK, older PMI PMI_RANK. Slurm's own variables are no sign: a batch script and
+/* Started by something that will answer MPI_Init? Open MPI's mpirun sets OMPI_COMM_WORLD_SIZE, what speaks PMIx (srun
+ * --mpi=pmix, prterun) PMIX_RANK, older PMI PMI_RANK. Slurm's own variables are no sign: a batch script and
  * everything it starts have SLURM_PROCID=0 although they are no step. A step of several tasks without any of these is
  * srun without an MPI plugin: its tasks would be so many jobs of one rank, which overwrite each other's files. */
 static int launched(void)
@@ -30,8 +30,8 @@ static void check_size(const struct world *w)
 	if (!said)
 		said = getenv("PMI_SIZE");
 	if (said && atoi(said) != w->size)
-		favor_die("the launcher says %s ranks, MPI says %d; favor was built with another MPI than this launcher's", said,
-		          w->size);
+		favor_die("the launcher says %s ranks, MPI says %d; favor was built with another MPI than this launcher's",
+		          said, w->size);
 }
 
 /* Ends all ranks, whatever state they are in. */

@@ -1,5 +1,5 @@
-/* The search for added tokens, with the rules of `tokenizers`: leftmost-longest, matches don't overlap, and a match that is
- * dropped because it is no single word still hides those inside it. */
+/* The search for added tokens, with the rules of `tokenizers`: leftmost-longest, matches don't overlap, and a match
+ * that is dropped because it is no single word still hides those inside it. */
 #include "data/added_tokens.h"
 
 #include "base/error.h"
@@ -50,8 +50,8 @@ static uint32_t last_character(const char *text, size_t n)
 /* White_Space */
 static int is_space(uint32_t c)
 {
-	return (c >= 9 && c <= 13) || c == ' ' || c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 ||
-	       c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
+	return (c >= 9 && c <= 13) || c == ' ' || c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) ||
+	       c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
 }
 
 /* \w of Unicode (UTS 18): alphabetic, marks, decimal digits, connectors, joiners. */
@@ -77,7 +77,8 @@ static int is_word(uint32_t c)
 	case UTF8PROC_CATEGORY_PC:
 		return 1;
 	case UTF8PROC_CATEGORY_CN: /* maybe assigned after utf8proc was made; the numbers among them are decimal digits */
-		return unicode_in(unicode_letters, unicode_letters_count, c) || unicode_in(unicode_numbers, unicode_numbers_count, c) ||
+		return unicode_in(unicode_letters, unicode_letters_count, c) ||
+		       unicode_in(unicode_numbers, unicode_numbers_count, c) ||
 		       unicode_in(unicode_marks, unicode_marks_count, c);
 	default:
 		return 0;
@@ -93,7 +94,8 @@ static const struct added_token *longest_at(const struct added_set *s, const cha
 	return NULL;
 }
 
-int added_set_find(const struct added_set *s, const char *text, size_t n, size_t *search, size_t taken, struct added_match *m)
+int added_set_find(const struct added_set *s, const char *text, size_t n, size_t *search, size_t taken,
+                   struct added_match *m)
 {
 	if (!s->count)
 		return 0;

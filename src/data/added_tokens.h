@@ -1,5 +1,5 @@
-/* Added tokens: texts such as <|im_start|> that are found in the input as a whole and become one id each, before any pattern or
- * merge sees them. */
+/* Added tokens: texts such as <|im_start|> that are found in the input as a whole and become one id each, before any
+ * pattern or merge sees them. */
 #ifndef FAVOR_DATA_ADDED_TOKENS_H
 #define FAVOR_DATA_ADDED_TOKENS_H
 
@@ -31,8 +31,9 @@ struct added_match {
 	size_t start, stop; /* bytes that it takes, white space included where the token strips it */
 };
 
-/* The next token at or behind *search: the leftmost, of those the longest. 1 and *m, or 0. *search is where the next call goes on;
- * taken = the stop of the match before (0 at first), which lstrip doesn't go back over. */
-int added_set_find(const struct added_set *s, const char *text, size_t n, size_t *search, size_t taken, struct added_match *m);
+/* The next token at or behind *search: the leftmost, of those the longest. 1 and *m, or 0. *search is where the next
+ * call goes on; taken = the stop of the match before (0 at first), which lstrip doesn't go back over. */
+int added_set_find(const struct added_set *s, const char *text, size_t n, size_t *search, size_t taken,
+                   struct added_match *m);
 
 #endif

@@ -1,6 +1,6 @@
-/* Byte-pair encoding. A word starts as one token per byte; again and again the pair of neighbours with the lowest rank (the leftmost
- * of equals) becomes one token, until no pair has a merge. Short words scan for it, long ones keep a heap of pairs, and most
- * words come from the cache. */
+/* Byte-pair encoding. A word starts as one token per byte; again and again the pair of neighbours with the lowest rank
+ * (the leftmost of equals) becomes one token, until no pair has a merge. Short words scan for it, long ones keep a heap
+ * of pairs, and most words come from the cache. */
 #include "data/bpe.h"
 
 #include "base/hash.h"
@@ -11,12 +11,12 @@
 #include <string.h>
 
 enum {
-	SHORT_WORD = 48,          /* bytes: up to here scanning beats the heap */
-	CACHED_WORD = 128,        /* bytes: longer words are not kept */
-	CACHE_SLOTS = 1 << 16,    /* the cache is emptied when it is three quarters full, or */
-	CACHE_BYTES = 1 << 20,    /* when its words or */
-	CACHE_IDS = 1 << 19,      /* its ids fill their blocks */
-	ALPHABET = 324            /* characters of the byte alphabet are below this */
+	SHORT_WORD = 48,       /* bytes: up to here scanning beats the heap */
+	CACHED_WORD = 128,     /* bytes: longer words are not kept */
+	CACHE_SLOTS = 1 << 16, /* the cache is emptied when it is three quarters full, or */
+	CACHE_BYTES = 1 << 20, /* when its words or */
+	CACHE_IDS = 1 << 19,   /* its ids fill their blocks */
+	ALPHABET = 324         /* characters of the byte alphabet are below this */
 };
 
 struct token_text {
@@ -160,9 +160,13 @@ int32_t bpe_id_count(const struct bpe *b)
 int bpe_add_token(struct bpe *b, const char *text, size_t n, int32_t id, struct favor_error *e)
 {
 	if (b->tokens[id].text)
-		return favor_fail(e, "id %d of \"%.*s\" is also that of \"%.*s\"", id, (int)n, text, (int)b->tokens[id].n, b->tokens[id].text);
+		return favor_fail(e, "id %d of \"%.*s\" is also that of \"%.*s\"", id, (int)n, text, (int)b->tokens[id].n,
+		                  b->tokens[id].text);
+	size_t slot = text_slot(b, text, n);
+	if (b->by_text[slot] >= 0)
+		return favor_fail(e, "\"%.*s\" has two ids, %d and %d", (int)n, text, b->by_text[slot], id);
 	b->tokens[id] = (struct token_text){text, n};
-	b->by_text[text_slot(b, text, n)] = id;
+	b->by_text[slot] = id;
 	if (n == 1 || n == 2) {
 		const char *p = text, *end = text + n;
 		int byte = bpe_alphabet_byte(b, utf8_next(&p));
@@ -201,15 +205,19 @@ static char *scratch(struct bpe *b, size_t n)
 	return b->scratch;
 }
 
-int bpe_add_merge(struct bpe *b, const char *left, size_t left_n, const char *right, size_t right_n, struct favor_error *e)
+int bpe_add_merge(struct bpe *b, const char *left, size_t left_n, const char *right, size_t right_n,
+                  struct favor_error *e)
 {
 	char *joint = scratch(b, left_n + right_n + 1);
 	memcpy(joint, left, left_n);
 	memcpy(joint + left_n, right, right_n);
 	int32_t l = bpe_id(b, left, left_n), r = bpe_id(b, right, right_n), id = bpe_id(b, joint, left_n + right_n);
-	if (l < 0 || r < 0 || id < 0)
-		return favor_fail(e, "\"%.*s\" is not in the vocabulary", (int)(l < 0 ? left_n : r < 0 ? right_n : left_n + right_n),
-		                  l < 0 ? left : r < 0 ? right : joint);
+	if (l < 0)
+		return favor_fail(e, "\"%.*s\" is not in the vocabulary", (int)left_n, left);
+	if (r < 0)
+		return favor_fail(e, "\"%.*s\" is not in the vocabulary", (int)right_n, right);
+	if (id < 0)
+		return favor_fail(e, "\"%.*s\" is not in the vocabulary", (int)(left_n + right_n), joint);
 	/* a pair that is given twice keeps its last rank, as in `tokenizers` */
 	struct merge *m = merge_slot(b, pair_of(l, r));
 	*m = (struct merge){pair_of(l, r), b->merge_count++, id};
@@ -276,8 +284,8 @@ static struct candidate heap_pop(struct heap *h)
 	return top;
 }
 
-/* The same for long words, O(n log n). Tokens form a list by position of their first byte; a pair in the heap whose left token is
- * gone, or that would now make another token, is out of date and skipped. */
+/* The same for long words, O(n log n). Tokens form a list by position of their first byte; a pair in the heap whose
+ * left token is gone, or that would now make another token, is out of date and skipped. */
 static size_t merge_long(const struct bpe *b, int32_t *ids, size_t n)
 {
 	int32_t *next = favor_malloc(n * sizeof *next), *before = favor_malloc(n * sizeof *before);
@@ -371,12 +379,14 @@ void bpe_encode(struct bpe *b, const char *word, size_t n, struct token_ids *ids
 	int32_t first = ids->count;
 	encode_uncached(b, word, n, ids);
 	size_t count = (size_t)(ids->count - first);
-	if (b->cached >= CACHE_SLOTS / 4 * 3 || b->cache_bytes_used + n > CACHE_BYTES || b->cache_ids_used + count > CACHE_IDS) {
+	if (b->cached >= CACHE_SLOTS / 4 * 3 || b->cache_bytes_used + n > CACHE_BYTES ||
+	    b->cache_ids_used + count > CACHE_IDS) {
 		memset(b->cache, 0, CACHE_SLOTS * sizeof *b->cache);
 		b->cached = b->cache_bytes_used = b->cache_ids_used = 0;
 		i = hash % CACHE_SLOTS;
 	}
-	b->cache[i] = (struct cached){hash, (uint32_t)b->cache_bytes_used, (uint32_t)b->cache_ids_used, (uint16_t)n, (uint16_t)count};
+	b->cache[i] =
+		(struct cached){hash, (uint32_t)b->cache_bytes_used, (uint32_t)b->cache_ids_used, (uint16_t)n, (uint16_t)count};
 	memcpy(b->cache_bytes + b->cache_bytes_used, word, n);
 	if (count)
 		memcpy(b->cache_ids + b->cache_ids_used, ids->ids + first, count * sizeof *ids->ids);

@@ -1,5 +1,5 @@
-/* The class list: names in their order, aliases, and every record's place in it. Labels are compared in their normal form
- * (label.h), so that "air_hockey" of a folder and "Air hockey" of a list are one class. */
+/* The class list: names in their order, aliases, and every record's place in it. Labels are compared in their normal
+ * form (label.h), so that "air_hockey" of a folder and "Air hockey" of a list are one class. */
 #include "data/dataset_loader.h"
 #include "data/label.h"
 
@@ -26,29 +26,32 @@ void classes_free(struct class_list *c)
 	*c = (struct class_list){0};
 }
 
-/* Appends a name; `map` is from normal forms to class indices. place says where the name stands: "data.classes", "classes.txt:3". */
-static int add_name(struct class_list *c, struct label_map *map, const char *text, const char *place, struct favor_error *e)
+/* Appends a name; `map` is from normal forms to class indices. place says where the name stands: "data.classes",
+ * "classes.txt:3". */
+static int add_name(struct class_list *c, struct label_map *map, const char *text, const char *place,
+                    struct favor_error *e)
 {
-	char shown[TEXT_SHORT], other[TEXT_SHORT];
+	char shown[UTF8_SHORT], other[UTF8_SHORT];
 	if (label_is_blank(text))
 		return favor_fail(e, "%s: a class name is empty", place);
-	if (!text_is_utf8(text, strlen(text)))
-		return favor_fail(e, "%s: class name \"%s\" is not UTF-8", place, text_short(text, shown));
+	if (!utf8_valid(text, strlen(text)))
+		return favor_fail(e, "%s: class name \"%s\" is not UTF-8", place, utf8_short(text, shown));
 	char *normal = label_normalise(text, strlen(text));
 	int32_t same = label_map_get(map, normal);
 	if (same < 0) {
 		label_map_put(map, normal, c->count);
 		c->names = favor_realloc(c->names, ((size_t)c->count + 1) * sizeof *c->names);
-		c->names[c->count++] = text_trim(text, strlen(text));
+		c->names[c->count++] = utf8_trim(text, strlen(text));
 	}
 	free(normal);
 	if (same >= 0)
-		return favor_fail(e, "%s: class \"%s\" is there twice (the other is \"%s\")", place, text_short(text, shown),
-		                  text_short(c->names[same], other));
+		return favor_fail(e, "%s: class \"%s\" is there twice (the other is \"%s\")", place, utf8_short(text, shown),
+		                  utf8_short(c->names[same], other));
 	return 0;
 }
 
-static int names_from_list(struct class_list *c, struct label_map *map, const struct string_list *list, struct favor_error *e)
+static int names_from_list(struct class_list *c, struct label_map *map, const struct string_list *list,
+                           struct favor_error *e)
 {
 	for (int i = 0; i < list->count; i++)
 		if (add_name(c, map, list->items[i], "data.classes", e) != 0)
@@ -159,40 +162,42 @@ static void place_records(const struct class_list *c, const struct label_map *ma
 			faults->count++; /* the search for the nearest is for what is shown */
 			continue;
 		}
-		char shown[TEXT_SHORT], near[TEXT_SHORT];
-		text_short(r->label, shown);
-		text_short(c->names[label_nearest(r->label, c->names, c->count)], near);
+		char shown[UTF8_SHORT], near[UTF8_SHORT];
+		utf8_short(r->label, shown);
+		utf8_short(c->names[label_nearest(r->label, c->names, c->count)], near);
 		if (r->line > 0)
-			faults_add(faults, "%s:%d: label \"%s\" is not in %s (nearest: \"%s\")", d->path, r->line, shown, list, near);
+			faults_add(faults, "%s:%d: label \"%s\" is not in %s (nearest: \"%s\")", d->path, r->line, shown, list,
+			           near);
 		else
 			faults_add(faults, "%s: label \"%s\" is not in %s (nearest: \"%s\")", r->images[0], shown, list, near);
 	}
 	label_map_free(&seen);
 }
 
-/* One alias of class `index` at the end of c->aliases, if it says anything new. `aliases` is from normal forms to classes. */
+/* One alias of class `index` at the end of c->aliases, if it says anything new. `aliases` is from normal forms to
+ * classes. */
 static int add_alias(struct class_list *c, const struct label_map *map, struct label_map *aliases, int32_t index,
                      const json_t *value, int32_t *count, const char *path, struct favor_error *e)
 {
 	const char *text = json_string_value(value);
-	char shown[TEXT_SHORT], other[TEXT_SHORT];
-	text_short(c->names[index], other);
+	char shown[UTF8_SHORT], other[UTF8_SHORT];
+	utf8_short(c->names[index], other);
 	if (!text || label_is_blank(text))
 		return favor_fail(e, "%s: an alias of \"%s\" is %s", path, other, text ? "empty" : "not a string");
 	char *normal = label_normalise(text, strlen(text));
 	int32_t name = label_map_get(map, normal), before = label_map_get(aliases, normal);
 	int rc = 0;
-	text_short(text, shown);
+	utf8_short(text, shown);
 	if (name >= 0 && name != index) {
 		rc = favor_fail(e, "%s: alias \"%s\" of \"%s\" is itself a class", path, shown, other);
 	} else if (before >= 0 && before != index) {
-		char first[TEXT_SHORT];
-		rc = favor_fail(e, "%s: alias \"%s\" is given to both \"%s\" and \"%s\"", path, shown, text_short(c->names[before], first),
-		                other);
+		char first[UTF8_SHORT];
+		rc = favor_fail(e, "%s: alias \"%s\" is given to both \"%s\" and \"%s\"", path, shown,
+		                utf8_short(c->names[before], first), other);
 	} else if (name < 0 && before < 0) {
 		label_map_put(aliases, normal, index);
 		c->aliases = favor_realloc(c->aliases, ((size_t)*count + 1) * sizeof *c->aliases);
-		c->aliases[(*count)++] = text_trim(text, strlen(text));
+		c->aliases[(*count)++] = utf8_trim(text, strlen(text));
 	}
 	free(normal);
 	return rc;
@@ -202,7 +207,7 @@ static int add_alias(struct class_list *c, const struct label_map *map, struct l
 static int read_aliases(struct class_list *c, const struct label_map *map, const char *path, struct favor_error *e)
 {
 	json_error_t fault;
-	char shown[TEXT_SHORT], near[TEXT_SHORT];
+	char shown[UTF8_SHORT], near[UTF8_SHORT];
 	json_t *file = json_load_file(path, JSON_REJECT_DUPLICATES, &fault);
 	struct label_map aliases = {0};
 	json_t **lists = favor_calloc((size_t)c->count, sizeof *lists); /* borrowed, by class */
@@ -214,26 +219,27 @@ static int read_aliases(struct class_list *c, const struct label_map *map, const
 		if (fault.line < 0)
 			favor_fail(e, "data.aliases: %s", fault.text);
 		else
-			favor_fail(e, "%s:%d:%d: not JSON: %s", path, fault.line, fault.column, text_short(fault.text, shown));
+			favor_fail(e, "%s:%d:%d: not JSON: %s", path, fault.line, fault.column, utf8_short(fault.text, shown));
 		goto done;
 	}
 	if (!json_is_object(file)) {
 		favor_fail(e, "%s: must be an object like {\"label\": [\"alias\", ...]}", path);
 		goto done;
 	}
-	json_object_foreach(file, key, value) {
+	json_object_foreach (file, key, value) {
 		char *normal = label_normalise(key, strlen(key));
 		int32_t index = label_map_get(map, normal);
 		free(normal);
-		text_short(key, shown);
+		utf8_short(key, shown);
 		if (index < 0) {
 			int32_t nearest = label_nearest(key, c->names, c->count);
 			favor_fail(e, "%s: \"%s\" is no class (nearest: \"%s\")", path, shown,
-			           nearest < 0 ? "there are none" : text_short(c->names[nearest], near));
+			           nearest < 0 ? "there are none" : utf8_short(c->names[nearest], near));
 			goto done;
 		}
 		if (lists[index] || !json_is_array(value)) {
-			favor_fail(e, "%s: \"%s\" %s", path, shown, lists[index] ? "is there twice" : "must have an array of aliases");
+			favor_fail(e, "%s: \"%s\" %s", path, shown,
+			           lists[index] ? "is there twice" : "must have an array of aliases");
 			goto done;
 		}
 		lists[index] = value;
@@ -263,6 +269,7 @@ int classes_build(struct class_list *c, const struct data_options *o, struct dat
 	struct faults faults = {0};
 	int listed = o->classes.count > 0 || given(o->classes_file), rc = -1;
 	const char *list = o->classes.count > 0 ? "data.classes" : o->classes_file;
+	const char *title = train ? train->path : eval ? eval->path : ""; /* of the message; without sets there is none */
 	*c = (struct class_list){0};
 	if (o->classes.count > 0 && given(o->classes_file)) {
 		favor_fail(e, "data.classes and data.classes_file are both given; leave one out");
@@ -281,7 +288,7 @@ int classes_build(struct class_list *c, const struct data_options *o, struct dat
 	for (int s = 0; s < 2; s++)
 		if (sets[s])
 			place_records(c, &map, sets[s], listed, list, &faults);
-	if (faults_report(&faults, e, train ? train->path : eval ? eval->path : "data", "labels outside of the class list") != 0)
+	if (faults_report(&faults, e, title, "labels outside of the class list") != 0)
 		goto done;
 	if (given(o->aliases) && read_aliases(c, &map, o->aliases, e) != 0)
 		goto done;

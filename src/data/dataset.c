@@ -1,14 +1,13 @@
-/* Data sets: which reader, where images lie, what is reported, and the check of every image.
+/* Data sets: which reader, where images lie, what is reported.
  *
- * Paths of images are untrusted: a data set is often somebody else's file. They are resolved as text, "." and ".." taken
- * out, so that what is opened can be said beforehand:
+ * Paths of images are untrusted: a data set is often somebody else's file. They are resolved as text, "." and ".."
+ * taken out, so that what is opened can be said beforehand:
  *  - a relative path starts at data.root (or the data file's folder) and may not climb out of it;
  *  - an absolute path is taken as it is, but where the user gave data.root it has to lie inside.
  * Symbolic links are followed: they are in the user's own file system. */
 #include "data/dataset.h"
 
 #include "data/dataset_loader.h"
-#include "data/image.h"
 #include "data/label.h"
 
 #include <limits.h>
@@ -57,8 +56,8 @@ void loader_drop(struct loader *l)
 	record_free(&l->d->records[--l->d->count]);
 }
 
-/* Appends the path's components to out ("" or a clean path), "." and ".." resolved as text. -1 if it climbs above `floor`,
- * the length of out that must stay. out has room for strlen(out) + strlen(path) + 2 bytes. */
+/* Appends the path's components to out ("" or a clean path), "." and ".." resolved as text. -1 if it climbs above
+ * `floor`, the length of out that must stay. out has room for strlen(out) + strlen(path) + 2 bytes. */
 static int append_clean(char *out, size_t floor, const char *path)
 {
 	size_t length = strlen(out);
@@ -156,7 +155,8 @@ static void find_base(struct loader *l, const char *root)
 {
 	if (!root[0]) {
 		const char *slash = strrchr(l->path, '/');
-		l->base = slash == l->path ? favor_strdup("/") : favor_format("%.*s", slash ? (int)(slash - l->path) : 0, l->path);
+		l->base = slash == l->path ? favor_strdup("/")
+		                           : favor_format("%.*s", slash ? (int)(slash - l->path) : 0, l->path);
 		return;
 	}
 	size_t n = strlen(root);
@@ -175,16 +175,16 @@ static int nothing_taken(const struct loader *l, struct favor_error *e)
 {
 	if (l->split_count == 0)
 		return favor_fail(e, "%s: no records in it", l->path);
-	char found[512] = "", name[TEXT_SHORT];
+	char found[512] = "", name[UTF8_SHORT];
 	size_t used = 0;
-	for (int i = 0; i < l->split_count && used + TEXT_SHORT + 2 < sizeof found; i++) {
-		const char *text = text_short(l->splits[i], name);
+	for (int i = 0; i < l->split_count && used + UTF8_SHORT + 2 < sizeof found; i++) {
+		const char *text = utf8_short(l->splits[i], name);
 		memcpy(found + used, ", ", 2);
 		strcpy(found + used + 2, text);
 		used += strlen(text) + 2;
 	}
 	return favor_fail(e, "%s: no row has split \"%s\" (found: %s); set data.train_split or data.eval_split", l->path,
-	                  text_short(l->split[0] ? l->split : l->default_split, name), found + 2);
+	                  utf8_short(l->split[0] ? l->split : l->default_split, name), found + 2);
 }
 
 static int ends_with(const char *s, const char *ending)
@@ -197,7 +197,8 @@ int dataset_load(struct dataset *d, const char *path, const char *root, const ch
                  struct favor_error *e)
 {
 	*d = (struct dataset){.path = favor_strdup(path)};
-	struct loader l = {.d = d, .path = path, .split = split ? split : "", .default_split = default_split ? default_split : ""};
+	struct loader l = {
+		.d = d, .path = path, .split = split ? split : "", .default_split = default_split ? default_split : ""};
 	int rc = -1;
 	struct stat info;
 	find_base(&l, root ? root : "");
@@ -225,29 +226,5 @@ int dataset_load(struct dataset *d, const char *path, const char *root, const ch
 	for (int i = 0; i < l.split_count; i++)
 		free(l.splits[i]);
 	faults_free(&l.faults);
-	return rc;
-}
-
-int dataset_check_images(const struct dataset *d, void (*done)(void *arg, int32_t i, int32_t n), void *arg,
-                         struct favor_error *e)
-{
-	struct faults faults = {0};
-	for (int32_t i = 0; i < d->count; i++) {
-		const struct record *r = &d->records[i];
-		for (int32_t k = 0; k < r->image_count; k++) {
-			int32_t width, height;
-			struct favor_error one = {""};
-			if (image_check(r->images[k], &width, &height, &one) == 0)
-				continue;
-			if (r->line > 0)
-				faults_add(&faults, "%s:%d: %s", d->path, r->line, one.message);
-			else
-				faults_add(&faults, "%s", one.message);
-		}
-		if (done)
-			done(arg, i + 1, d->count);
-	}
-	int rc = faults_report(&faults, e, d->path, "bad images");
-	faults_free(&faults);
 	return rc;
 }

@@ -34,7 +34,8 @@ struct class_list {
 
 /* JSON lines: {"image": path or [paths], "label"} or {"image", "problem", "solution"}; solution's <answer>...</answer> (or all of it) is
  * the label; optional "target", "think". CSV: header with path|filename|image, label, optional split. A folder: DIR/class/files.
- * Paths are relative to root ("" = the file's folder). split "" takes all rows, or `default_split` if the CSV has that column.
+ * Paths are relative to root ("" = the file's folder) and can't leave it by ".."; absolute paths are allowed, inside of root if one is given.
+ * split "" takes all rows, or `default_split` if rows name a split (CSV column, JSON key "split"); a folder has no splits.
  * Reports up to 20 bad lines in one message. No images are opened here. */
 int dataset_load(struct dataset *d, const char *path, const char *root, const char *split, const char *default_split,
                  struct favor_error *e);

@@ -1,6 +1,7 @@
-/* CSV as RFC 4180 has it: fields in quotes may hold commas, line ends and doubled quotes; lines end with LF or CRLF. A UTF-8
- * byte order mark is skipped, empty lines too. The first row names the columns (upper or lower case): path, filename or image (the first of them
- * that is there), label, and perhaps split; other columns are left alone. Rows are read one at a time. */
+/* CSV as RFC 4180 has it: fields in quotes may hold commas, line ends and doubled quotes; lines end with LF or CRLF. A
+ * UTF-8 byte order mark is skipped, empty lines too. The first row names the columns (upper or lower case): path,
+ * filename or image (the first of them that is there), label, and perhaps split; other columns are left alone. Rows are
+ * read one at a time. */
 #include "data/dataset_loader.h"
 #include "data/label.h"
 
@@ -17,7 +18,7 @@ struct row {
 	size_t used, capacity;
 	size_t *start; /* [fields] */
 	int fields, start_capacity;
-	int32_t line;  /* where it starts */
+	int32_t line;      /* where it starts */
 	const char *fault; /* static text, NULL = good */
 };
 
@@ -60,7 +61,8 @@ static int next(struct csv *c)
 	return ch;
 }
 
-/* One row into r. A fault is remembered and reading goes on to the end of the row, so that the next one is found. 0 at the end of the file. */
+/* One row into r. A fault is remembered and reading goes on to the end of the row, so that the next one is found. 0 at
+ * the end of the file. */
 static int read_row(struct csv *c, struct row *r)
 {
 	enum { FIELD_START, PLAIN, QUOTED, QUOTE_IN_QUOTED } state = FIELD_START;
@@ -109,7 +111,7 @@ static int read_row(struct csv *c, struct row *r)
 			state = PLAIN;
 		}
 	}
-	if (!r->fault && !text_is_utf8(r->text, r->used))
+	if (!r->fault && !utf8_valid(r->text, r->used))
 		r->fault = "is not UTF-8";
 	put(r, '\0');
 	return 1;
@@ -118,7 +120,7 @@ static int read_row(struct csv *c, struct row *r)
 static char *field(const struct row *r, int i)
 {
 	const char *text = r->text + r->start[i];
-	return text_trim(text, strlen(text));
+	return utf8_trim(text, strlen(text));
 }
 
 /* Column of that name, -1 if there is none, -2 if there are two. */
@@ -149,17 +151,17 @@ static int read_header(const struct loader *l, const struct row *header, struct 
 	if (c->image == -2 || c->label == -2 || c->split == -2)
 		return favor_fail(e, "%s:%d: the header names a column twice", l->path, header->line);
 	if (c->image < 0 || c->label < 0) {
-		char found[256] = "", name[TEXT_SHORT];
+		char found[256] = "", name[UTF8_SHORT];
 		size_t used = 0;
-		for (int i = 0; i < header->fields && used + TEXT_SHORT + 2 < sizeof found; i++)
+		for (int i = 0; i < header->fields && used + UTF8_SHORT + 2 < sizeof found; i++)
 			used += (size_t)snprintf(found + used, sizeof found - used, "%s%s", i ? ", " : "",
-			                         text_short(header->text + header->start[i], name));
+			                         utf8_short(header->text + header->start[i], name));
 		return favor_fail(e, "%s:%d: the header needs a column \"%s\" (found: %s)", l->path, header->line,
 		                  c->image < 0 ? "path\" or \"filename\" or \"image" : "label", found);
 	}
 	if (c->split < 0 && l->split[0])
-		return favor_fail(e, "%s:%d: split \"%s\" was asked for, but the header has no column \"split\"", l->path, header->line,
-		                  l->split);
+		return favor_fail(e, "%s:%d: split \"%s\" was asked for, but the header has no column \"split\"", l->path,
+		                  header->line, l->split);
 	return 0;
 }
 
@@ -170,7 +172,8 @@ static void take_row(struct loader *l, const struct row *row, const struct colum
 		return;
 	}
 	if (row->fields != c->count) {
-		faults_add(&l->faults, "%s:%d: the row has %d fields, the header %d", l->path, row->line, row->fields, c->count);
+		faults_add(&l->faults, "%s:%d: the row has %d fields, the header %d", l->path, row->line, row->fields,
+		           c->count);
 		return;
 	}
 	if (c->split >= 0) {
@@ -182,11 +185,11 @@ static void take_row(struct loader *l, const struct row *row, const struct colum
 		if (blank || !taken)
 			return;
 	}
-	char *image = field(row, c->image), *label = field(row, c->label), name[TEXT_SHORT];
+	char *image = field(row, c->image), *label = field(row, c->label), name[UTF8_SHORT];
 	const char *why = NULL;
 	char *file = loader_image(l, image, &why);
 	if (!file) {
-		faults_add(&l->faults, "%s:%d: image \"%s\" %s", l->path, row->line, text_short(image, name), why);
+		faults_add(&l->faults, "%s:%d: image \"%s\" %s", l->path, row->line, utf8_short(image, name), why);
 	} else if (label_is_blank(label)) {
 		faults_add(&l->faults, "%s:%d: label is empty", l->path, row->line);
 		free(file);

@@ -1,5 +1,6 @@
-/* A folder per class: DIR/class/file. Sorted by bytes, so that the order is the same on every machine. Hidden entries and files that are
- * no images by their name are skipped; a class without an image is a fault, since it would never be learnt. */
+/* A folder per class: DIR/class/file. Sorted by bytes, so that the order is the same on every machine. Hidden entries
+ * and files that are no images by their name are skipped; a class without an image is a fault, since it would never be
+ * learnt. */
 #include "data/dataset_loader.h"
 #include "data/label.h"
 
@@ -45,7 +46,7 @@ static int is_folder(const char *path)
 static void read_class(struct loader *l, const char *folder, const char *name)
 {
 	struct dirent **files = NULL;
-	char shown[TEXT_SHORT];
+	char shown[UTF8_SHORT];
 	int taken = 0, n = scandir(folder, &files, visible, by_bytes);
 	if (n < 0) {
 		faults_add(&l->faults, "%s: %m", folder);
@@ -55,8 +56,9 @@ static void read_class(struct loader *l, const char *folder, const char *name)
 		const char *file = files[i]->d_name;
 		if (!is_image_name(file))
 			continue;
-		if (!text_is_utf8(file, strlen(file))) {
-			faults_add(&l->faults, "%s: the name of file \"%s\" is not UTF-8; rename it", folder, text_short(file, shown));
+		if (!utf8_valid(file, strlen(file))) {
+			faults_add(&l->faults, "%s: the name of file \"%s\" is not UTF-8; rename it", folder,
+			           utf8_short(file, shown));
 			taken = 1;
 			continue;
 		}
@@ -68,7 +70,7 @@ static void read_class(struct loader *l, const char *folder, const char *name)
 		struct record *r = loader_record(l, 0);
 		r->images = favor_malloc(sizeof *r->images);
 		r->images[r->image_count++] = path;
-		r->label = text_trim(name, strlen(name));
+		r->label = utf8_trim(name, strlen(name));
 		r->label_index = LABEL_CLASS;
 		taken = 1;
 	}
@@ -80,8 +82,9 @@ static void read_class(struct loader *l, const char *folder, const char *name)
 int dataset_read_folder(struct loader *l, struct favor_error *e)
 {
 	if (l->split[0])
-		return favor_fail(e, "%s: a folder has no splits, and split \"%s\" was asked for; name the folder of that split instead",
-		                  l->path, l->split);
+		return favor_fail(
+			e, "%s: a folder has no splits, and split \"%s\" was asked for; name the folder of that split instead",
+			l->path, l->split);
 	struct dirent **classes = NULL;
 	int found = 0, n = scandir(l->path, &classes, visible, by_bytes);
 	if (n < 0)
@@ -94,7 +97,7 @@ int dataset_read_folder(struct loader *l, struct favor_error *e)
 		char *folder = favor_format("%.*s%s%s", (int)length, l->path, l->path[length - 1] == '/' ? "" : "/", name);
 		if (is_folder(folder)) {
 			found = 1;
-			if (label_is_blank(name) || !text_is_utf8(name, strlen(name)))
+			if (label_is_blank(name) || !utf8_valid(name, strlen(name)))
 				faults_add(&l->faults, "%s: the folder's name is no label; rename it", folder);
 			else
 				read_class(l, folder, name);

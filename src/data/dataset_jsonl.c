@@ -24,13 +24,13 @@ static const char *kind(const json_t *v)
 /* " (found: image, lable)", into text. */
 static const char *keys_found(json_t *line, char text[256])
 {
-	char name[TEXT_SHORT];
+	char name[UTF8_SHORT];
 	const char *key;
 	json_t *value;
 	size_t used = 0;
 	text[0] = '\0';
-	json_object_foreach(line, key, value) {
-		const char *shown = text_short(key, name);
+	json_object_foreach (line, key, value) {
+		const char *shown = utf8_short(key, name);
 		if (used + strlen(shown) + 12 > 256)
 			break;
 		used += (size_t)snprintf(text + used, 256 - used, "%s%s", used ? ", " : "", shown);
@@ -61,7 +61,7 @@ static char *text_of(struct loader *l, json_t *line, const char *key, int32_t nu
 /* The same without white space at its ends. */
 static char *name_of(struct loader *l, json_t *line, const char *key, int32_t number, int *bad)
 {
-	char *text = text_of(l, line, key, number, bad), *name = text ? text_trim(text, strlen(text)) : NULL;
+	char *text = text_of(l, line, key, number, bad), *name = text ? utf8_trim(text, strlen(text)) : NULL;
 	free(text);
 	return name;
 }
@@ -69,15 +69,16 @@ static char *name_of(struct loader *l, json_t *line, const char *key, int32_t nu
 static int add_image(struct loader *l, struct record *r, const json_t *value)
 {
 	const char *why;
-	char name[TEXT_SHORT];
+	char name[UTF8_SHORT];
 	if (!json_is_string(value)) {
-		faults_add(&l->faults, "%s:%d: key \"image\" must be a path or an array of paths, but holds %s", l->path, r->line,
-		           kind(value));
+		faults_add(&l->faults, "%s:%d: key \"image\" must be a path or an array of paths, but holds %s", l->path,
+		           r->line, kind(value));
 		return -1;
 	}
 	char *file = loader_image(l, json_string_value(value), &why);
 	if (!file) {
-		faults_add(&l->faults, "%s:%d: image \"%s\" %s", l->path, r->line, text_short(json_string_value(value), name), why);
+		faults_add(&l->faults, "%s:%d: image \"%s\" %s", l->path, r->line, utf8_short(json_string_value(value), name),
+		           why);
 		return -1;
 	}
 	r->images[r->image_count++] = file;
@@ -92,7 +93,8 @@ static int read_images(struct loader *l, struct record *r, json_t *line)
 		if (r->problem)
 			return 0; /* text alone */
 		char found[256];
-		faults_add(&l->faults, "%s:%d: key \"image\" is missing (found: %s); only a record with its own \"problem\" can do without",
+		faults_add(&l->faults,
+		           "%s:%d: key \"image\" is missing (found: %s); only a record with its own \"problem\" can do without",
 		           l->path, r->line, keys_found(line, found));
 		return -1;
 	}
@@ -105,8 +107,8 @@ static int read_images(struct loader *l, struct record *r, json_t *line)
 	return 0;
 }
 
-/* The label that a solution gives: what stands in its one <answer>...</answer>, or all of it where there are no such tags.
- * NULL if the tags are no pair or hold nothing. Owned by the caller. */
+/* The label that a solution gives: what stands in its one <answer>...</answer>, or all of it where there are no such
+ * tags. NULL if the tags are no pair or hold nothing. Owned by the caller. */
 static char *solution_label(const char *solution)
 {
 	static const char open[] = "<answer>", close[] = "</answer>";
@@ -118,7 +120,7 @@ static char *solution_label(const char *solution)
 	start += strlen(open);
 	if (strstr(start, open) || strstr(end + 1, close))
 		return NULL;
-	char *label = text_trim(start, (size_t)(end - start));
+	char *label = utf8_trim(start, (size_t)(end - start));
 	if (!label_is_blank(label))
 		return label;
 	free(label);
@@ -134,24 +136,25 @@ static int read_label(struct loader *l, struct record *r, json_t *line)
 		goto done;
 	if (!label && !solution) {
 		char found[256];
-		faults_add(&l->faults, "%s:%d: key \"label\" is missing (found: %s)", l->path, r->line, keys_found(line, found));
+		faults_add(&l->faults, "%s:%d: key \"label\" is missing (found: %s)", l->path, r->line,
+		           keys_found(line, found));
 		goto done;
 	}
 	if (solution && !(given = solution_label(solution))) {
-		char text[TEXT_SHORT];
-		faults_add(&l->faults, "%s:%d: solution \"%s\" must hold one <answer>...</answer> with the label in it", l->path, r->line,
-		           text_short(solution, text));
+		char text[UTF8_SHORT];
+		faults_add(&l->faults, "%s:%d: solution \"%s\" must hold one <answer>...</answer> with the label in it",
+		           l->path, r->line, utf8_short(solution, text));
 		goto done;
 	}
 	if (label && given) {
 		char *a = label_normalise(label, strlen(label)), *b = label_normalise(given, strlen(given));
 		int same = strcmp(a, b) == 0;
-		char one[TEXT_SHORT], two[TEXT_SHORT];
+		char one[UTF8_SHORT], two[UTF8_SHORT];
 		free(a);
 		free(b);
 		if (!same) {
-			faults_add(&l->faults, "%s:%d: label \"%s\" and solution \"%s\" differ", l->path, r->line, text_short(label, one),
-			           text_short(given, two));
+			faults_add(&l->faults, "%s:%d: label \"%s\" and solution \"%s\" differ", l->path, r->line,
+			           utf8_short(label, one), utf8_short(given, two));
 			goto done;
 		}
 	}
@@ -180,7 +183,8 @@ static int read_think(struct loader *l, struct record *r, json_t *line)
 	r->think = text_of(l, line, "think", r->line, &bad);
 	for (int i = 0; r->think && i < 4 && !bad; i++) {
 		if (strstr(r->think, tags[i])) {
-			faults_add(&l->faults, "%s:%d: key \"think\" holds the tag %s; give the reasoning alone", l->path, r->line, tags[i]);
+			faults_add(&l->faults, "%s:%d: key \"think\" holds the tag %s; give the reasoning alone", l->path, r->line,
+			           tags[i]);
 			bad = 1;
 		}
 	}
@@ -193,7 +197,8 @@ static void read_object(struct loader *l, json_t *line, int32_t number)
 	int bad = 0;
 	char *split = name_of(l, line, "split", number, &bad);
 	if (!split && !bad && l->split[0]) {
-		faults_add(&l->faults, "%s:%d: key \"split\" is missing, and split \"%s\" was asked for", l->path, number, l->split);
+		faults_add(&l->faults, "%s:%d: key \"split\" is missing, and split \"%s\" was asked for", l->path, number,
+		           l->split);
 		bad = 1;
 	}
 	int taken = !bad && loader_takes(l, split);
@@ -223,12 +228,13 @@ int dataset_read_jsonl(struct loader *l, struct favor_error *e)
 			continue;
 		json_error_t fault;
 		json_t *line = json_loadb(text + start, length, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &fault);
-		char shown[TEXT_SHORT];
+		char shown[UTF8_SHORT];
 		if (!line)
-			faults_add(&l->faults, "%s:%d:%d: not JSON: %s", l->path, number, fault.column, text_short(fault.text, shown));
+			faults_add(&l->faults, "%s:%d:%d: not JSON: %s", l->path, number, fault.column,
+			           utf8_short(fault.text, shown));
 		else if (!json_is_object(line))
-			faults_add(&l->faults, "%s:%d: must be an object like {\"image\": ..., \"label\": ...}, but is %s", l->path, number,
-			           kind(line));
+			faults_add(&l->faults, "%s:%d: must be an object like {\"image\": ..., \"label\": ...}, but is %s", l->path,
+			           number, kind(line));
 		else
 			read_object(l, line, number);
 		json_decref(line);

@@ -1,5 +1,5 @@
-/* Which records: the few-shot selection and the order of training. Both are functions of seeds and content, so that they are the same
- * on every machine, after a resume and on any number of ranks. */
+/* Which records: the few-shot selection and the order of training. Both are functions of seeds and content, so that
+ * they are the same on every machine, after a resume and on any number of ranks. */
 #include "data/dataset_loader.h"
 #include "data/label.h"
 
@@ -19,7 +19,8 @@ static int compare_text(const char *a, const char *b)
 	return strcmp(a ? a : "", b ? b : "");
 }
 
-/* By class, then by content. The folder in front of all paths does not change the order, nor does the order of the file. */
+/* By class, then by content. The folder in front of all paths does not change the order, nor does the order of the
+ * file. */
 static int by_content(const void *x, const void *y)
 {
 	const struct record *a = ((const struct member *)x)->record, *b = ((const struct member *)y)->record;
@@ -51,7 +52,8 @@ int dataset_take_shots(struct dataset *d, const struct class_list *c, int32_t sh
 	if (shots < 0)
 		return favor_fail(e, "data.shots is %d, must be 0 (all) or more", shots);
 	if (c->count == 0)
-		return favor_fail(e, "%s: data.shots counts records per class, but there is no class list; give data.classes", d->path);
+		return favor_fail(e, "%s: data.shots counts records per class, but there is no class list; give data.classes",
+		                  d->path);
 	struct faults faults = {0};
 	struct member *members = favor_malloc((size_t)d->count * sizeof *members);
 	uint32_t *order = favor_malloc((size_t)d->count * sizeof *order);
@@ -59,22 +61,23 @@ int dataset_take_shots(struct dataset *d, const struct class_list *c, int32_t sh
 	int32_t member = 0, open = 0;
 	for (int32_t i = 0; i < d->count; i++) {
 		if (d->records[i].label_index < 0 && open++ == 0)
-			faults_add(&faults, "%s:%d: data.shots needs a class for every record, and this one has none; give data.classes", d->path,
-			           d->records[i].line);
+			faults_add(&faults,
+			           "%s:%d: data.shots needs a class for every record, and this one has none; give data.classes",
+			           d->path, d->records[i].line);
 		members[i] = (struct member){&d->records[i], i};
 	}
 	qsort(members, (size_t)d->count, sizeof *members, by_content);
 	while (member < d->count && members[member].record->label_index < 0)
 		member++;
-	for (int32_t class = 0; class < c->count; class++) {
+	for (int32_t class = 0; class < c->count; class ++) {
 		int32_t first = member;
 		while (member < d->count && members[member].record->label_index == class)
 			member++;
 		int32_t have = member - first;
 		if (have < shots) {
-			char name[TEXT_SHORT];
+			char name[UTF8_SHORT];
 			faults_add(&faults, "%s: data.shots is %d, but class \"%s\" has %d record%s", d->path, shots,
-			           text_short(c->names[class], name), have, have == 1 ? "" : "s");
+			           utf8_short(c->names[class], name), have, have == 1 ? "" : "s");
 			continue;
 		}
 		/* by the class's name and not its number: a class more or less changes no other class's shots */
@@ -102,9 +105,10 @@ int dataset_take_shots(struct dataset *d, const struct class_list *c, int32_t sh
 	return rc;
 }
 
-/* Small sets are shuffled anew for every call (16 microseconds at most); larger ones go through a Feistel network, which is a permutation of the numbers
- * below 4^half without any table. A result that is no record goes through it again: the walk along the cycle ends below n, since it
- * starts there, and stays a permutation. 4^half < 4 n, so that four rounds trips are enough on average. */
+/* Small sets are shuffled anew for every call, which takes microseconds. Larger ones go through a Feistel network: a
+ * permutation of the numbers below 4^half that needs no table. A result that is no record goes through it again; this
+ * walk along a cycle that starts below n ends below n, and is a permutation too. 4^half is less than 4 n, so that fewer
+ * than four passes are needed on average. */
 enum { SHUFFLE_MAX = 512, FEISTEL_ROUNDS = 8 };
 
 static uint32_t feistel(uint64_t seed, uint64_t epoch, int half, uint32_t x)

@@ -16,13 +16,13 @@
 
 enum { REPLACEMENT = 0xFFFD, GRAPHEME_JOINER = 0x034F, MARKS_MAX = 30 };
 
-int text_is_space(int32_t p)
+int utf8_is_space(int32_t p)
 {
 	return (p >= 0x09 && p <= 0x0D) || p == 0x20 || p == 0x85 || p == 0xA0 || p == 0x1680 ||
 	       (p >= 0x2000 && p <= 0x200A) || p == 0x2028 || p == 0x2029 || p == 0x202F || p == 0x205F || p == 0x3000;
 }
 
-size_t text_char(const char *s, size_t n, int32_t *point)
+size_t utf8_char(const char *s, size_t n, int32_t *point)
 {
 	if ((unsigned char)s[0] < 0x80) {
 		*point = (unsigned char)s[0];
@@ -36,21 +36,21 @@ size_t text_char(const char *s, size_t n, int32_t *point)
 	return 1;
 }
 
-int text_is_utf8(const char *s, size_t n)
+int utf8_valid(const char *s, size_t n)
 {
 	int32_t point = 0;
 	for (size_t i = 0; i < n && point >= 0;)
-		i += text_char(s + i, n - i, &point);
+		i += utf8_char(s + i, n - i, &point);
 	return point >= 0;
 }
 
-char *text_trim(const char *s, size_t n)
+char *utf8_trim(const char *s, size_t n)
 {
 	size_t first = n, end = n;
 	int32_t point;
 	for (size_t i = 0, used; i < n; i += used) {
-		used = text_char(s + i, n - i, &point);
-		if (text_is_space(point))
+		used = utf8_char(s + i, n - i, &point);
+		if (utf8_is_space(point))
 			continue;
 		if (first == n)
 			first = i;
@@ -63,13 +63,13 @@ char *text_trim(const char *s, size_t n)
 	return out;
 }
 
-const char *text_short(const char *s, char out[TEXT_SHORT])
+const char *utf8_short(const char *s, char out[UTF8_SHORT])
 {
 	size_t n = strlen(s), length = 0;
 	int32_t point;
 	for (size_t i = 0, used; i < n; i += used) {
-		used = text_char(s + i, n - i, &point);
-		if (length + used + 4 > TEXT_SHORT) {
+		used = utf8_char(s + i, n - i, &point);
+		if (length + used + 4 > UTF8_SHORT) {
 			memcpy(out + length, "...", 3);
 			length += 3;
 			break;
@@ -152,8 +152,8 @@ static struct points collapse(const char *s, size_t n, int *ascii)
 	int pending = 0;
 	*ascii = 1;
 	for (size_t i = 0; i < n;) {
-		i += text_char(s + i, n - i, &point);
-		if (point == '_' || text_is_space(point)) {
+		i += utf8_char(s + i, n - i, &point);
+		if (point == '_' || utf8_is_space(point)) {
 			pending = p.count > 0;
 			continue;
 		}
@@ -201,8 +201,8 @@ int label_is_blank(const char *s)
 	size_t n = strlen(s);
 	int32_t point;
 	for (size_t i = 0; i < n;) {
-		i += text_char(s + i, n - i, &point);
-		if (point != '_' && !text_is_space(point))
+		i += utf8_char(s + i, n - i, &point);
+		if (point != '_' && !utf8_is_space(point))
 			return 0;
 	}
 	return 1;

@@ -1,10 +1,10 @@
-/* NFC on top of utf8proc. Most text holds nothing to normalise, so the text is cut at "plain" characters: those that never
- * compose with what stands before them, never move and never decompose. Only the stretches
+/* NFC on top of utf8proc. Most text holds nothing to normalise, so the text is cut at "plain" characters: those that
+ * never compose with what stands before them, never move and never decompose. Only the stretches
  *
  *     [one plain character] [others]+          up to the next plain character
  *
- * are decomposed, ordered and composed. Characters that the `tokenizers` library doesn't know (unicode_inert) are plain and end a
- * stretch on both sides. utf8proc's own ordering is quadratic in a run of marks, ours is not. */
+ * are decomposed, ordered and composed. Characters that the `tokenizers` library doesn't know (unicode_inert) are plain
+ * and end a stretch on both sides. utf8proc's own ordering is quadratic in a run of marks, ours is not. */
 #include "data/nfc.h"
 
 #include "base/error.h"
@@ -101,7 +101,8 @@ static void normalise_stretch(const char *text, size_t n, struct nfc_text *out)
 		utf8proc_ssize_t k = utf8proc_decompose_char((utf8proc_int32_t)utf8_next(&p), c + count, 8,
 		                                             UTF8PROC_DECOMPOSE | UTF8PROC_STABLE, &unused);
 		if (k < 0 || k > 8)
-			favor_die("utf8proc_decompose_char: %s", k < 0 ? utf8proc_errmsg(k) : "a decomposition of more than 8 characters");
+			favor_die("utf8proc_decompose_char: %s",
+			          k < 0 ? utf8proc_errmsg(k) : "a decomposition of more than 8 characters");
 		count += (size_t)k;
 	}
 	for (size_t i = 0; i < count;) {

@@ -10,8 +10,8 @@ struct nfc_text {
 	size_t length, capacity;
 };
 
-/* Normalises n bytes of valid UTF-8. Returns 0 if they are in NFC already (out is not touched: use the input), else 1 with the
- * result in *out. Linear in n, long runs of combining marks included. */
+/* Normalises n bytes of valid UTF-8. Returns 0 if they are in NFC already (out is not touched: use the input), else 1
+ * with the result in *out. Linear in n, long runs of combining marks included. */
 int nfc_normalise(const char *text, size_t n, struct nfc_text *out);
 
 #endif

@@ -1,10 +1,10 @@
-/* The split patterns. tokenizer.json's are made for Oniguruma; here they run on PCRE2. The two agree on most of the syntax
- * and differ in some of its meaning, so a pattern is read and rewritten first:
- *   \s \S      PCRE2's includes U+180E: written out as White_Space
- *   \p{L,N,M}  another version of Unicode: with the difference added (unicode_tables.h)
- *   \h \v ^ $ {,n} [a[b]] && ...   mean other things: refused, like everything that isn't known to mean the same
- *   (?i:...)   both fold by Unicode (long s, Kelvin sign), but Oniguruma also folds "ss" with sharp s and "fi" with its ligature:
- *              such pairs of letters are refused. */
+/* The split patterns. tokenizer.json's are made for Oniguruma; here they run on PCRE2. The two agree on most of the
+ * syntax and differ in some of its meaning, so a pattern is read and rewritten first: \s \S      PCRE2's includes
+ * U+180E: written out as White_Space \p{L,N,M}  another version of Unicode: with the difference added
+ * (unicode_tables.h) \h \v ^ $ {,n} [a[b]] && ...   mean other things: refused, like everything that isn't known to
+ * mean the same
+ *   (?i:...)   both fold by Unicode (long s, Kelvin sign), but Oniguruma also folds "ss" with sharp s and "fi" with its
+ * ligature: such pairs of letters are refused. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "data/pretokenize.h"
 
@@ -34,7 +34,8 @@ struct pretokenizer *pretokenizer_new(void)
 	p->compile = pcre2_compile_context_create(NULL);
 	if (!p->match || !p->limits || !p->compile)
 		favor_die("out of memory: PCRE2 could not be set up");
-	/* "." excludes the line feed alone, as in Oniguruma; a word of megabytes must not meet a limit made for smaller texts */
+	/* "." excludes the line feed alone, as in Oniguruma; a word of megabytes must not meet a limit made for smaller
+	 * texts */
 	pcre2_set_newline(p->compile, PCRE2_NEWLINE_LF);
 	pcre2_set_match_limit(p->limits, 1000000000);
 	pcre2_set_depth_limit(p->limits, 1000000000);
@@ -77,17 +78,19 @@ static void put_ranges(struct rewriter *r, const struct unicode_range *table, in
 		fprintf(r->stream, "\\x{%x}-\\x{%x}", table[i].first, table[i].last);
 }
 
-/* The members of \s or \p{X} at r->p (just behind the backslash), for use inside [...]. Returns 1 if it was one of them; *negated
- * for \S and \P{X}. */
+/* The members of \s or \p{X} at r->p (just behind the backslash), for use inside [...]. Returns 1 if it was one of
+ * them; *negated for \S and \P{X}. */
 static int put_property(struct rewriter *r, int *negated)
 {
 	if (*r->p == 's' || *r->p == 'S') {
 		*negated = *r->p == 'S';
-		fputs("\\x09-\\x0d\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}", r->stream);
+		fputs("\\x09-\\x0d\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}",
+		      r->stream);
 		r->p++;
 		return 1;
 	}
-	if ((*r->p != 'p' && *r->p != 'P') || r->end - r->p < 4 || r->p[1] != '{' || r->p[3] != '}' || !strchr("LNM", r->p[2]))
+	if ((*r->p != 'p' && *r->p != 'P') || r->end - r->p < 4 || r->p[1] != '{' || r->p[3] != '}' ||
+	    !strchr("LNM", r->p[2]))
 		return 0;
 	*negated = *r->p == 'P';
 	fprintf(r->stream, "\\p{%c}", r->p[2]);
@@ -104,7 +107,8 @@ static int put_property(struct rewriter *r, int *negated)
 /* Escapes that stand for one character in both: control letters and ASCII punctuation. */
 static int plain_escape(char c)
 {
-	return c && (strchr("nrtf", c) || (c > ' ' && c < 127 && !(c >= '0' && c <= '9') && !((c | 32) >= 'a' && (c | 32) <= 'z')));
+	return c && (strchr("nrtf", c) ||
+	             (c > ' ' && c < 127 && !(c >= '0' && c <= '9') && !((c | 32) >= 'a' && (c | 32) <= 'z')));
 }
 
 /* One [...], r->p behind its "[". */
@@ -132,7 +136,8 @@ static int rewrite_class(struct rewriter *r)
 			fputc('\\', r->stream);
 			fputc(*r->p++, r->stream);
 		} else if (r->p == r->end || *r->p == 'S' || *r->p == 'P' || !put_property(r, &negated)) {
-			return refuse(r, at, r->end - at > 1 ? 2 : 1, "inside [...] is not supported (\\s, \\p{L}, \\p{N}, \\p{M} are)");
+			return refuse(r, at, r->end - at > 1 ? 2 : 1,
+			              "inside [...] is not supported (\\s, \\p{L}, \\p{N}, \\p{M} are)");
 		}
 	}
 	if (r->p == r->end || empty)
@@ -223,7 +228,8 @@ static int rewrite(struct rewriter *r)
 			negated = r->p < r->end && (*r->p == 'S' || *r->p == 'P');
 			fputs(negated ? "[^" : "[", r->stream);
 			if (r->p == r->end || !put_property(r, &negated))
-				return refuse(r, at, r->end - at > 1 ? 2 : 1, "is not supported (\\s, \\S, \\p{L}, \\p{N}, \\p{M}, \\P{...} are)");
+				return refuse(r, at, r->end - at > 1 ? 2 : 1,
+				              "is not supported (\\s, \\S, \\p{L}, \\p{N}, \\p{M}, \\P{...} are)");
 			fputc(']', r->stream);
 			break;
 		case '[':
@@ -307,7 +313,8 @@ struct run {
 };
 
 /* The next match at or behind `from`: 1 and *start, *stop; 0 if there is none; -1 if PCRE2 gave up. */
-static int find(struct run *run, const pcre2_code *code, const char *text, size_t n, size_t from, size_t *start, size_t *stop)
+static int find(struct run *run, const pcre2_code *code, const char *text, size_t n, size_t from, size_t *start,
+                size_t *stop)
 {
 	/* the text was checked to be UTF-8; PCRE2 would check the rest of it at every match */
 	uint32_t options = PCRE2_NO_UTF_CHECK;

@@ -1,8 +1,8 @@
-/* The user's text and the SFT target of a record. The built-in texts ask for one activity out of the class list in the manner of
- * Visual-RFT; they are short, since every response pays for the prompt's tokens.
+/* The user's text and the SFT target of a record. The built-in texts ask for one activity out of the class list in the
+ * manner of Visual-RFT; they are short, since every response pays for the prompt's tokens.
  *
- * A text of one's own (data.prompt: a file) may hold {classes} and {problem}; {{ and }} stand for braces. A record that brings its own
- * problem is asked that, as it is, unless the text places it by {problem}. */
+ * A text of one's own (data.prompt: a file) may hold {classes} and {problem}; {{ and }} stand for braces. A record that
+ * brings its own problem is asked that, as it is, unless the text places it by {problem}. */
 #include "data/dataset.h"
 #include "data/label.h"
 
@@ -11,17 +11,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char think_text[] =
-	"Which human activity does the image show? Choose exactly one of: {classes}. "
-	"First reason about what you see inside <think> </think>, "
-	"then give only the name of the activity inside <answer> </answer>.";
-static const char answer_text[] =
-	"Which human activity does the image show? Choose exactly one of: {classes}. "
-	"Give only the name of the activity inside <answer> </answer>.";
+static const char think_text[] = "Which human activity does the image show? Choose exactly one of: {classes}. "
+								 "First reason about what you see inside <think> </think>, "
+								 "then give only the name of the activity inside <answer> </answer>.";
+static const char answer_text[] = "Which human activity does the image show? Choose exactly one of: {classes}. "
+								  "Give only the name of the activity inside <answer> </answer>.";
 
 enum { PROMPT_FILE_MAX = 1 << 20 };
 
-/* The template that the option names: built in, or a file's text without white space at its ends. NULL on error. Owned by the caller. */
+/* The template that the option names: built in, or a file's text without white space at its ends. NULL on error. Owned
+ * by the caller. */
 static char *read_template(const char *option, struct favor_error *e)
 {
 	if (strcmp(option, "think") == 0)
@@ -40,10 +39,10 @@ static char *read_template(const char *option, struct favor_error *e)
 		favor_fail(e, "data.prompt: %s: reading failed: %m", option);
 	else if (n > PROMPT_FILE_MAX)
 		favor_fail(e, "data.prompt: %s: larger than %d bytes", option, PROMPT_FILE_MAX);
-	else if (!text_is_utf8(text, n) || memchr(text, '\0', n))
+	else if (!utf8_valid(text, n) || memchr(text, '\0', n))
 		favor_fail(e, "data.prompt: %s: not UTF-8 text", option);
 	else {
-		trimmed = text_trim(text, n);
+		trimmed = utf8_trim(text, n);
 		if (!trimmed[0]) {
 			favor_fail(e, "data.prompt: %s: is empty", option);
 			free(trimmed);
@@ -104,9 +103,7 @@ static int append_placeholder(struct text *out, const char *brace, size_t *lengt
                               const struct class_list *c, const struct record *r, struct favor_error *e)
 {
 	switch (placeholder(brace, length)) {
-	case PLAIN_BRACE:
-		append(out, brace, 1);
-		return 0;
+	case PLAIN_BRACE: append(out, brace, 1); return 0;
 	case CLASSES:
 		if (!c || c->count == 0)
 			return favor_fail(e, "data.prompt: %s asks for {classes}, but there are none; give data.classes", option);
@@ -117,14 +114,17 @@ static int append_placeholder(struct text *out, const char *brace, size_t *lengt
 		return 0;
 	case PROBLEM:
 		if (!r->problem)
-			return favor_fail(e, "data.prompt: %s asks for {problem}, but the record of line %d (%s) has none", option, r->line,
-			                  r->image_count > 0 ? r->images[0] : "no image");
+			return favor_fail(e, "data.prompt: %s asks for {problem}, but the record of line %d (%s) has none", option,
+			                  r->line, r->image_count > 0 ? r->images[0] : "no image");
 		append(out, r->problem, strlen(r->problem));
 		return 0;
 	default: {
-		char shown[TEXT_SHORT], *name = favor_format("%.*s", (int)strcspn(brace, " \n") < 40 ? (int)strcspn(brace, " \n") : 40, brace);
-		favor_fail(e, "data.prompt: %s: unknown placeholder at \"%s\"; there are {classes} and {problem}, and {{ }} for braces",
-		           option, text_short(name, shown));
+		char shown[UTF8_SHORT],
+			*name = favor_format("%.*s", (int)strcspn(brace, " \n") < 40 ? (int)strcspn(brace, " \n") : 40, brace);
+		favor_fail(
+			e,
+			"data.prompt: %s: unknown placeholder at \"%s\"; there are {classes} and {problem}, and {{ }} for braces",
+			option, utf8_short(name, shown));
 		free(name);
 		return -1;
 	}

@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { JPEG_QUALITY = 92, FORMAT = 1, MIN_SIZE = 32, MAX_SIZE = 448, MAX_IMAGES = 999999 };
+enum { JPEG_QUALITY = 92, FORMAT = 2, MIN_SIZE = 32, MAX_SIZE = 448, MAX_IMAGES = 999999 };
 
 void synth_defaults(struct synth_options *o)
 {

@@ -186,8 +186,9 @@ void paint_person(struct canvas *c, const struct camera *v, const struct scene *
 		struct vec sea[4] = {vec(left, s->water), vec(right, s->water), vec(right, bottom), vec(left, bottom)};
 		polygon(c, v, sea, 4, (struct paint){40, 120 + draw_below(d, 40), 190, 178, 0});
 		for (int i = 0; i < 9; i++) {
-			struct vec at = vec(s->joints.pelvis.x + draw_between(d, -0.5, 0.5), s->water + draw_between(d, -0.03, 0.03));
-			oval(c, v, at, vec(draw_between(d, 0.02, 0.07), 0), draw_between(d, 0.008, 0.022), (struct paint){240, 248, 252, 190, 0});
+			struct vec at = vec_add(vec(s->joints.pelvis.x, s->water), draw_point(d, -0.5, 0.5, -0.03, 0.03));
+			struct vec size = draw_point(d, 0.02, 0.07, 0.008, 0.022);
+			oval(c, v, at, vec(size.x, 0), size.y, (struct paint){240, 248, 252, 190, 0});
 		}
 	}
 }

@@ -31,6 +31,21 @@ int draw_chance(struct draws *d, double probability)
 	return draw_between(d, 0, 1) < probability;
 }
 
+struct vec draw_point(struct draws *d, double x_lo, double x_hi, double y_lo, double y_hi)
+{
+	const double x = draw_between(d, x_lo, x_hi);
+	return vec(x, draw_between(d, y_lo, y_hi));
+}
+
+struct paint draw_paint(struct draws *d, int r, int r_spread, int g, int g_spread, int b, int b_spread)
+{
+	struct paint p = {.alpha = 256};
+	p.r = r + draw_below(d, r_spread);
+	p.g = g + draw_below(d, g_spread);
+	p.b = b + draw_below(d, b_spread);
+	return p;
+}
+
 struct vec vec_add(struct vec a, struct vec b)
 {
 	return vec(a.x + b.x, a.y + b.y);
@@ -68,14 +83,14 @@ static void draw_body(struct body *b, struct draws *d)
 	int i = draw_below(d, 10), k = draw_below(d, 6);
 	b->shirt_name = colors[i].name;
 	/* a little spread around the named colour, less than the distance to the next name */
-	b->shirt = (struct paint){colors[i].r + draw_below(d, 25) - 12, colors[i].g + draw_below(d, 25) - 12,
-	                          colors[i].b + draw_below(d, 25) - 12, 256, -44};
+	b->shirt = draw_paint(d, colors[i].r - 12, 25, colors[i].g - 12, 25, colors[i].b - 12, 25);
+	b->shirt.shade = -44;
 	b->skin = (struct paint){skins[k][0], skins[k][1], skins[k][2], 256, -36};
 	k = draw_below(d, 6);
 	b->hair = (struct paint){hairs[k][0], hairs[k][1], hairs[k][2], 256, 0};
 	k = draw_below(d, 7);
-	b->trousers = (struct paint){legs[k][0] + draw_below(d, 21) - 10, legs[k][1] + draw_below(d, 21) - 10,
-	                             legs[k][2] + draw_below(d, 21) - 10, 256, -44};
+	b->trousers = draw_paint(d, legs[k][0] - 10, 21, legs[k][1] - 10, 21, legs[k][2] - 10, 21);
+	b->trousers.shade = -44;
 	k = draw_below(d, 4);
 	b->shoes = (struct paint){feet[k][0], feet[k][1], feet[k][2], 256, 0};
 	b->hair_style = draw_chance(d, 0.08) ? 0 : 1 + draw_below(d, 3);
@@ -176,6 +191,28 @@ static void set_leg(struct pose *p, int side, double upper, double lower)
 	p->leg[side][1] = lower;
 }
 
+/* A limb with both angles drawn, upper first: evenly between bounds, or normally. */
+static void draw_limb(struct draws *d, double limb[2], double sign, double upper_lo, double upper_hi, double lower_lo, double lower_hi)
+{
+	limb[0] = sign * draw_between(d, upper_lo, upper_hi);
+	limb[1] = sign * draw_between(d, lower_lo, lower_hi);
+}
+
+static void draw_limb_normal(struct draws *d, double limb[2], double upper, double upper_deviation, double lower, double lower_deviation)
+{
+	limb[0] = draw_normal(d, upper, upper_deviation);
+	limb[1] = draw_normal(d, lower, lower_deviation);
+}
+
+/* How the person faces, leans and holds the head; the limbs hang down. */
+static struct pose draw_pose(struct draws *d, double front_lo, double front_hi, double lean, double lean_deviation, double head_lo, double head_hi)
+{
+	struct pose p = {.front = draw_between(d, front_lo, front_hi)};
+	p.lean = draw_normal(d, lean, lean_deviation);
+	p.head = draw_between(d, head_lo, head_hi);
+	return p;
+}
+
 /* Upright, seen from the front or the side, arms down. */
 static void pose_standing(struct pose *p, struct draws *d, double front)
 {
@@ -192,7 +229,7 @@ static void pose_standing(struct pose *p, struct draws *d, double front)
 
 static void compose_running(struct scene *s, struct draws *d)
 {
-	struct pose p = {.front = draw_between(d, 0, 0.3), .lean = draw_normal(d, 14, 5), .head = -draw_between(d, 0, 8)};
+	struct pose p = draw_pose(d, 0, 0.3, 14, 5, -8, 0);
 	int ahead = draw_below(d, 2), kicked = draw_chance(d, 0.65);
 	double thigh = draw_normal(d, 52, 9);
 	set_leg(&p, ahead, thigh, thigh - (kicked ? draw_between(d, 30, 80) : draw_between(d, 65, 95)));
@@ -210,7 +247,7 @@ static void compose_running(struct scene *s, struct draws *d)
 
 static void compose_walking(struct scene *s, struct draws *d)
 {
-	struct pose p = {.front = draw_between(d, 0, 0.4), .lean = draw_normal(d, 4, 3), .head = draw_between(d, -4, 8)};
+	struct pose p = draw_pose(d, 0, 0.4, 4, 3, -4, 8);
 	int ahead = draw_below(d, 2);
 	double thigh = draw_normal(d, 22, 5), back = draw_normal(d, -17, 4);
 	set_leg(&p, ahead, thigh, thigh - draw_between(d, 0, 12));
@@ -234,7 +271,7 @@ static void sit_on(struct scene *s, struct draws *d, struct pose *p)
 			double thigh = draw_between(d, 118, 138);
 			set_leg(p, i, thigh, thigh - draw_between(d, 95, 115));
 		} else {
-			set_leg(p, i, draw_normal(d, 84, 5), draw_normal(d, 0, 9));
+			draw_limb_normal(d, p->leg[i], 84, 5, 0, 9);
 		}
 		double a = draw_between(d, 10, 30);
 		set_arm(p, i, a, a + draw_between(d, 40, 65));
@@ -274,16 +311,17 @@ static void compose_reading(struct scene *s, struct draws *d)
 		stand(s, 0);
 		s->pose_text = "stands still with the head down";
 	}
-	struct vec book = vec_add(j->neck, vec(draw_between(d, 0.13, 0.19), draw_between(d, -0.17, -0.04)));
+	struct vec book = vec_add(j->neck, draw_point(d, 0.13, 0.19, -0.17, -0.04));
 	for (int i = 0; i < 2; i++)
 		reach_hand(s, i, vec_add(book, vec(i ? 0.02 : -0.02, -0.02)), -1);
-	add_prop(s, OBJECT_BOOK, LAYER_FRONT, book, draw_between(d, 20, 60), draw_between(d, 0.9, 1.25));
+	const double tilt = draw_between(d, 20, 60);
+	add_prop(s, OBJECT_BOOK, LAYER_FRONT, book, tilt, draw_between(d, 0.9, 1.25));
 	s->cue_text = "Both hands hold an open book before the eyes.";
 }
 
 static void compose_jumping(struct scene *s, struct draws *d)
 {
-	struct pose p = {.front = draw_between(d, 0.4, 1), .lean = draw_normal(d, 0, 5)};
+	struct pose p = draw_pose(d, 0.4, 1, 0, 5, -5, 5);
 	int up = draw_chance(d, 0.6), style = draw_below(d, 3);
 	for (int i = 0; i < 2; i++) {
 		double side = i ? -1 : 1, a = up ? draw_between(d, 140, 172) : draw_between(d, 88, 118);
@@ -292,7 +330,7 @@ static void compose_jumping(struct scene *s, struct draws *d)
 			double l = draw_between(d, 16, 38);
 			set_leg(&p, i, side * l, side * (l - draw_between(d, -4, 8)));
 		} else if (style == 1) { /* heels up behind */
-			set_leg(&p, i, draw_normal(d, 4, 8), draw_normal(d, -62, 12));
+			draw_limb_normal(d, p.leg[i], 4, 8, -62, 12);
 		} else { /* knees up */
 			double l = draw_between(d, 42, 72);
 			set_leg(&p, i, l, l - draw_between(d, 70, 100));
@@ -309,20 +347,22 @@ static void compose_stretching(struct scene *s, struct draws *d)
 	struct joints *j = &s->joints;
 	pose_standing(&p, d, draw_between(d, 0.75, 1));
 	switch (draw_below(d, 4)) {
-	case 0: /* the tree */
-		for (int i = 0; i < 2; i++)
-			set_arm(&p, i, (i ? -1 : 1) * draw_between(d, 150, 164), (i ? -1 : 1) * draw_between(d, 188, 200));
+	case 0: { /* the tree */
 		set_leg(&p, 0, 2, 0);
-		set_leg(&p, 1, draw_normal(d, -58, 5), draw_normal(d, 52, 5));
+		draw_limb_normal(d, p.leg[1], -58, 5, 52, 5);
 		place_joints(j, &s->body, &p);
 		stand(s, 0);
+		const double reach_up = draw_between(d, 0.19, 0.25);
+		for (int i = 0; i < 2; i++)
+			reach_hand(s, i, vec_add(j->neck, vec(i ? -0.012 : 0.012, reach_up)), i ? 1 : -1);
 		say(s, "balances with joined hands above the head", "One foot is on the ground, the other rests on the knee.");
 		break;
+	}
 	case 1: /* the warrior */
 		for (int i = 0; i < 2; i++)
-			set_arm(&p, i, (i ? -1 : 1) * draw_normal(d, 90, 5), (i ? -1 : 1) * draw_normal(d, 90, 5));
-		set_leg(&p, 0, draw_normal(d, 62, 6), draw_normal(d, 4, 4));
-		set_leg(&p, 1, draw_normal(d, -46, 4), draw_normal(d, -46, 4));
+			draw_limb(d, p.arm[i], i ? -1 : 1, 81, 99, 81, 99);
+		draw_limb_normal(d, p.leg[0], 62, 6, 4, 4);
+		draw_limb_normal(d, p.leg[1], -46, 4, -46, 4);
 		place_joints(j, &s->body, &p);
 		stand(s, 0);
 		say(s, "stands wide with both arms level", "Both feet stay on the ground in a held pose.");
@@ -332,8 +372,8 @@ static void compose_stretching(struct scene *s, struct draws *d)
 		p.lean = draw_normal(d, 112, 10);
 		p.head = 20;
 		for (int i = 0; i < 2; i++) {
-			set_leg(&p, i, draw_normal(d, -2, 4), draw_normal(d, -3, 3));
-			set_arm(&p, i, draw_normal(d, 2, 12), draw_normal(d, 2, 12));
+			draw_limb_normal(d, p.leg[i], -2, 4, -3, 3);
+			draw_limb_normal(d, p.arm[i], 2, 12, 2, 12);
 		}
 		place_joints(j, &s->body, &p);
 		stand(s, 0);
@@ -341,10 +381,10 @@ static void compose_stretching(struct scene *s, struct draws *d)
 		break;
 	default: /* bent to the side */
 		p.lean = draw_between(d, 18, 32);
-		set_arm(&p, 1, draw_between(d, 140, 155), draw_between(d, 115, 135));
-		set_arm(&p, 0, draw_between(d, 2, 20), draw_between(d, -10, 10));
-		set_leg(&p, 0, draw_between(d, 8, 20), draw_between(d, 6, 16));
-		set_leg(&p, 1, -draw_between(d, 8, 20), -draw_between(d, 6, 16));
+		draw_limb(d, p.arm[1], 1, 140, 155, 115, 135);
+		draw_limb(d, p.arm[0], 1, 2, 20, -10, 10);
+		draw_limb(d, p.leg[0], 1, 8, 20, 6, 16);
+		draw_limb(d, p.leg[1], -1, 8, 20, 6, 16);
 		place_joints(j, &s->body, &p);
 		stand(s, 0);
 		say(s, "bends to the side with one arm overhead", "Both feet stay on the ground in a held pose.");
@@ -371,24 +411,24 @@ static void compose_waving(struct scene *s, struct draws *d)
 
 static void compose_throwing(struct scene *s, struct draws *d)
 {
-	struct pose p = {.front = draw_between(d, 0.1, 0.7), .lean = draw_normal(d, -4, 6)};
+	struct pose p = draw_pose(d, 0.1, 0.7, -4, 6, -5, 5);
 	int side = draw_below(d, 2), released = draw_chance(d, 0.3);
-	set_leg(&p, 0, draw_normal(d, 26, 7), draw_normal(d, 12, 6));
-	set_leg(&p, 1, draw_normal(d, -20, 6), draw_normal(d, -30, 7));
+	draw_limb_normal(d, p.leg[0], 26, 7, 12, 6);
+	draw_limb_normal(d, p.leg[1], -20, 6, -30, 7);
 	struct joints *j = &s->joints;
 	if (released) {
 		double a = draw_between(d, 105, 145);
 		set_arm(&p, side, a, a - draw_between(d, 0, 25));
-		set_arm(&p, !side, draw_between(d, -45, -5), draw_between(d, -20, 40));
+		draw_limb(d, p.arm[!side], 1, -45, -5, -20, 40);
 	} else {
-		set_arm(&p, side, draw_between(d, -140, -100), draw_between(d, -205, -150));
-		set_arm(&p, !side, draw_between(d, 50, 95), draw_between(d, 60, 110));
+		draw_limb(d, p.arm[side], 1, -140, -100, -205, -150);
+		draw_limb(d, p.arm[!side], 1, 50, 95, 60, 110);
 	}
 	place_joints(j, &s->body, &p);
 	stand(s, 0);
 	double size = draw_between(d, 0.7, 1.2);
 	if (released)
-		add_prop(s, OBJECT_BALL, LAYER_TOP, vec_add(j->hand[side], vec(draw_between(d, 0.08, 0.3), draw_between(d, 0, 0.15))), 0, size);
+		add_prop(s, OBJECT_BALL, LAYER_TOP, vec_add(j->hand[side], draw_point(d, 0.08, 0.3, 0, 0.15)), 0, size);
 	else
 		add_prop(s, OBJECT_BALL, LAYER_TOP, vec_add(j->hand[side], vec(0, 0.03)), 0, size);
 	say(s, "steps with one arm raised", released ? "A ball has just left the raised hand." : "A ball is in the raised hand.");
@@ -396,19 +436,19 @@ static void compose_throwing(struct scene *s, struct draws *d)
 
 static void compose_kicking(struct scene *s, struct draws *d)
 {
-	struct pose p = {.front = draw_between(d, 0, 0.35), .lean = draw_normal(d, -8, 6)};
+	struct pose p = draw_pose(d, 0, 0.35, -8, 6, 0, 12);
 	int side = draw_below(d, 2);
 	double thigh = draw_between(d, 35, 78);
 	set_leg(&p, side, thigh, thigh - draw_between(d, 2, 32));
-	set_leg(&p, !side, draw_normal(d, -4, 5), draw_normal(d, -12, 5));
-	set_arm(&p, side, draw_between(d, -60, -15), draw_between(d, -40, 20));
-	set_arm(&p, !side, draw_between(d, 25, 75), draw_between(d, 60, 110));
+	draw_limb_normal(d, p.leg[!side], -4, 5, -12, 5);
+	draw_limb(d, p.arm[side], 1, -60, -15, -40, 20);
+	draw_limb(d, p.arm[!side], 1, 25, 75, 60, 110);
 	place_joints(&s->joints, &s->body, &p);
 	stand(s, 0);
 	struct vec foot = s->joints.ankle[side];
 	double away = draw_between(d, 0.09, 0.32);
-	add_prop(s, OBJECT_BALL, LAYER_TOP, vec(foot.x + away, fmax(0.05, foot.y + draw_between(d, -0.05, 0.4 * away))), 0,
-	         draw_between(d, 0.9, 1.3));
+	const struct vec ball = vec(foot.x + away, fmax(0.05, foot.y + draw_between(d, -0.05, 0.4 * away)));
+	add_prop(s, OBJECT_BALL, LAYER_TOP, ball, 0, draw_between(d, 0.9, 1.3));
 	say(s, "stands on one leg", draw_chance(d, 0.5) ? "The other leg is swung up toward a ball." : "The other foot points at a ball.");
 }
 
@@ -444,14 +484,15 @@ static void compose_lifting(struct scene *s, struct draws *d)
 		double side = i ? -1 : 1, out = draw_between(d, 12, 30), up = draw_between(d, 100, 165);
 		j->elbow[i] = vec_add(j->shoulder[i], vec_hang(s->body.upper_arm, side * out));
 		j->hand[i] = vec_add(j->elbow[i], vec_hang(s->body.forearm, side * up));
-		add_prop(s, OBJECT_DUMBBELL, LAYER_TOP, j->hand[i], draw_normal(d, 0, 15), draw_between(d, 0.9, 1.2));
+		double turned = draw_normal(d, 0, 15);
+		add_prop(s, OBJECT_DUMBBELL, LAYER_TOP, j->hand[i], turned, draw_between(d, 0.9, 1.2));
 	}
 	say(s, squat ? "squats with bent knees" : "stands firm with legs apart", "Each hand holds a short heavy bar.");
 }
 
 static void compose_cycling(struct scene *s, struct draws *d)
 {
-	struct pose p = {.front = draw_between(d, 0, 0.15), .lean = draw_normal(d, 36, 7), .head = -draw_between(d, 5, 20)};
+	struct pose p = draw_pose(d, 0, 0.15, 36, 7, -20, -5);
 	place_joints(&s->joints, &s->body, &p);
 	move_joints(&s->joints, vec(-0.13, 0.5));
 	double crank = draw_between(d, 0, 360);
@@ -479,7 +520,7 @@ static void compose_guitar(struct scene *s, struct draws *d)
 		s->pose_text = "stands with both arms bent";
 	}
 	double angle = draw_between(d, 8, 42);
-	struct vec at = vec_add(j->pelvis, vec(seated ? draw_between(d, 0.06, 0.1) : draw_between(d, -0.04, 0.03), draw_between(d, 0.07, 0.13)));
+	struct vec at = vec_add(j->pelvis, seated ? draw_point(d, 0.06, 0.1, 0.07, 0.13) : draw_point(d, -0.04, 0.03, 0.07, 0.13));
 	struct vec along = vec_hang(1, 90 + angle);
 	add_prop(s, OBJECT_GUITAR, LAYER_FRONT, at, angle, draw_between(d, 0.9, 1.1));
 	reach_hand(s, 0, vec(at.x + along.x * 0.24, at.y + along.y * 0.24), 1);
@@ -489,7 +530,7 @@ static void compose_guitar(struct scene *s, struct draws *d)
 
 static void compose_climbing(struct scene *s, struct draws *d)
 {
-	struct pose p = {.front = draw_between(d, 0.8, 1), .lean = draw_normal(d, 0, 8)};
+	struct pose p = draw_pose(d, 0.8, 1, 0, 8, -5, 5);
 	int ladder = draw_chance(d, 0.4), high = draw_below(d, 2), knee = draw_chance(d, 0.7) ? !high : high;
 	for (int i = 0; i < 2; i++) {
 		double side = i ? -1 : 1;
@@ -514,13 +555,13 @@ static void compose_climbing(struct scene *s, struct draws *d)
 
 static void compose_swimming(struct scene *s, struct draws *d)
 {
-	struct pose p = {.front = draw_between(d, 0.1, 0.5), .lean = draw_normal(d, 82, 7), .head = -draw_between(d, 10, 35)};
+	struct pose p = draw_pose(d, 0.1, 0.5, 82, 7, -35, -10);
 	int ahead = draw_below(d, 2);
-	set_arm(&p, ahead, draw_between(d, 85, 125), draw_between(d, 70, 105));
+	draw_limb(d, p.arm[ahead], 1, 85, 125, 70, 105);
 	if (draw_chance(d, 0.6))
-		set_arm(&p, !ahead, draw_between(d, -190, -110), draw_between(d, -230, -150));
+		draw_limb(d, p.arm[!ahead], 1, -190, -110, -230, -150);
 	else
-		set_arm(&p, !ahead, draw_between(d, -60, 20), draw_between(d, -60, 30));
+		draw_limb(d, p.arm[!ahead], 1, -60, 20, -60, 30);
 	for (int i = 0; i < 2; i++) {
 		double l = draw_normal(d, -80, 9);
 		set_leg(&p, i, l, l - draw_between(d, 0, 25));

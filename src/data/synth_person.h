@@ -7,7 +7,8 @@
 
 #include <stdint.h>
 
-/* Draws of one image, in order. */
+/* Draws of one image, in order. C leaves the order of a call's arguments to the compiler: two draws never stand in one
+ * expression, or compilers would make different images. draw_point and draw_paint take several in a fixed order. */
 struct draws {
 	uint64_t seed, index;
 	uint32_t position;
@@ -20,6 +21,9 @@ int draw_chance(struct draws *d, double probability);
 struct vec {
 	double x, y;
 };
+struct vec draw_point(struct draws *d, double x_lo, double x_hi, double y_lo, double y_hi);
+/* Each component from its base up by less than its spread. */
+struct paint draw_paint(struct draws *d, int r, int r_spread, int g, int g_spread, int b, int b_spread);
 static inline struct vec vec(double x, double y)
 {
 	return (struct vec){x, y};

@@ -100,7 +100,7 @@ static void paint_trees(struct canvas *c, const struct camera *v, double horizon
 	const double w = v->width, unit = v->height;
 	for (int i = draw_below(d, 4); i > 0; i--) {
 		double x = draw_between(d, 0, w), tall = draw_between(d, 0.14, 0.4) * unit, y = horizon + draw_between(d, 0, 0.04) * unit;
-		struct paint leaf = {40 + draw_below(d, 40), 100 + draw_below(d, 50), 40 + draw_below(d, 30), 256, 0};
+		struct paint leaf = draw_paint(d, 40, 40, 100, 50, 40, 30);
 		line(c, v, x, y, x, y - tall * 0.6, tall * 0.045, (struct paint){92, 66, 44, 256, 0});
 		if (snowy || draw_chance(d, 0.3)) {
 			struct point fir[3] = {camera_pixel(v, x - tall * 0.26, y - tall * 0.18), camera_pixel(v, x + tall * 0.26, y - tall * 0.18),
@@ -109,8 +109,10 @@ static void paint_trees(struct canvas *c, const struct camera *v, double horizon
 			leaf.g -= 30;
 			canvas_polygon(c, fir, 3, leaf);
 		} else {
-			for (int k = 0; k < 3; k++)
-				blob(c, v, x + draw_between(d, -0.16, 0.16) * tall, y - tall * draw_between(d, 0.6, 0.9), tall * 0.26, tall * 0.22, leaf);
+			for (int k = 0; k < 3; k++) {
+				struct vec at = draw_point(d, -0.16, 0.16, 0.6, 0.9);
+				blob(c, v, x + at.x * tall, y - at.y * tall, tall * 0.26, tall * 0.22, leaf);
+			}
 		}
 	}
 }
@@ -121,7 +123,7 @@ static void paint_houses(struct canvas *c, const struct camera *v, double horizo
 		double wide = draw_between(d, 0.14, 0.34) * v->width, tall = draw_between(d, 0.1, 0.5) * v->height;
 		int g = 110 + draw_below(d, 90);
 		if (draw_chance(d, 0.75)) {
-			block(c, v, x, horizon - tall, x + wide, horizon + 1, (struct paint){g, g - draw_below(d, 24), g - draw_below(d, 40), 256, 0});
+			block(c, v, x, horizon - tall, x + wide, horizon + 1, draw_paint(d, g, 1, g - 24, 25, g - 40, 41));
 			for (double wy = horizon - tall * 0.85; wy < horizon - tall * 0.2; wy += 0.08 * v->height)
 				for (double wx = x + wide * 0.15; wx < x + wide * 0.85; wx += wide * 0.26)
 					block(c, v, wx, wy, wx + wide * 0.14, wy + 0.04 * v->height, (struct paint){80, 96, 120, 200, 0});
@@ -135,7 +137,7 @@ static void paint_wall(struct canvas *c, const struct camera *v, enum place plac
 	const double w = v->width, h = v->height;
 	if (place == PLACE_GYM) {
 		double y = horizon * draw_between(d, 0.3, 0.7);
-		block(c, v, -w, y, 2 * w, y + 0.05 * h, (struct paint){60 + draw_below(d, 160), 60 + draw_below(d, 120), 60 + draw_below(d, 160), 220, 0});
+		block(c, v, -w, y, 2 * w, y + 0.05 * h, draw_paint(d, 60, 160, 60, 120, 60, 160));
 		for (double x = -w; x < 2 * w; x += 0.2 * w)
 			line(c, v, x, h * 1.5, w / 2 + (x - w / 2) * 0.4, horizon, 0.004 * h, (struct paint){120, 84, 48, 120, 0});
 	}
@@ -145,15 +147,16 @@ static void paint_wall(struct canvas *c, const struct camera *v, enum place plac
 		block(c, v, x, y, x + wide, y + tall, (struct paint){92, 70, 52, 256, 0});
 		int window = draw_chance(d, 0.5);
 		struct paint inside = window ? (struct paint){176, 210, 236, 256, 0}
-		                             : (struct paint){60 + draw_below(d, 180), 60 + draw_below(d, 180), 60 + draw_below(d, 180), 256, 0};
+		                             : draw_paint(d, 60, 180, 60, 180, 60, 180);
 		block(c, v, x + 0.012 * w, y + 0.012 * h, x + wide - 0.012 * w, y + tall - 0.012 * h, inside);
 		if (window)
 			line(c, v, x + wide / 2, y, x + wide / 2, y + tall, 0.006 * w, (struct paint){92, 70, 52, 256, 0});
 	}
 	line(c, v, -w, horizon, 2 * w, horizon, 0.008 * h, (struct paint){90, 76, 64, 200, 0});
-	if (place == PLACE_ROOM && draw_chance(d, 0.3))
-		blob(c, v, draw_between(d, 0.2, 0.8) * w, h - (h - horizon) * 0.4, 0.34 * w, 0.2 * (h - horizon),
-		     (struct paint){90 + draw_below(d, 120), 60 + draw_below(d, 100), 60 + draw_below(d, 100), 200, 0});
+	if (place == PLACE_ROOM && draw_chance(d, 0.3)) { /* a carpet */
+		double x = draw_between(d, 0.2, 0.8) * w;
+		blob(c, v, x, h - (h - horizon) * 0.4, 0.34 * w, 0.2 * (h - horizon), draw_paint(d, 90, 120, 60, 100, 60, 100));
+	}
 }
 
 void paint_place(struct canvas *c, const struct camera *v, enum place place, double horizon, struct draws *d)
@@ -168,9 +171,11 @@ void paint_place(struct canvas *c, const struct camera *v, enum place place, dou
 		}
 	switch (place) {
 	case PLACE_GRASS:
-		if (draw_chance(d, 0.5))
-			blob(c, v, draw_between(d, 0, w), horizon, draw_between(d, 0.3, 0.7) * w, draw_between(d, 0.05, 0.14) * h,
-			     (struct paint){96, 136, 92, 256, 0});
+		if (draw_chance(d, 0.5)) { /* a hill */
+			double x = draw_between(d, 0, w);
+			struct vec size = draw_point(d, 0.3, 0.7, 0.05, 0.14);
+			blob(c, v, x, horizon, size.x * w, size.y * h, (struct paint){96, 136, 92, 256, 0});
+		}
 		block(c, v, -w, horizon, 2 * w, horizon + 0.02 * h, (struct paint){96, 144, 76, 160, 0});
 		paint_trees(c, v, horizon, 0, d);
 		break;
@@ -199,12 +204,13 @@ void paint_place(struct canvas *c, const struct camera *v, enum place place, dou
 		break;
 	case PLACE_ROCK:
 		for (int i = 0; i < 14; i++) {
-			double x = draw_between(d, 0, w), y = draw_between(d, 0, h);
-			line(c, v, x, y, x + draw_between(d, -0.2, 0.2) * w, y + draw_between(d, 0, 0.2) * h, 0.006 * h, (struct paint){84, 70, 60, 150, 0});
+			struct vec from = draw_point(d, 0, w, 0, h), along = draw_point(d, -0.2, 0.2, 0, 0.2);
+			line(c, v, from.x, from.y, from.x + along.x * w, from.y + along.y * h, 0.006 * h, (struct paint){84, 70, 60, 150, 0});
 		}
-		for (int i = draw_chance(d, 0.5) ? 16 : 4; i > 0; i--)
-			blob(c, v, draw_between(d, 0, w), draw_between(d, 0, h), 0.03 * w, 0.02 * w,
-			     (struct paint){90 + draw_below(d, 160), 60 + draw_below(d, 150), 50 + draw_below(d, 150), 256, 0});
+		for (int i = draw_chance(d, 0.5) ? 16 : 4; i > 0; i--) { /* holds */
+			struct vec at = draw_point(d, 0, w, 0, h);
+			blob(c, v, at.x, at.y, 0.03 * w, 0.02 * w, draw_paint(d, 90, 160, 60, 150, 50, 150));
+		}
 		break;
 	default:
 		break;

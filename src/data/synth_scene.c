@@ -166,7 +166,8 @@ void synth_draw(uint64_t seed, uint64_t index, int32_t activity, int32_t size, s
 	v.scale = share * fmin(v.width / wide, v.height / tall);
 	/* anywhere that keeps all of it in the picture, more often near the middle */
 	const double free_x = v.width - wide * v.scale, free_y = v.height - tall * v.scale;
-	v.x = free_x * (draw_between(&d, 0.03, 0.97) + draw_between(&d, 0.03, 0.97)) / 2 - e.x0 * v.scale;
+	const struct vec spot = draw_point(&d, 0.03, 0.97, 0.03, 0.97);
+	v.x = free_x * (spot.x + spot.y) / 2 - e.x0 * v.scale;
 	v.y = v.height - free_y * draw_between(&d, 0.1, 0.7) + e.y0 * v.scale;
 	double horizon = fmax(0.15 * v.height, v.y - draw_between(&d, 0.06, 0.42) * v.height);
 	if (s.place == PLACE_WATER)

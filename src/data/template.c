@@ -1,6 +1,6 @@
-/* The chat template. Qwen2-VL's is a Jinja program that ships with the model; favor renders the one conversation that it needs
- * itself, and knows the official program by hashes of its pieces, so that it can warn about a folder whose program differs and say
- * where. */
+/* The chat template. Qwen2-VL's is a Jinja program that ships with the model; favor renders the one conversation that
+ * it needs itself, and knows the official program by hashes of its pieces, so that it can warn about a folder whose
+ * program differs and say where. */
 #include "data/template.h"
 
 #include "base/hash.h"
@@ -14,8 +14,8 @@
 
 enum { PIECE = 32, OFFICIAL_BYTES = 1017, FILE_MAX = 1 << 24 };
 
-/* FNV-1a of each 32 bytes of the official template, folded to 32 bits, and of all its bytes that are no white space. Qwen2-VL and
- * Qwen2.5-VL share the file; tools/golden_tokenizer.py checks the numbers against a copy of it. */
+/* FNV-1a of each 32 bytes of the official template, folded to 32 bits, and of all its bytes that are no white space.
+ * Qwen2-VL and Qwen2.5-VL share the file; tools/golden_tokenizer.py checks the numbers against a copy of it. */
 static const uint64_t official_ink = 0xb2bb11d84deaf152;
 /* The same for the template of tools/make_base.py, which renders the same text in fewer words. */
 static const uint64_t base_ink = 0xca7d3c02896b5d93;
@@ -33,8 +33,9 @@ char *template_render(const char *system, int images, const char *user)
 	for (int i = 0; i < images; i++)
 		memcpy(pads + (size_t)i * (sizeof image - 1), image, sizeof image - 1);
 	pads[(size_t)images * (sizeof image - 1)] = 0;
-	char *text = favor_format("%s%s%s<|im_start|>user\n%s%s<|im_end|>\n<|im_start|>assistant\n", system ? "<|im_start|>system\n" : "",
-	                          system ? system : "", system ? "<|im_end|>\n" : "", pads, user);
+	char *text = favor_format("%s%s%s<|im_start|>user\n%s%s<|im_end|>\n<|im_start|>assistant\n",
+	                          system ? "<|im_start|>system\n" : "", system ? system : "", system ? "<|im_end|>\n" : "",
+	                          pads, user);
 	free(pads);
 	return text;
 }
@@ -76,7 +77,8 @@ done:
 	return data;
 }
 
-/* The text under "chat_template": a string, or a list of named ones of which "default" counts. NULL if there is none. */
+/* The text under "chat_template": a string, or a list of named ones of which "default" counts. NULL if there is none.
+ */
 static const json_t *template_of(const json_t *root)
 {
 	const json_t *value = json_object_get(root, "chat_template");
@@ -99,11 +101,13 @@ static uint64_t hash_ink(const char *text, size_t n)
 	return h;
 }
 
-/* What can be seen in the text itself, for the warning: the first of the things that the official one has and this one lacks. */
+/* What can be seen in the text itself, for the warning: the first of the things that the official one has and this one
+ * lacks. */
 static const char *first_missing(const char *text)
 {
-	static const char *const marks[] = {"<|im_start|>", "<|im_end|>", "system", TEMPLATE_DEFAULT_SYSTEM, "<|vision_start|>", "<|image_pad|>",
-	                                    "<|vision_end|>", "add_generation_prompt", "assistant"};
+	static const char *const marks[] = {"<|im_start|>",     "<|im_end|>",    "system",         TEMPLATE_DEFAULT_SYSTEM,
+	                                    "<|vision_start|>", "<|image_pad|>", "<|vision_end|>", "add_generation_prompt",
+	                                    "assistant"};
 	for (size_t i = 0; i < sizeof marks / sizeof *marks; i++)
 		if (!strstr(text, marks[i]))
 			return marks[i];
@@ -139,13 +143,17 @@ static char *compare(const char *path, const char *text, size_t n)
 	if (ink == base_ink)
 		return NULL;
 	if (ink == official_ink)
-		return favor_format("%s: the chat template differs from Qwen2-VL's in its white space (first after byte %zu); favor renders "
-		                    "Qwen2-VL's", path, same * PIECE < n ? same * PIECE : n);
+		return favor_format(
+			"%s: the chat template differs from Qwen2-VL's in its white space (first after byte %zu); favor renders "
+			"Qwen2-VL's",
+			path, same * PIECE < n ? same * PIECE : n);
 	const char *missing = first_missing(text);
 	char from_there[41];
 	excerpt(text, n, same * PIECE, from_there);
-	return favor_format("%s: the chat template (%zu bytes) is not Qwen2-VL's (%d bytes): it differs first within \"%s\" at byte %zu%s%s%s; "
-	                    "favor renders Qwen2-VL's", path, n, OFFICIAL_BYTES, from_there, same * PIECE < n ? same * PIECE : n,
+	return favor_format("%s: the chat template (%zu bytes) is not Qwen2-VL's (%d bytes): it differs first within "
+	                    "\"%s\" at byte %zu%s%s%s; "
+	                    "favor renders Qwen2-VL's",
+	                    path, n, OFFICIAL_BYTES, from_there, same * PIECE < n ? same * PIECE : n,
 	                    missing ? ", and has no \"" : "", missing ? missing : "", missing ? "\"" : "");
 }
 
@@ -173,7 +181,8 @@ char *template_difference(const char *folder)
 			const json_t *text = template_of(root);
 			found = !root || json_is_string(text);
 			if (!root)
-				difference = favor_format("%s: line %d: %s, so the chat template can't be compared", path, where.line, where.text);
+				difference = favor_format("%s: line %d: %s, so the chat template can't be compared", path, where.line,
+				                          where.text);
 			else if (found)
 				difference = compare(path, json_string_value(text), json_string_length(text));
 		}

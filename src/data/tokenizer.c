@@ -79,7 +79,8 @@ struct tokenizer *tokenizer_open(const char *folder, struct favor_error *e)
 	json = favor_malloc((size_t)size + 1);
 	size_t n = fread(json, 1, (size_t)size, f);
 	if (n != (size_t)size) {
-		favor_fail(e, "%s: only %zu of %ld bytes could be read: %s", path, n, size, ferror(f) ? strerror(errno) : "the file ends");
+		favor_fail(e, "%s: only %zu of %ld bytes could be read: %s", path, n, size,
+		           ferror(f) ? strerror(errno) : "the file ends");
 		goto done;
 	}
 	json[n] = 0;

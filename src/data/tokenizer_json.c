@@ -1,7 +1,8 @@
-/* Reads tokenizer.json into a struct tokenizer. What is supported is what byte-level BPE models use; everything else in the file
- * that would change ids or text is refused by name, because a token that is silently another one spoils a model without a
- * trace. Not looked at: truncation and padding (transformers sets both anew for each call). */
+/* Reads tokenizer.json into a struct tokenizer. What is supported is what byte-level BPE models use; everything else in
+ * the file that would change ids or text is refused by name, because a token that is silently another one spoils a
+ * model without a trace. Not looked at: truncation and padding (transformers sets both anew for each call). */
 #include "data/tokenizer_private.h"
+#include "data/vocabulary_json.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -11,6 +12,8 @@ struct reader {
 	struct tokenizer *t;
 	const char *origin;
 	struct favor_error *error;
+	struct json_span vocab, merges;
+	int32_t tokens; /* in the vocabulary */
 };
 
 #define SUPPORTED "favor reads byte-level BPE tokenizers as Qwen2-VL's"
@@ -103,7 +106,8 @@ static int read_pre_tokenizer(struct reader *r, const json_t *pre_tokenizer)
 			continue;
 		}
 		if (!type_is(one, "ByteLevel"))
-			return favor_fail(r->error, "%s: the last pre_tokenizer is \"%s\", not ByteLevel; " SUPPORTED, r->origin, type_of(one));
+			return favor_fail(r->error, "%s: the last pre_tokenizer is \"%s\", not ByteLevel; " SUPPORTED, r->origin,
+			                  type_of(one));
 		if (!json_is_false(json_object_get(one, "add_prefix_space")))
 			return refuse(r, "pre_tokenizer", "ByteLevel with add_prefix_space");
 		const json_t *use_regex = json_object_get(one, "use_regex");
@@ -129,7 +133,7 @@ static int read_post_processor_and_decoder(struct reader *r, const json_t *root)
 
 /* ---- model ---- */
 
-static int read_model_options(struct reader *r, json_t *model)
+static int read_model_options(struct reader *r, const json_t *model)
 {
 	static const char *const unwanted[] = {"dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"};
 	if (!json_is_object(model))
@@ -148,83 +152,19 @@ static int read_model_options(struct reader *r, json_t *model)
 	return 0;
 }
 
-/* What both need: the entry's number, counted from 0. */
-static int bad_merge(struct reader *r, size_t i, const char *why)
+static int read_model(struct reader *r, const json_t *model)
 {
-	return favor_fail(r->error, "%s: model.merges[%zu] %s", r->origin, i, why);
-}
-
-static int read_merges(struct reader *r, const json_t *merges)
-{
-	for (size_t i = 0; i < json_array_size(merges); i++) {
-		const json_t *merge = json_array_get(merges, i);
-		const char *left, *right;
-		size_t left_n, right_n;
-		if (json_is_string(merge)) { /* "a b" */
-			left = json_string_value(merge);
-			size_t n = json_string_length(merge);
-			if (!strncmp(left, "#version", 8))
-				continue;
-			const char *space = memchr(left, ' ', n);
-			if (!space)
-				return bad_merge(r, i, "has no space between two tokens");
-			left_n = (size_t)(space - left);
-			right = space + 1;
-			right_n = n - left_n - 1;
-			if (memchr(right, ' ', right_n))
-				return bad_merge(r, i, "has more than one space");
-		} else { /* ["a", "b"] */
-			const json_t *a = json_array_get(merge, 0), *b = json_array_get(merge, 1);
-			if (!json_is_string(a) || !json_is_string(b) || json_array_size(merge) != 2)
-				return bad_merge(r, i, "is neither \"a b\" nor [\"a\", \"b\"]");
-			left = json_string_value(a);
-			left_n = json_string_length(a);
-			right = json_string_value(b);
-			right_n = json_string_length(b);
-		}
-		if (bpe_add_merge(r->t->bpe, left, left_n, right, right_n, r->error))
-			return favor_fail_prefix(r->error, "%s: model.merges[%zu]", r->origin, i);
-	}
-	return 0;
-}
-
-static int read_model(struct reader *r, json_t *model)
-{
-	json_t *vocab = json_object_get(model, "vocab"), *value;
-	const json_t *merges = json_object_get(model, "merges");
-	if (!json_is_object(vocab) || !json_object_size(vocab))
-		return favor_fail(r->error, "%s: model.vocab is no object, or empty", r->origin);
-	if (!json_is_array(merges))
+	int ignore_merges = json_is_true(json_object_get(model, "ignore_merges"));
+	if (!r->vocab.stop)
+		return favor_fail(r->error, "%s: model.vocab is no object", r->origin);
+	if (!r->merges.stop)
 		return favor_fail(r->error, "%s: model.merges is no array", r->origin);
-
-	const char *key;
-	size_t text_bytes = 0;
-	json_int_t largest = 0;
-	json_object_foreach(vocab, key, value) {
-		json_int_t id = json_integer_value(value);
-		if (!json_is_integer(value) || id < 0 || id >= BPE_IDS_MAX)
-			return favor_fail(r->error, "%s: model.vocab: the id of \"%.100s\" is no number from 0 to %d", r->origin, key, BPE_IDS_MAX - 1);
-		largest = id > largest ? id : largest;
-		text_bytes += strlen(key);
-	}
-	size_t tokens = json_object_size(vocab);
-	if ((size_t)largest > 64 * tokens + 65536) /* the tables by id would be almost empty */
-		return favor_fail(r->error, "%s: model.vocab has %zu tokens but an id of %lld", r->origin, tokens, (long long)largest);
-	if (json_array_size(merges) > INT32_MAX / 4)
-		return favor_fail(r->error, "%s: model.merges has too many entries", r->origin);
-	r->t->bpe = bpe_new((int32_t)tokens, (int32_t)largest + 1, (int32_t)json_array_size(merges),
-	                    json_is_true(json_object_get(model, "ignore_merges")));
-	r->t->vocab_size = (int32_t)largest + 1;
-
-	char *text = r->t->vocabulary_text = favor_malloc(text_bytes);
-	json_object_foreach(vocab, key, value) {
-		size_t n = strlen(key);
-		memcpy(text, key, n);
-		if (bpe_add_token(r->t->bpe, text, n, (int32_t)json_integer_value(value), r->error))
-			return favor_fail_prefix(r->error, "%s: model.vocab", r->origin);
-		text += n;
-	}
-	return read_merges(r, merges);
+	r->t->bpe = vocabulary_read(r->t->json, r->vocab, r->merges, ignore_merges, r->origin, &r->t->vocabulary_text,
+	                            &r->tokens, r->error);
+	if (!r->t->bpe)
+		return -1;
+	r->t->vocab_size = bpe_id_count(r->t->bpe);
+	return 0;
 }
 
 /* ---- added tokens ---- */
@@ -247,8 +187,8 @@ static char *copy_text(const char *text, size_t n)
 	return copy;
 }
 
-/* `tokenizers` gives a token that the vocabulary has the id from there and numbers the others behind the vocabulary, whatever the
- * file says. Files that say something else exist only by mistake. */
+/* `tokenizers` gives a token that the vocabulary has the id from there and numbers the others behind the vocabulary,
+ * whatever the file says. Files that say something else exist only by mistake. */
 static int read_added_token(struct reader *r, const json_t *token, size_t i, int32_t *next_id)
 {
 	struct added_token *a = &r->t->added[i];
@@ -277,14 +217,15 @@ static int read_added_token(struct reader *r, const json_t *token, size_t i, int
 		expected = (*next_id)++;
 	if (json_integer_value(id) != expected)
 		return favor_fail(r->error,
-		                  "%s: added_tokens[%zu] \"%s\" has id %lld, but the vocabulary makes it %d; added tokens follow the vocabulary in "
+		                  "%s: added_tokens[%zu] \"%s\" has id %lld, but the vocabulary makes it %d; added tokens "
+		                  "follow the vocabulary in "
 		                  "order, or are in it with the same id",
 		                  r->origin, i, a->content, (long long)json_integer_value(id), expected);
 	a->id = expected;
 	return 0;
 }
 
-static int read_added_tokens(struct reader *r, const json_t *list, size_t vocabulary)
+static int read_added_tokens(struct reader *r, const json_t *list)
 {
 	struct tokenizer *t = r->t;
 	if (is_absent(list))
@@ -292,7 +233,7 @@ static int read_added_tokens(struct reader *r, const json_t *list, size_t vocabu
 	if (!json_is_array(list) || json_array_size(list) > 65536)
 		return favor_fail(r->error, "%s: added_tokens is no array, or has more than 65536 entries", r->origin);
 	size_t count = json_array_size(list);
-	int32_t next_id = (int32_t)vocabulary;
+	int32_t next_id = r->tokens;
 	t->added = favor_calloc(count, sizeof *t->added);
 	for (size_t i = 0; i < count; i++)
 		if (read_added_token(r, json_array_get(list, i), i, &next_id))
@@ -314,22 +255,59 @@ static int read_added_tokens(struct reader *r, const json_t *list, size_t vocabu
 	return 0;
 }
 
+/* The file's JSON with an empty vocabulary and no merges; r->vocab and r->merges say where they stand. */
+static json_t *load_rest(struct reader *r)
+{
+	const struct tokenizer *t = r->t;
+	vocabulary_find(t->json, t->json_size, &r->vocab, &r->merges);
+	struct json_span first = r->vocab, second = r->merges;
+	if (second.start < first.start) {
+		first = r->merges;
+		second = r->vocab;
+	}
+	/* what is kept of each is its opening and closing bracket */
+	struct json_span cuts[] = {first, second};
+	char *rest = favor_malloc(t->json_size + 1);
+	size_t n = 0, from = 0;
+	for (int i = 0; i < 2; i++) {
+		if (cuts[i].stop - cuts[i].start < 2)
+			continue;
+		memcpy(rest + n, t->json + from, cuts[i].start + 1 - from);
+		n += cuts[i].start + 1 - from;
+		from = cuts[i].stop - 1;
+	}
+	memcpy(rest + n, t->json + from, t->json_size - from);
+	n += t->json_size - from;
+
+	json_error_t where;
+	json_t *root = json_loadb(rest, n, JSON_ALLOW_NUL | JSON_REJECT_DUPLICATES, &where);
+	if (!root) {
+		/* the place in the file itself */
+		size_t at = where.position < 0 ? 0 : (size_t)where.position;
+		for (int i = 0; i < 2; i++)
+			if (cuts[i].stop - cuts[i].start >= 2 && at > cuts[i].start + 1)
+				at += cuts[i].stop - cuts[i].start - 2;
+		int line = 1;
+		for (size_t i = 0; i < at && i < t->json_size; i++)
+			line += t->json[i] == '\n';
+		favor_fail(r->error, "%s: line %d, byte %zu: %s", r->origin, line, at, where.text);
+	}
+	free(rest);
+	return root;
+}
+
 int tokenizer_read_json(struct tokenizer *t, const char *origin, struct favor_error *e)
 {
-	struct reader r = {t, origin, e};
-	json_error_t where;
-	int result = -1;
-	json_t *root = json_loadb(t->json, t->json_size, JSON_ALLOW_NUL, &where);
+	struct reader r = {.t = t, .origin = origin, .error = e};
+	json_t *root = load_rest(&r);
 	if (!root)
-		return favor_fail(e, "%s: line %d, column %d: %s", origin, where.line, where.column, where.text);
-	json_t *model = json_object_get(root, "model");
-	if (read_model_options(&r, model) || read_normalizer(&r, json_object_get(root, "normalizer"), 0) ||
-	    read_pre_tokenizer(&r, json_object_get(root, "pre_tokenizer")) || read_post_processor_and_decoder(&r, root) ||
-	    read_model(&r, model) ||
-	    read_added_tokens(&r, json_object_get(root, "added_tokens"), json_object_size(json_object_get(model, "vocab"))))
-		goto done;
-	result = 0;
-done:
+		return -1;
+	const json_t *model = json_object_get(root, "model");
+	int result = -1;
+	if (!read_model_options(&r, model) && !read_normalizer(&r, json_object_get(root, "normalizer"), 0) &&
+	    !read_pre_tokenizer(&r, json_object_get(root, "pre_tokenizer")) && !read_post_processor_and_decoder(&r, root) &&
+	    !read_model(&r, model) && !read_added_tokens(&r, json_object_get(root, "added_tokens")))
+		result = 0;
 	json_decref(root);
 	return result;
 }

@@ -1,5 +1,6 @@
-/* Where Unicode in the `tokenizers` library differs from the Unicode of PCRE2 and utf8proc (tools/make_unicode_tables.py). Token ids
- * are to be equal to that library's, so its versions rule: newer than PCRE2's in patterns, older than utf8proc's in NFC. */
+/* Where Unicode in the `tokenizers` library differs from the Unicode of PCRE2 and utf8proc
+ * (tools/make_unicode_tables.py). Token ids are to be equal to that library's, so its versions rule: newer than PCRE2's
+ * in patterns, older than utf8proc's in NFC. */
 #ifndef FAVOR_DATA_UNICODE_TABLES_H
 #define FAVOR_DATA_UNICODE_TABLES_H
 

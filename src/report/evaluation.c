@@ -1,5 +1,5 @@
-/* What favor eval found: the numbers, the table for people and the JSON file. Called by the eval command and by evaluations during training,
- * on the leader alone. */
+/* What favor eval found: the numbers, the table for people and the JSON file. Called by the eval command and by
+ * evaluations during training, on the leader alone. */
 #include "report/evaluation.h"
 
 #include <fcntl.h>
@@ -129,10 +129,11 @@ void evaluation_print(const struct evaluation *v, void *out)
 	struct summary s = summarise(v);
 	double low, high;
 	wilson_interval(s.all.correct, s.all.n, &low, &high);
-	fprintf(out, "accuracy  %5.1f%%  (%lld of %lld; 95%% interval %.1f%% to %.1f%%)\n", 100 * share(s.all.correct, s.all.n),
-	        (long long)s.all.correct, (long long)s.all.n, 100 * low, 100 * high);
+	fprintf(out, "accuracy  %5.1f%%  (%lld of %lld; 95%% interval %.1f%% to %.1f%%)\n",
+	        100 * share(s.all.correct, s.all.n), (long long)s.all.correct, (long long)s.all.n, 100 * low, 100 * high);
 	fprintf(out, "format    %5.1f%%\n", 100 * share(s.format, s.all.n));
-	fprintf(out, "length    %5.1f tokens on average; %lld truncated\n", share(s.tokens, s.all.n), (long long)s.truncated);
+	fprintf(out, "length    %5.1f tokens on average; %lld truncated\n", share(s.tokens, s.all.n),
+	        (long long)s.truncated);
 	int width = 5;
 	for (int32_t i = 0; i < v->class_count; i++)
 		if (s.classes[i].n > 0 && columns(v->classes[i]) > width)
@@ -145,9 +146,11 @@ void evaluation_print(const struct evaluation *v, void *out)
 		const int64_t *row = s.confusion + (size_t)i * ((size_t)v->class_count + 1);
 		int32_t wrong = most_confused(v, &s, i);
 		fprintf(out, "%s%*s %6lld  %7lld  %7.1f%%", v->classes[i], width - columns(v->classes[i]), "",
-		        (long long)s.classes[i].n, (long long)s.classes[i].correct, 100 * share(s.classes[i].correct, s.classes[i].n));
+		        (long long)s.classes[i].n, (long long)s.classes[i].correct,
+		        100 * share(s.classes[i].correct, s.classes[i].n));
 		if (wrong >= 0)
-			fprintf(out, "  %s (%lld)", wrong == v->class_count ? "no class" : v->classes[wrong], (long long)row[wrong]);
+			fprintf(out, "  %s (%lld)", wrong == v->class_count ? "no class" : v->classes[wrong],
+			        (long long)row[wrong]);
 		fprintf(out, "\n");
 	}
 	summary_free(&s);
@@ -185,10 +188,11 @@ static json_t *predictions(const struct evaluation *v)
 	json_t *list = json_array();
 	for (int32_t i = 0; i < v->count; i++) {
 		const struct prediction *p = &v->predictions[i];
-		json_array_append_new(list, json_pack("{s:o, s:o, s:o, s:o, s:o, s:b, s:b, s:i, s:b}", "image", text(p->image), "label",
-		                                      class_name(v, p->label), "answer", class_name(v, p->answer), "answer_text",
-		                                      text(p->answer_text), "response", text(p->response), "correct", p->correct,
-		                                      "format", p->format, "tokens", (int)p->tokens, "truncated", p->truncated));
+		json_array_append_new(list, json_pack("{s:o, s:o, s:o, s:o, s:o, s:b, s:b, s:i, s:b}", "image", text(p->image),
+		                                      "label", class_name(v, p->label), "answer", class_name(v, p->answer),
+		                                      "answer_text", text(p->answer_text), "response", text(p->response),
+		                                      "correct", p->correct, "format", p->format, "tokens", (int)p->tokens,
+		                                      "truncated", p->truncated));
 	}
 	return list;
 }
@@ -201,19 +205,19 @@ static json_t *document(const struct evaluation *v)
 	wilson_interval(s.all.correct, s.all.n, &low, &high);
 	for (int32_t i = 0; i < v->class_count; i++) {
 		const struct tally *t = &s.classes[i];
-		json_array_append_new(classes, json_pack("{s:o, s:I, s:I, s:o}", "name", text(v->classes[i]), "n", (json_int_t)t->n,
-		                                         "correct", (json_int_t)t->correct, "accuracy",
+		json_array_append_new(classes, json_pack("{s:o, s:I, s:I, s:o}", "name", text(v->classes[i]), "n",
+		                                         (json_int_t)t->n, "correct", (json_int_t)t->correct, "accuracy",
 		                                         t->n > 0 ? json_real(share(t->correct, t->n)) : json_null()));
 		json_t *row = json_array();
 		for (int32_t k = 0; k <= v->class_count; k++)
 			json_array_append_new(row, json_integer(s.confusion[(size_t)i * ((size_t)v->class_count + 1) + (size_t)k]));
 		json_array_append_new(confusion, row);
 	}
-	json_t *file = json_pack("{s:f, s:[f, f], s:f, s:f, s:I, s:I, s:I, s:o, s:o, s:o}", "accuracy", share(s.all.correct, s.all.n),
-	                         "interval", low, high, "format", share(s.format, s.all.n), "mean_length",
-	                         share(s.tokens, s.all.n), "n", (json_int_t)s.all.n, "correct", (json_int_t)s.all.correct,
-	                         "truncated", (json_int_t)s.truncated, "classes", classes, "confusion", confusion, "predictions",
-	                         predictions(v));
+	json_t *file = json_pack("{s:f, s:[f, f], s:f, s:f, s:I, s:I, s:I, s:o, s:o, s:o}", "accuracy",
+	                         share(s.all.correct, s.all.n), "interval", low, high, "format", share(s.format, s.all.n),
+	                         "mean_length", share(s.tokens, s.all.n), "n", (json_int_t)s.all.n, "correct",
+	                         (json_int_t)s.all.correct, "truncated", (json_int_t)s.truncated, "classes", classes,
+	                         "confusion", confusion, "predictions", predictions(v));
 	summary_free(&s);
 	return file;
 }
@@ -244,8 +248,8 @@ int evaluation_write(const struct evaluation *v, const char *path, struct favor_
 		goto done;
 	}
 	made = 1;
-	if (json_dumpf(file, out, JSON_INDENT(1) | JSON_REAL_PRECISION(17)) != 0 || fputc('\n', out) == EOF || fflush(out) != 0 ||
-	    fsync(fileno(out)) != 0) {
+	if (json_dumpf(file, out, JSON_INDENT(1) | JSON_REAL_PRECISION(17)) != 0 || fputc('\n', out) == EOF ||
+	    fflush(out) != 0 || fsync(fileno(out)) != 0) {
 		favor_fail(e, "%s: writing failed: %m", temporary);
 		goto done;
 	}

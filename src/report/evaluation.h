@@ -27,7 +27,9 @@ void wilson_interval(int64_t correct, int64_t n, double *low, double *high);
 void evaluation_add(struct evaluation *v, const struct prediction *p);
 double evaluation_accuracy(const struct evaluation *v);
 void evaluation_print(const struct evaluation *v, void *out); /* FILE *: table for people */
-/* {"accuracy","interval":[l,h],"format","mean_length","classes":[{"name","n","correct","accuracy"}],"confusion":[[...]],"predictions":[...]}, atomically */
+/* {"accuracy","interval":[l,h],"format","mean_length","classes":[{"name","n","correct","accuracy"}],"confusion":[[...]],"predictions":[...]}, atomically.
+ * A row of the confusion matrix is a label; its columns are the answers by class and, last, "no class". A class without records has accuracy null.
+ * Also "n", "correct", "truncated". A prediction: image, label and answer (class names or null), answer_text, response, correct, format, tokens, truncated. */
 int evaluation_write(const struct evaluation *v, const char *path, struct favor_error *e);
 void evaluation_free(struct evaluation *v);
 

@@ -1,15 +1,17 @@
 /* Which answer of a response counts. A response has at most one final answer, and it can't be hedged:
  *
  *  1. Tags are <think>, </think>, <answer>, </answer>, byte for byte; anything else ("<Answer>", "< answer>") is text.
- *  2. What stands in <think>...</think> is reasoning. A think block that is never closed reaches to the end of the text. A
+ *  2. What stands in <think>...</think> is reasoning. A think block that is never closed reaches to the end of the
+ * text. A
  *     </think> without a <think> (prompts may open the block themselves) makes all before it reasoning.
- *  3. The final answer is the last pair of answer tags. It counts only if it stands outside of the reasoning and holds no tag.
- *     Answer tags after it that are no such pair (one never closed, a stray </answer>, a pair inside of reasoning) leave the response
- *     without a final answer: what it means is no longer clear, and nothing is gained by making it unclear.
+ *  3. The final answer is the last pair of answer tags. It counts only if it stands outside of the reasoning and holds
+ * no tag. Answer tags after it that are no such pair (one never closed, a stray </answer>, a pair inside of reasoning)
+ * leave the response without a final answer: what it means is no longer clear, and nothing is gained by making it
+ * unclear.
  *  4. An <answer> inside an open answer spoils the pair, whichever of the two was meant.
  *
- * So "<answer>a</answer> <answer>b</answer>" answers b, "<answer>a<answer>b</answer>" and "<answer>a</answer> <answer>b" answer nothing.
- * tests/golden/reward/adversarial.jsonl holds the verdicts. */
+ * So "<answer>a</answer> <answer>b</answer>" answers b, "<answer>a<answer>b</answer>" and "<answer>a</answer>
+ * <answer>b" answer nothing. tests/golden/reward/adversarial.jsonl holds the verdicts. */
 #include "reward/answer.h"
 
 #include <string.h>

@@ -2,11 +2,13 @@
  *
  * accuracy is an exact match of normal forms. Nothing is forgiven that would let a response hedge: an answer that lists
  * several labels, or a label and a word more, or a part of a label, is another text, hence 0. Case, '_' and white space
- * don't count. Full case folding makes some letters equal that Unicode calls equal ("ß" and "ss", the ligature "fi" and "fi", long s and s);
- * the Turkish dotless i and dotted I stay apart from i, in any locale. Letters that only look alike (Cyrillic, full width, mathematical) don't
- * match, nor does an answer with zero-width characters or punctuation around it.
+ * don't count. Full case folding makes some letters equal that Unicode calls equal ("ß" and "ss", the ligature "fi" and
+ * "fi", long s and s); the Turkish dotless i and dotted I stay apart from i, in any locale. Letters that only look
+ * alike (Cyrillic, full width, mathematical) don't match, nor does an answer with zero-width characters or punctuation
+ * around it.
  *
- * format says nothing of content: it is for the shape alone, and empty tags have the shape. Empty answers get their 0 from accuracy. */
+ * format says nothing of content: it is for the shape alone, and empty tags have the shape. Empty answers get their 0
+ * from accuracy. */
 #include "reward/reward.h"
 
 #include "data/label.h"
@@ -64,8 +66,8 @@ static int blank(const char *text, size_t from, size_t to)
 {
 	int32_t point;
 	while (from < to) {
-		from += text_char(text + from, to - from, &point);
-		if (!text_is_space(point))
+		from += utf8_char(text + from, to - from, &point);
+		if (!utf8_is_space(point))
 			return 0;
 	}
 	return 1;

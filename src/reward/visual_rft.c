@@ -1,13 +1,15 @@
 /* Visual-RFT's accuracy rule for classification (its public training script), for comparison with that project alone:
  *
- *  - the answer is what stands in the FIRST <answer>...</answer> that opens and closes on one line (its pattern's dot does not match a line
- *    feed), stripped of white space; where there is none, the whole response is the answer;
- *  - spaces and underscores are taken out of answer and label, both are put into lower case as Python's str.lower() does;
+ *  - the answer is what stands in the FIRST <answer>...</answer> that opens and closes on one line (its pattern's dot
+ * does not match a line feed), stripped of white space; where there is none, the whole response is the answer;
+ *  - spaces and underscores are taken out of answer and label, both are put into lower case as Python's str.lower()
+ * does;
  *  - 1 if either contains the other.
  *
- * So an empty answer, a part of a label, a single letter of it, and a list of all labels are right: the holes that the strict
- * rule closes. Two things differ from that script: it first asks a mathematics checker, which has no say on names of activities and is left out
- * here; and aliases, which it does not know, count like labels. str.lower()'s final sigma is not followed: sigma is one letter here. */
+ * So an empty answer, a part of a label, a single letter of it, and a list of all labels are right: the holes that the
+ * strict rule closes. Two things differ from that script: it first asks a mathematics checker, which has no say on
+ * names of activities and is left out here; and aliases, which it does not know, count like labels. str.lower()'s final
+ * sigma is not followed: sigma is one letter here. */
 #include "reward/reward.h"
 
 #include "base/error.h"
@@ -20,27 +22,29 @@
 /* What Python's str.strip() takes away. */
 static int python_space(int32_t p)
 {
-	return text_is_space(p) || (p >= 0x1C && p <= 0x1F);
+	return utf8_is_space(p) || (p >= 0x1C && p <= 0x1F);
 }
 
-/* Stripped, without ' ' and '_', in lower case; bytes that are no UTF-8 stay. *length = its bytes. Owned by the caller. */
+/* Stripped, without ' ' and '_', in lower case; bytes that are no UTF-8 stay. *length = its bytes. Owned by the caller.
+ */
 static char *squeeze(const char *s, size_t n, size_t *length)
 {
 	size_t first = n, end = n, used;
 	int32_t point;
 	for (size_t i = 0; i < n; i += used) {
-		used = text_char(s + i, n - i, &point);
+		used = utf8_char(s + i, n - i, &point);
 		if (python_space(point))
 			continue;
 		if (first == n)
 			first = i;
 		end = i + used;
 	}
-	/* a lower case letter takes at most half as many bytes again as its capital (two to three); dotted I becomes i and a dot (three) */
+	/* a lower case letter takes at most half as many bytes again as its capital (two to three); dotted I becomes i and
+	 * a dot (three) */
 	char *out = favor_malloc(2 * (end - first) + 1);
 	*length = 0;
 	for (size_t i = first; i < end; i += used) {
-		used = text_char(s + i, end - i, &point);
+		used = utf8_char(s + i, end - i, &point);
 		if (point == ' ' || point == '_')
 			continue;
 		if (point < 0) {
@@ -94,7 +98,8 @@ float reward_accuracy_visual_rft(const char *text, size_t n, const struct reward
 		const char *name = i < 0 ? t->label : t->aliases[i];
 		size_t wanted_length;
 		char *wanted = squeeze(name, strlen(name), &wanted_length);
-		right = contains(answer, answer_length, wanted, wanted_length) || contains(wanted, wanted_length, answer, answer_length);
+		right = contains(answer, answer_length, wanted, wanted_length) ||
+		        contains(wanted, wanted_length, answer, answer_length);
 		free(wanted);
 	}
 	free(answer);

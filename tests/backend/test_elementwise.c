@@ -258,6 +258,24 @@ static void test_memory(void **state)
 		op_release(both[i], NULL);
 		op_upload(both[i], NULL, NULL, 0);
 	}
+	/* a product never sees weights that are no longer there */
+	enum { N = 64, K = 48 };
+	float *x = test_array(K, 1, 1), y[N], first[N], *other = test_array(N * K, 2, 1);
+	float *w = op_alloc(s->cpu, N * K * sizeof *w);
+	for (int i = 0; i < 4; i++) {
+		if (i & 1)
+			op_zero(s->cpu, w, N * K * sizeof *w);
+		else
+			op_upload(s->cpu, w, other, N * K * sizeof *w);
+		op_linear(s->cpu, tensor_of(y, 1, N), tensor_of(x, 1, K), tensor_of(w, N, K), NULL, 0);
+		if (i == 0)
+			memcpy(first, y, sizeof first);
+		for (int k = 0; k < N; k++)
+			assert_true(y[k] == (i & 1 ? 0 : first[k]));
+	}
+	op_release(s->cpu, w);
+	free(x);
+	free(other);
 	assert_int_equal(s->reference->threads, 1);
 	backend_set_threads(s->reference, 5);
 	assert_int_equal(s->reference->threads, 1);

@@ -15,7 +15,7 @@ static struct head head_new(struct backend *b, int64_t T, int64_t V, int64_t K, 
 	struct head d = {.b = b, .temperature = temperature};
 	d.h = test_tensor(T, K, pad, 1, 1);
 	d.w = test_tensor(V, K, 0, 2, 2);
-	d.dh = test_tensor(T, K, pad, 3, 1);
+	d.dh = test_tensor(T, K, pad ? pad + 1 : 0, 3, 1);
 	d.dw = test_tensor(V, K, 0, 4, 1);
 	d.logp = test_array(T, 5, 1);
 	d.entropy = test_array(T, 6, 1);
@@ -117,14 +117,14 @@ static void test_gradients(void **state)
 	}
 }
 
-/* Any number of rows (a large vocabulary: several chunks) and threads. */
+/* Any number of rows (a large vocabulary: several chunks), threads, strides. */
 static void test_bits(void **state)
 {
 	struct test_backends *s = *state;
 	static const int64_t shapes[][3] = {{129, 131101, 5}, {61, 1031, 48}};
 	for (int i = 0; i < 2; i++) {
 		int64_t T = shapes[i][0], V = shapes[i][1], K = shapes[i][2];
-		struct head whole = head_new(s->cpu, T, V, K, 0, 0.9f), part = head_new(s->cpu, T, V, K, 0, 0.9f);
+		struct head whole = head_new(s->cpu, T, V, K, 0, 0.9f), part = head_new(s->cpu, T, V, K, 3, 0.9f);
 		backend_set_threads(s->cpu, 1);
 		forward(&whole);
 		backward(&whole);
@@ -171,7 +171,7 @@ static void test_sampled_logp(void **state)
 	for (int i = 0; i < 30; i++) {
 		struct sampling how = settings[i / 6];
 		int64_t T = shapes[i / 2 % 3][0], V = shapes[i / 2 % 3][1], K = shapes[i / 2 % 3][2];
-		struct head d = head_new(both[i % 2], T, V, K, 0, how.temperature > 0 ? how.temperature : 1);
+		struct head d = head_new(both[i % 2], T, V, K, 1, how.temperature > 0 ? how.temperature : 1);
 		struct tensor logits = test_tensor(T, V, 0, 20, 1);
 		struct sampled *out = favor_malloc((size_t)T * sizeof *out);
 		double *u = favor_malloc((size_t)T * sizeof *u);

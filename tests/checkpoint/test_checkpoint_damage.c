@@ -14,6 +14,13 @@
 #include <string.h>
 #include <unistd.h>
 
+/* For builds with LeakSanitizer: on damaged files HDF5 1.10 leaks some of what it has read. Our own leaks are seen all the same. */
+const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void)
+{
+	return "leak:libhdf5";
+}
+
 struct fixture {
 	char *folder, *whole, *path; /* whole: a good checkpoint; path: where damaged ones go */
 	struct checkpoint c;
@@ -48,18 +55,46 @@ static int tear_down(void **state)
 	return 0;
 }
 
-/* Opens, reads and verifies f->path; the worst of the three results, with its message. */
+/* What was opened must be what was written. */
+static void assert_same(const struct checkpoint *a, const struct checkpoint *b)
+{
+	assert_true(a->step == b->step && a->seed == b->seed && a->cursor == b->cursor && a->policy_version == b->policy_version);
+	assert_string_equal(a->config, b->config);
+	assert_string_equal(a->ranks, b->ranks);
+	assert_string_equal(a->digest, b->digest);
+	assert_int_equal(a->tensor_count, b->tensor_count);
+	assert_int_equal(a->file_count, b->file_count);
+	assert_int_equal(a->history_columns, b->history_columns);
+	assert_int_equal(a->sample_count, b->sample_count);
+	for (int i = 0; i < a->file_count; i++) {
+		assert_int_equal(a->files[i].size, b->files[i].size);
+		assert_memory_equal(a->files[i].data, b->files[i].data, a->files[i].size);
+	}
+	for (int i = 0; i < a->history_columns; i++)
+		assert_memory_equal(a->history[i].values, b->history[i].values, (size_t)a->history_rows * sizeof(double));
+	for (int i = 0; i < a->sample_count; i++)
+		assert_string_equal(a->samples[i], b->samples[i]);
+}
+
+/* Opens, reads and verifies f->path: -1 with a message if any of them refuses it; else all must be as it was written. */
 static int use(struct fixture *f, struct favor_error *e)
 {
 	struct checkpoint r;
 	char digest[17];
 	if (checkpoint_open(f->path, &r, e) != 0)
 		return -1;
-	checkpoint_free(&r);
 	struct checkpoint_tensor *room = sample_room(&f->c);
 	int rc = checkpoint_read_tensors(f->path, room, f->c.tensor_count, e);
+	if (rc == 0)
+		rc = checkpoint_verify(f->path, digest, e);
+	if (rc == 0) {
+		assert_same(&f->c, &r);
+		for (int i = 0; i < f->c.tensor_count; i++)
+			assert_true(sample_equal(&f->c.tensors[i], &room[i]));
+	}
 	sample_free_tensors(room, f->c.tensor_count);
-	return rc == 0 ? checkpoint_verify(f->path, digest, e) : rc;
+	checkpoint_free(&r);
+	return rc;
 }
 
 static void assert_refused(struct fixture *f, const char *part)
@@ -73,7 +108,7 @@ static void assert_refused(struct fixture *f, const char *part)
 static void test_cut(void **state)
 {
 	struct fixture *f = *state;
-	for (size_t n = 0; n < f->n; n += n < 600 || n + 300 > f->n ? 1 : 61) {
+	for (size_t n = 0; n < f->n; n += n < 100 || n + 40 > f->n ? 1 : 331) {
 		sample_write(f->path, f->data, n);
 		assert_refused(f, "damaged");
 	}
@@ -84,7 +119,7 @@ static void test_flipped(void **state)
 {
 	struct fixture *f = *state;
 	int found = 0, harmless = 0;
-	for (size_t i = 0; i < f->n; i += i < 4096 ? 5 : 17) {
+	for (size_t i = 0; i < f->n; i += i < 4096 ? 29 : 83) {
 		f->data[i] ^= (unsigned char)(i % 3 == 0 ? 0xff : 1 << i % 8);
 		sample_write(f->path, f->data, f->n);
 		struct favor_error e = {""};
@@ -164,57 +199,89 @@ static void set_attribute(hid_t file, const char *name, hid_t type, hid_t space,
 	H5Aclose(attribute);
 }
 
+/* Puts a text in the place of one in /text. */
+static void set_text(hid_t file, const char *name, const char *text, int count)
+{
+	H5Ldelete(file, name, H5P_DEFAULT);
+	hid_t type = H5Tcopy(H5T_C_S1), space = H5Screate_simple(1, &(hsize_t){(hsize_t)count}, NULL);
+	H5Tset_size(type, 16);
+	hid_t dataset = H5Dcreate2(file, name, type, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+	char *all = favor_calloc((size_t)count, 16);
+	memcpy(all, text, strlen(text));
+	assert_true(dataset >= 0 && H5Dwrite(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, all) >= 0);
+	free(all);
+	H5Dclose(dataset);
+	H5Sclose(space);
+	H5Tclose(type);
+}
+
 static void test_attributes(void **state)
 {
 	struct fixture *f = *state;
-	static const char *const names[] = {"favor_version", "step", "seed", "cursor", "policy_version", "config", "ranks", "digest"};
+	static const char *const names[] = {"format", "step", "seed", "cursor", "policy_version"};
 	hid_t scalar = H5Screate(H5S_SCALAR), none = H5Screate(H5S_NULL), three = H5Screate_simple(1, &(hsize_t){3}, NULL);
-	hid_t text = H5Tcopy(H5T_C_S1);
+	hid_t text = H5Tcopy(H5T_C_S1), file;
 	H5Tset_size(text, H5T_VARIABLE);
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-		int is_text = i == 0 || i > 4;
-		hid_t file = edit(f);
+		file = edit(f);
 		assert_true(H5Adelete(file, names[i]) >= 0);
 		H5Fclose(file);
 		assert_refused(f, "is missing");
-		/* a number */
 		file = edit(f);
 		set_attribute(file, names[i], H5T_IEEE_F64LE, scalar, &(double){1.5});
 		H5Fclose(file);
-		assert_refused(f, "is not of the kind");
-		/* the other of text and integer */
+		assert_refused(f, "is not one integer");
 		file = edit(f);
-		set_attribute(file, names[i], is_text ? H5T_STD_I64LE : text, scalar, is_text ? (void *)&(int64_t){1} : (void *)&(char *){"1"});
+		set_attribute(file, names[i], text, scalar, &(char *){"1"});
 		H5Fclose(file);
-		assert_refused(f, "is not of the kind");
-		/* none, or three */
-		file = edit(f);
-		H5Adelete(file, names[i]);
-		H5Aclose(H5Acreate2(file, names[i], is_text ? text : H5T_STD_I64LE, none, H5P_DEFAULT, H5P_DEFAULT));
-		H5Fclose(file);
-		assert_refused(f, names[i]);
-		file = edit(f);
-		H5Adelete(file, names[i]);
-		H5Aclose(H5Acreate2(file, names[i], is_text ? text : H5T_STD_I64LE, three, H5P_DEFAULT, H5P_DEFAULT));
-		H5Fclose(file);
-		assert_refused(f, names[i]);
+		assert_refused(f, "is not one integer");
+		for (int k = 0; k < 2; k++) {
+			file = edit(f);
+			H5Adelete(file, names[i]);
+			H5Aclose(H5Acreate2(file, names[i], H5T_STD_I64LE, k ? three : none, H5P_DEFAULT, H5P_DEFAULT));
+			H5Fclose(file);
+			assert_refused(f, "is not one integer");
+		}
 	}
-	hid_t file = edit(f);
+	file = edit(f);
 	set_attribute(file, "format", H5T_STD_I64LE, scalar, &(int64_t){7});
 	H5Fclose(file);
 	assert_refused(f, "checkpoint format 7");
-	file = edit(f);
-	set_attribute(file, "digest", text, scalar, &(char *){"xyz"});
-	H5Fclose(file);
-	assert_refused(f, "16 hexadecimal digits");
-	file = edit(f);
-	set_attribute(file, "digest", text, scalar, &(char *){"0123456789abcdef"});
-	H5Fclose(file);
-	assert_refused(f, "the file says 0123456789abcdef");
 	H5Tclose(text);
 	H5Sclose(scalar);
 	H5Sclose(none);
 	H5Sclose(three);
+}
+
+static void test_texts(void **state)
+{
+	struct fixture *f = *state;
+	static const char *const names[] = {"text/favor_version", "text/config", "text/ranks", "text/digest", "text/columns"};
+	hid_t file;
+	for (int i = 0; i < 5; i++) {
+		file = edit(f);
+		assert_true(H5Ldelete(file, names[i], H5P_DEFAULT) >= 0);
+		H5Fclose(file);
+		assert_refused(f, names[i]);
+	}
+	for (int i = 0; i < 4; i++) {
+		file = edit(f);
+		set_text(file, names[i], "x", 2);
+		H5Fclose(file);
+		assert_refused(f, "is not one text");
+	}
+	file = edit(f);
+	set_text(file, "text/digest", "xyz", 1);
+	H5Fclose(file);
+	assert_refused(f, "16 hexadecimal digits");
+	file = edit(f);
+	set_text(file, "text/digest", "0123456789abcdef", 1);
+	H5Fclose(file);
+	assert_refused(f, "the file says 0123456789abcdef");
+	file = edit(f);
+	set_text(file, "text/columns", "no such metric", 1);
+	H5Fclose(file);
+	assert_refused(f, "history no such metric can't be read");
 }
 
 /* Puts a dataset of that shape and kind in the place of one that is there. */
@@ -332,6 +399,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_checksum_names_tensor, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_other_kinds, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_attributes, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_texts, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_datasets, set_up, tear_down),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,6 @@
 #!/bin/sh
-# With and without a launcher: test_launch.sh TEST_WORLD. In a Slurm batch script a program without srun is alone; tasks of
-# srun without an MPI plugin are refused.
+# With and without a launcher: test_launch.sh TEST_WORLD. In a Slurm batch script a program without srun is alone; tasks
+# of srun without an MPI plugin are refused.
 world=$1
 failed=0
 log=$(mktemp)

@@ -18,10 +18,10 @@ static void rendered_as_by_transformers(void **state)
 	json_t *cases = json_load_file(path, 0, NULL), *one;
 	size_t i;
 	assert_true(json_array_size(cases) == 20);
-	json_array_foreach(cases, i, one)
-	{
+	json_array_foreach (cases, i, one) {
 		const char *user = json_string_value(json_array_get(one, 2));
-		char *text = template_render(json_string_value(json_array_get(one, 0)), (int)json_integer_value(json_array_get(one, 1)), user);
+		char *text = template_render(json_string_value(json_array_get(one, 0)),
+		                             (int)json_integer_value(json_array_get(one, 1)), user);
 		assert_string_equal(text, json_string_value(json_array_get(one, 3)));
 		free(text);
 	}
@@ -95,7 +95,9 @@ static void other_templates_are_named(void **state)
 	assert_null(template_difference("/nonexistent-folder"));
 	write_file(f, "tokenizer_config.json", "{\"bos_token\": null}");
 	assert_null(template_difference(f->path));
-	write_file(f, "tokenizer_config.json", "{\"chat_template\": [{\"name\": \"tools\", \"template\": \"x\"}, {\"name\": \"default\", \"template\": \"plain {{ x }}\"}]}");
+	write_file(f, "tokenizer_config.json",
+	           "{\"chat_template\": [{\"name\": \"tools\", \"template\": \"x\"}, {\"name\": \"default\", \"template\": "
+	           "\"plain {{ x }}\"}]}");
 	check_warning(f, "tokenizer_config.json", "plain {{ x }}");
 	write_file(f, "chat_template.json", "{\"chat_template\": \"{% set a = 1 %}<|im_start|><|im_end|>system\"}");
 	check_warning(f, "chat_template.json", TEMPLATE_DEFAULT_SYSTEM);
@@ -108,7 +110,8 @@ static void other_templates_are_named(void **state)
 	check_warning(f, "chat_template.jinja", "\"x日本語日本語日本語日本語日\"");
 }
 
-/* The official file isn't part of the project: FAVOR_QWEN2_VL_TEMPLATE may name a copy (package trl: chat_templates/qwen2_5_vl.jinja). */
+/* The official file isn't part of the project: FAVOR_QWEN2_VL_TEMPLATE may name a copy (package trl:
+ * chat_templates/qwen2_5_vl.jinja). */
 static void the_official_template_is_known(void **state)
 {
 	struct folder *f = *state;

@@ -1,5 +1,5 @@
-/* The tokeniser against golden values of the `tokenizers` library (tools/golden_tokenizer.py): ids, decoded text, and the refusal of what
- * is not supported. Exact everywhere. */
+/* The tokeniser against golden values of the `tokenizers` library (tools/golden_tokenizer.py): ids, decoded text, and
+ * the refusal of what is not supported. Exact everywhere. */
 #include "data/pretokenize.h"
 #include "data/nfc.h"
 #include "data/tokenizer.h"
@@ -34,10 +34,10 @@ static json_t *golden(const char *name)
 	return root;
 }
 
-static struct tokenizer *parse(const json_t *root)
+static struct tokenizer *parse(const json_t *root, size_t flags)
 {
 	struct favor_error e = {""};
-	char *text = json_dumps(root, JSON_ENCODE_ANY);
+	char *text = json_dumps(root, flags);
 	struct tokenizer *t = tokenizer_parse(text, strlen(text), "test", &e);
 	if (!t)
 		fail_msg("%s", e.message);
@@ -46,7 +46,8 @@ static struct tokenizer *parse(const json_t *root)
 }
 
 /* ids of the text = expected; what: for messages */
-static void check_ids(struct tokenizer *t, const json_t *text, int added_tokens, const json_t *expected, const char *what)
+static void check_ids(struct tokenizer *t, const json_t *text, int added_tokens, const json_t *expected,
+                      const char *what)
 {
 	struct favor_error e = {""};
 	struct token_ids ids = {0};
@@ -70,7 +71,7 @@ static void check_text(const struct tokenizer *t, const json_t *list, const json
 	struct token_ids ids = {0};
 	size_t i, n;
 	json_t *id;
-	json_array_foreach(list, i, id)
+	json_array_foreach (list, i, id)
 		token_ids_push(&ids, (int32_t)json_integer_value(id));
 	char *text = tokenizer_decode(t, ids.ids, ids.count, 0, &n);
 	if (n != json_string_length(expected) || memcmp(text, json_string_value(expected), n))
@@ -99,11 +100,11 @@ static void lines_of_the_tiny_tokenizer(void **state)
 	json_t *lines = golden("tokenizer_lines.json"), *line;
 	size_t i;
 	assert_true(json_array_size(lines) > 250);
-	json_array_foreach(lines, i, line)
-	{
+	json_array_foreach (lines, i, line) {
 		check_line(t, line, "tiny");
 		const json_t *plain = json_array_get(line, 3);
-		check_ids(t, json_array_get(line, 0), 0, json_is_null(plain) ? json_array_get(line, 1) : plain, "tiny, added tokens as text");
+		check_ids(t, json_array_get(line, 0), 0, json_is_null(plain) ? json_array_get(line, 1) : plain,
+		          "tiny, added tokens as text");
 	}
 	assert_int_equal(tokenizer_vocab_size(t), 600);
 	assert_int_equal(tokenizer_id(t, "<|im_start|>"), 587);
@@ -120,8 +121,7 @@ static void apply(json_t *base, json_t *changes)
 {
 	const char *key;
 	json_t *value;
-	json_object_foreach(changes, key, value)
-	{
+	json_object_foreach (changes, key, value) {
 		if (!strcmp(key, "model"))
 			json_object_update(json_object_get(base, key), value);
 		else
@@ -135,13 +135,12 @@ static void variants_of_the_file(void **state)
 	json_t *list = golden("tokenizer_variants.json"), *variant, *line;
 	size_t i, k;
 	assert_true(json_array_size(list) >= 30);
-	json_array_foreach(list, i, variant)
-	{
+	json_array_foreach (list, i, variant) {
 		const char *name = json_string_value(json_object_get(variant, "name"));
 		json_t *file = golden("tiny-tokenizer/tokenizer.json");
 		apply(file, json_object_get(variant, "changes"));
-		struct tokenizer *t = parse(file);
-		json_array_foreach(json_object_get(variant, "lines"), k, line)
+		struct tokenizer *t = parse(file, i % 2 ? JSON_COMPACT : JSON_ENSURE_ASCII | JSON_INDENT(1));
+		json_array_foreach (json_object_get(variant, "lines"), k, line)
 			check_line(t, line, name);
 		tokenizer_destroy(t);
 		json_decref(file);
@@ -153,8 +152,9 @@ static void special_tokens_are_skipped(void **state)
 {
 	(void)state;
 	json_t *file = golden("tiny-tokenizer/tokenizer.json");
-	struct tokenizer *t = parse(file);
-	int32_t ids[] = {tokenizer_id(t, "<|im_start|>"), tokenizer_id(t, "a"), 70000, -5, INT32_MAX, tokenizer_id(t, "b"), tokenizer_id(t, "<|im_end|>")};
+	struct tokenizer *t = parse(file, 0);
+	int32_t ids[] = {tokenizer_id(t, "<|im_start|>"), tokenizer_id(t, "a"), 70000, -5, INT32_MAX, tokenizer_id(t, "b"),
+	                 tokenizer_id(t, "<|im_end|>")};
 	char *text = tokenizer_decode(t, ids, 7, 1, NULL);
 	assert_string_equal(text, "ab");
 	free(text);
@@ -177,10 +177,13 @@ static void invalid_utf8_is_refused(void **state)
 	static const struct {
 		const char *text;
 		const char *message;
-	} cases[] = {{"ab\x80", "byte 2"},      {"\xc0\xaf", "byte 0"},         {"x\xed\xa0\x80", "byte 1"},    {"\xf4\x90\x80\x80", "byte 0"}, {"\xf5\x80\x80\x80", "byte 0"},
-	             {"日\xe6\x97", "byte 3"}, {"\xe0\x9f\xbf", "byte 0"},     {"\xf0\x8f\xbf\xbf", "byte 0"}, {"ok\xff", "byte 2"},           {"\xc3", "byte 0"}};
+	} cases[] = {{"ab\x80", "byte 2"},           {"\xc0\xaf", "byte 0"},
+	             {"x\xed\xa0\x80", "byte 1"},    {"\xf4\x90\x80\x80", "byte 0"},
+	             {"\xf5\x80\x80\x80", "byte 0"}, {"日\xe6\x97", "byte 3"},
+	             {"\xe0\x9f\xbf", "byte 0"},     {"\xf0\x8f\xbf\xbf", "byte 0"},
+	             {"ok\xff", "byte 2"},           {"\xc3", "byte 0"}};
 	json_t *file = golden("tiny-tokenizer/tokenizer.json");
-	struct tokenizer *t = parse(file);
+	struct tokenizer *t = parse(file, 0);
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		struct token_ids ids = {0};
 		struct favor_error e = {""};
@@ -198,7 +201,7 @@ static void broken_bytes_are_replaced(void **state)
 {
 	(void)state;
 	json_t *file = golden("tiny-tokenizer/tokenizer.json");
-	struct tokenizer *t = parse(file);
+	struct tokenizer *t = parse(file, 0);
 	struct token_ids all = {0}, ids = {0};
 	struct favor_error e = {""};
 	/* ids of single bytes: Latin-1 letters U+00C0.. are themselves in the byte alphabet */
@@ -209,7 +212,8 @@ static void broken_bytes_are_replaced(void **state)
 		token_ids_push(&all, id);
 	}
 	char *text = tokenizer_decode(t, all.ids, all.count, 0, NULL);
-	assert_string_equal(text, "é\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd" "a"); /* f0 9f | ed | a0 | 80 */
+	assert_string_equal(text, "é\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"
+	                          "a"); /* f0 9f | ed | a0 | 80 */
 	free(text);
 	assert_int_equal(tokenizer_encode(t, "\xc3\xa9", 2, 1, &ids, &e), 0);
 	token_ids_free(&all);
@@ -241,7 +245,9 @@ static void unsupported_files_are_refused(void **state)
 		{"{\"pre_tokenizer\": null}", "pre_tokenizer"},
 		{"{\"pre_tokenizer\": {\"type\": \"Whitespace\"}}", "Whitespace"},
 		{"{\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": true}}", "add_prefix_space"},
-		{"{\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Digits\"}, {\"type\": \"ByteLevel\", \"add_prefix_space\": false}]}}", "Digits"},
+		{"{\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Digits\"}, {\"type\": "
+	     "\"ByteLevel\", \"add_prefix_space\": false}]}}",
+	     "Digits"},
 		{"{\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": []}}", "pretokenizers"},
 		{"{\"post_processor\": {\"type\": \"TemplateProcessing\"}}", "TemplateProcessing"},
 		{"{\"decoder\": null}", "decoder"},
@@ -252,6 +258,7 @@ static void unsupported_files_are_refused(void **state)
 		{"{\"model\": {\"dropout\": 0.1}}", "dropout"},
 		{"{\"model\": {\"end_of_word_suffix\": \"</w>\"}}", "end_of_word_suffix"},
 		{"{\"model\": {\"vocab\": {}}}", "vocab"},
+		{"{\"model\": {\"vocab\": []}}", "vocab"},
 		{"{\"model\": {\"vocab\": {\"a\": -1}}}", "\"a\""},
 		{"{\"model\": {\"vocab\": {\"a\": 1.5}}}", "\"a\""},
 		{"{\"model\": {\"vocab\": {\"a\": 0, \"b\": 0}, \"merges\": []}}", "\"b\""},
@@ -270,9 +277,11 @@ static void unsupported_files_are_refused(void **state)
 		{"{\"added_tokens\": [{\"id\": 586, \"content\": \"<x>\", \"lstrip\": 1}]}", "lstrip"},
 		{"{\"added_tokens\": [{\"id\": 586, \"content\": \"<x>\"}, {\"id\": 587, \"content\": \"<x>\"}]}", "<x>"},
 	};
-	static const char *const patterns[] = {"^a",   "a$",     "\\d+",  "\\w",     "\\h",   "\\v",      "\\bx",    "[a[bc]]",  "[a&&b]", "[\\S]", "[\\P{L}]",
-	                                       "(?m:.)", "(?<n>a)", "a{,3}", "a{2}+",   "a{2}?", "\\p{Lu}",  "\\p{Han}", "(?i:\u00e9)", "(?i:fi)", "(a",     "a)",
-	                                       "[a",   "[]",     "a\\",   "(?i:[\u00e9])", "a**",   "\\x{41}",  "\\1",     "(?",       "*a"};
+	static const char *const patterns[] = {
+		"^a",          "a$",       "\\d+",   "\\w",     "\\h",   "\\v",   "\\bx",  "[a[bc]]",       "[a&&b]",
+		"[\\S]",       "[\\P{L}]", "(?m:.)", "(?<n>a)", "a{,3}", "a{2}+", "a{2}?", "\\p{Lu}",       "\\p{Han}",
+		"(?i:\u00e9)", "(?i:fi)",  "(a",     "a)",      "[a",    "[]",    "a\\",   "(?i:[\u00e9])", "a**",
+		"\\x{41}",     "\\1",      "(?",     "*a"};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		json_t *file = golden("tiny-tokenizer/tokenizer.json"), *changes = json_loads(cases[i].changes, 0, NULL);
 		assert_non_null(changes);
@@ -299,6 +308,91 @@ static void unsupported_files_are_refused(void **state)
 	struct favor_error e = {""};
 	assert_null(tokenizer_open("/nonexistent-folder", &e));
 	assert_non_null(strstr(e.message, "/nonexistent-folder/tokenizer.json"));
+}
+
+/* The vocabulary is read by a reader of our own: all ways to write a string, and what is no JSON. */
+#define AROUND_START                                                                                       \
+	"{\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false}, \"decoder\": {\"type\": " \
+	"\"ByteLevel\"},\n \"model\": {"
+#define AROUND_STOP "}}"
+
+static struct tokenizer *parse_model(const char *model, struct favor_error *e)
+{
+	char *text = favor_format("%s%s%s", AROUND_START, model, AROUND_STOP);
+	struct tokenizer *t = tokenizer_parse(text, strlen(text), "FILE", e);
+	free(text);
+	return t;
+}
+
+static void strings_of_the_vocabulary(void **state)
+{
+	(void)state;
+	struct favor_error e = {""};
+	struct tokenizer *t =
+		parse_model("\"merges\" : [ [ \"\\u0061\" , \"b\" ] ,[\"\\u0120\",\"ab\"]\n] , \"type\":\"BPE\", \"vocab\" : { "
+	                "\"\\ud83d\\uDE00\" : 0 , \"\\\"\\\\\\/\\b\\f\\n\\r\\t\":1,"
+	                "\"a\":2,\"b\":3,\"ab\":4,\"Ġ\":5,\"Ġab\":6,\"x\\u0000y\":10, \"{[}]\": 11 }",
+	                &e);
+	if (!t)
+		fail_msg("%s", e.message);
+	assert_int_equal(tokenizer_id(t, "\U0001f600"), 0);
+	assert_int_equal(tokenizer_id(t, "\"\\/\b\f\n\r\t"), 1);
+	assert_int_equal(tokenizer_id(t, "{[}]"), 11);
+	assert_int_equal(tokenizer_vocab_size(t), 12);
+	struct token_ids ids = {0};
+	assert_int_equal(tokenizer_encode(t, "ab abx", 6, 1, &ids, &e), 0);
+	assert_int_equal(ids.count, 2);
+	assert_int_equal(ids.ids[0], 4);
+	assert_int_equal(ids.ids[1], 6);
+	size_t n;
+	char *text = tokenizer_decode(t, (int32_t[]){10, 7, 0}, 3, 0, &n);
+	assert_int_equal(n, 7);
+	assert_memory_equal(text, "x\0y\U0001f600", 7);
+	free(text);
+	token_ids_free(&ids);
+	tokenizer_destroy(t);
+
+	static const char *const bad[] = {
+		"\"vocab\": {\"a\": 0,}, \"merges\": []",
+		"\"vocab\": {\"a\": 0 \"b\": 1}, \"merges\": []",
+		"\"vocab\": {\"a\" 0}, \"merges\": []",
+		"\"vocab\": {\"a\": 01}, \"merges\": []",
+		"\"vocab\": {\"a\": 1e2}, \"merges\": []",
+		"\"vocab\": {\"a\": \"0\"}, \"merges\": []",
+		"\"vocab\": {\"a\": 0, \"a\": 1}, \"merges\": []",
+		"\"vocab\": {\"\\ud83d\": 0}, \"merges\": []",
+		"\"vocab\": {\"\\udc00\": 0}, \"merges\": []",
+		"\"vocab\": {\"\\ud83d\\u0041\": 0}, \"merges\": []",
+		"\"vocab\": {\"\\x\": 0}, \"merges\": []",
+		"\"vocab\": {\"\\u12g4\": 0}, \"merges\": []",
+		"\"vocab\": {\"\t\": 0}, \"merges\": []",
+		"\"vocab\": {\"\xff\": 0}, \"merges\": []",
+		"\"vocab\": {\"a\": 0]}, \"merges\": []",
+		"\"vocab\": {\"a\": [0}}, \"merges\": []",
+		"\"vocab\": {\"a\": 0}, \"merges\": [,]",
+		"\"vocab\": {\"a\": 0}, \"merges\": [[\"a\"]]",
+		"\"vocab\": {\"a\": 0}, \"merges\": [{}]",
+		"\"vocab\": {\"a\": 0}, \"merges\": [\"a a\",]",
+		"\"vocab\": {\"a\": 0, \"aa\": 1}, \"merges\": [\"a a\" \"a a\"]",
+		"\"vocab\": {\"a\": 0}, \"vocab\": {\"b\": 0}, \"merges\": []",
+		"\"vocab\": {\"a\": 0}",
+		"\"vocab\": {\"a\": 0}, \"merges\": [[\"a\", 3]]",
+		"\"vocab\": {\"a\": 0}, \"merges\": [\"",
+		"\"vocab\": {\"a\": 0}, \"merges\": []], \"x\": 1",
+		"\"vocab\": {\"a\": 0}, \"merges\": []}, \"model\": {",
+	};
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+		struct favor_error error = {""};
+		t = parse_model(bad[i], &error);
+		if (t || strncmp(error.message, "FILE: ", 6))
+			fail_msg("%s: %s", bad[i], t ? "accepted" : error.message);
+	}
+	/* the line of an error behind the vocabulary is that of the file */
+	parse_model("\"vocab\": {\n\"a\": 0,\n\n\"b\": 1},\n\"merges\": [],\n \"x\": y", &e);
+	if (!strstr(e.message, "line 7"))
+		fail_msg("%s", e.message);
+	parse_model("\"vocab\": {\n\"a\": 0,\n\n\"b\": x1}, \"merges\": []", &e);
+	assert_non_null(strstr(e.message, "\"b\""));
 }
 
 /* Every start of the file is refused, none crashes. */
@@ -329,7 +423,8 @@ static void count_piece(void *context, const char *text, size_t n)
 		p->first = n;
 }
 
-/* "a" + c is cut in two by the pattern, in front of c, if c is of the class ("a" itself is hidden by the look-behind). */
+/* "a" + c is cut in two by the pattern, in front of c, if c is of the class ("a" itself is hidden by the look-behind).
+ */
 static void classes_are_the_library_s(void **state)
 {
 	(void)state;
@@ -376,7 +471,8 @@ static void nfc_is_the_library_s(void **state)
 			continue;
 		char one[4], text[64];
 		int n = utf8_put(c, one);
-		n = snprintf(text, sizeof text, "%.*sa\u0345%.*s\u0334\u0301%.*s", c ? n : 0, one, c ? n : 0, one, c ? n : 0, one);
+		n = snprintf(text, sizeof text, "%.*sa\u0345%.*s\u0334\u0301%.*s", c ? n : 0, one, c ? n : 0, one, c ? n : 0,
+		             one);
 		if (!c) { /* printf can't write NULs */
 			memcpy(text, "\0a\u0345\0\u0334\u0301\0", 10);
 			n = 10;
@@ -400,13 +496,15 @@ static double seconds(void)
 	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* A megabyte without a place to cut, of kinds that are quadratic when done naively. Minutes then; well below the limit here. */
+/* A megabyte without a place to cut, of kinds that are quadratic when done naively. Minutes then; well below the limit
+ * here. */
 static void huge_words(void **state)
 {
 	(void)state;
-	static const char *const units[] = {"a", " ", "the", "\u0301", "\u0345\u0301\u0334", "=", "<|im_start", "\n", "日本", "'"};
+	static const char *const units[] = {"a", " ",          "the", "\u0301", "\u0345\u0301\u0334",
+	                                    "=", "<|im_start", "\n",  "日本",   "'"};
 	json_t *file = golden("tiny-tokenizer/tokenizer.json");
-	struct tokenizer *t = parse(file);
+	struct tokenizer *t = parse(file, 0);
 	struct favor_error e = {""};
 	size_t n = 1 << 20;
 	char *text = favor_malloc(n + 16);
@@ -440,15 +538,16 @@ static void the_cache_forgets_safely(void **state)
 {
 	(void)state;
 	json_t *file = golden("tiny-tokenizer/tokenizer.json");
-	struct tokenizer *a = parse(file);
+	struct tokenizer *a = parse(file, 0);
 	struct favor_error e = {""};
 	for (int i = 0; i < 150000; i++) {
 		char word[64];
 		struct token_ids ids = {0};
-		int n = snprintf(word, sizeof word, "%c%c%c%cthe%cing", 'a' + i % 26, 'a' + i / 26 % 26, 'a' + i / 676 % 26, 'a' + i / 17576, 'z' - i % 7);
+		int n = snprintf(word, sizeof word, "%c%c%c%cthe%cing", 'a' + i % 26, 'a' + i / 26 % 26, 'a' + i / 676 % 26,
+		                 'a' + i / 17576, 'z' - i % 7);
 		assert_int_equal(tokenizer_encode(a, word, (size_t)n, 1, &ids, &e), 0);
 		if (i % 5000 == 0) {
-			struct tokenizer *fresh = parse(file);
+			struct tokenizer *fresh = parse(file, 0);
 			struct token_ids again = {0};
 			assert_int_equal(tokenizer_encode(fresh, word, (size_t)n, 1, &again, &e), 0);
 			assert_int_equal(ids.count, again.count);
@@ -465,10 +564,18 @@ static void the_cache_forgets_safely(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(lines_of_the_tiny_tokenizer), cmocka_unit_test(variants_of_the_file),      cmocka_unit_test(special_tokens_are_skipped),
-		cmocka_unit_test(invalid_utf8_is_refused),     cmocka_unit_test(broken_bytes_are_replaced), cmocka_unit_test(unsupported_files_are_refused),
-		cmocka_unit_test(truncated_files_are_refused), cmocka_unit_test(classes_are_the_library_s), cmocka_unit_test(nfc_is_the_library_s),
-		cmocka_unit_test(huge_words),                  cmocka_unit_test(the_cache_forgets_safely),
+		cmocka_unit_test(lines_of_the_tiny_tokenizer),
+		cmocka_unit_test(variants_of_the_file),
+		cmocka_unit_test(special_tokens_are_skipped),
+		cmocka_unit_test(invalid_utf8_is_refused),
+		cmocka_unit_test(broken_bytes_are_replaced),
+		cmocka_unit_test(unsupported_files_are_refused),
+		cmocka_unit_test(truncated_files_are_refused),
+		cmocka_unit_test(strings_of_the_vocabulary),
+		cmocka_unit_test(classes_are_the_library_s),
+		cmocka_unit_test(nfc_is_the_library_s),
+		cmocka_unit_test(huge_words),
+		cmocka_unit_test(the_cache_forgets_safely),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* The real Qwen2-VL vocabulary, from ../shared/data/qwen2-tokenizer beside the project; skipped (exit code 77) where it is absent. */
+/* The real Qwen2-VL vocabulary, from ../shared/data/qwen2-tokenizer beside the project; skipped (exit code 77) where it
+ * is absent. */
 #include "data/tokenizer.h"
 
 #include <jansson.h>
@@ -18,8 +19,7 @@ static int check(struct tokenizer *t, const char *golden_path)
 		printf("%s: %s\n", golden_path, where.text);
 		return 1;
 	}
-	json_array_foreach(lines, i, line)
-	{
+	json_array_foreach (lines, i, line) {
 		const json_t *text = json_array_get(line, 0), *expected = json_array_get(line, 1);
 		struct token_ids ids = {0};
 		int equal = !tokenizer_encode(t, json_string_value(text), json_string_length(text), 1, &ids, &e) &&
@@ -45,7 +45,8 @@ int main(void)
 	int bad = 1;
 	if (!source || !golden)
 		return 1;
-	char *folder = favor_format("%s/../shared/data/qwen2-tokenizer", source), *path = favor_format("%s/tokenizer.json", folder);
+	char *folder = favor_format("%s/../shared/data/qwen2-tokenizer", source),
+		 *path = favor_format("%s/tokenizer.json", folder);
 	char *lines = favor_format("%s/data/tokenizer_real.json", golden);
 	if (access(path, R_OK)) {
 		printf("skipped: there is no %s\n", path);
@@ -57,7 +58,8 @@ int main(void)
 		printf("%s\n", e.message);
 		goto done;
 	}
-	bad = check(t, lines) || tokenizer_vocab_size(t) != 151665 || tokenizer_id(t, "<|im_start|>") != 151644 || tokenizer_id(t, "!") != 0;
+	bad = check(t, lines) || tokenizer_vocab_size(t) != 151665 || tokenizer_id(t, "<|im_start|>") != 151644 ||
+	      tokenizer_id(t, "!") != 0;
 	tokenizer_destroy(t);
 done:
 	free(folder);

@@ -6,13 +6,38 @@
 #include "backend/reference/reference.h"
 #include "backend/threads.h"
 
+#include <malloc.h>
 #include <stdlib.h>
+
+static struct matmul_state *matmul_of(struct backend *b)
+{
+	return ((struct cpu_state *)b->state)->matmul;
+}
+
+/* Memory is the host's, as the reference has it. But products keep packed copies of weights by address: whatever is
+ * overwritten or given back here must not live on in one. */
+static void cpu_release(struct backend *b, void *p)
+{
+	matmul_forget(matmul_of(b), p, malloc_usable_size(p));
+	ref_release(b, p);
+}
+
+static void cpu_upload(struct backend *b, void *to, const void *from, size_t bytes)
+{
+	matmul_forget(matmul_of(b), to, bytes);
+	ref_copy(b, to, from, bytes);
+}
+
+static void cpu_zero(struct backend *b, void *to, size_t bytes)
+{
+	matmul_forget(matmul_of(b), to, bytes);
+	ref_zero(b, to, bytes);
+}
 
 static void set_threads(struct backend *b, int threads)
 {
-	struct cpu_state *s = b->state;
 	b->threads = threads;
-	matmul_state_threads(s->matmul, threads);
+	matmul_state_threads(matmul_of(b), threads);
 }
 
 static void destroy(struct backend *b)
@@ -32,9 +57,11 @@ struct backend *backend_cpu_new(int threads)
 	b->state = s;
 	s->matmul = matmul_state_new(b->threads);
 
-	/* memory is the host's, as the reference has it */
 	b->ops = reference_ops();
 	b->ops.name = "cpu";
+	b->ops.release = cpu_release;
+	b->ops.upload = cpu_upload;
+	b->ops.zero = cpu_zero;
 	b->ops.set_threads = set_threads;
 	b->ops.destroy = destroy;
 	b->ops.linear = cpu_linear;

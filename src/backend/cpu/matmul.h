@@ -4,12 +4,17 @@
 
 #include "backend/backend.h"
 
-/* oneDNN's engine, primitives by shape, packed weights. */
+/* oneDNN's engine, its primitives by shape, packed copies of weights, and buffers. */
 struct matmul_state;
 
 struct matmul_state *matmul_state_new(int threads);
 void matmul_state_destroy(struct matmul_state *s); /* NULL is fine */
 void matmul_state_threads(struct matmul_state *s, int threads);
+/* Forgets packed copies of weights that overlap these bytes: for whoever overwrites or frees memory without
+ * weights_changed. Costs little; NULL and 0 are fine. */
+void matmul_forget(struct matmul_state *s, const void *from, size_t bytes);
+/* Bytes of the packed copies that are kept. */
+size_t matmul_packed_bytes(const struct matmul_state *s);
 
 void cpu_linear(struct backend *b, struct tensor y, struct tensor x, struct tensor w, const float *bias, int accumulate);
 void cpu_linear_backward_input(struct backend *b, struct tensor dx, struct tensor dy, struct tensor w, int accumulate);
