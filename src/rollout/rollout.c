@@ -193,13 +193,17 @@ int rollout_groups(struct rollout *r, const struct rollout_request *requests, in
 	const struct run run = {r->model->backend, &r->arena, r->tick, r->tick_arg};
 	struct arena_mark mark = arena_mark(&r->arena);
 	double begin = seconds();
-	int32_t rows = 0, count = 0;
+	int64_t rows = 0;
+	int32_t count = 0;
 	for (int32_t i = 0; i < n; i++) {
-		rows += requests[i].prompt->ids.count + requests[i].responses * r->max_tokens;
+		rows += requests[i].prompt->ids.count + (int64_t)requests[i].responses * r->max_tokens;
 		count += requests[i].responses;
 	}
+	if (rows > INT32_MAX)
+		return favor_fail(e, "%d responses of up to %d tokens need %lld rows of keys and values; %d can be", count, r->max_tokens,
+		                  (long long)rows, INT32_MAX);
 	struct response *responses = favor_calloc((size_t)count, sizeof *responses);
-	session_reset(&r->session, rows);
+	session_reset(&r->session, (int32_t)rows);
 	int result = start(r, &run, requests, n, responses, e);
 	if (!result) {
 		decode(r, &run, requests, responses, count);
