@@ -91,18 +91,18 @@ def write_model(folder):
                            temporal_patch_size=2, mlp_ratio=2),
         image_token_id=special["<|image_pad|>"], video_token_id=special["<|video_pad|>"],
         vision_start_token_id=special["<|vision_start|>"], vision_end_token_id=special["<|vision_end|>"], tie_word_embeddings=True)
-    torch.manual_seed(11)
+    torch.manual_seed(12)
     model = Qwen2VLForConditionalGeneration(config)
-    with torch.no_grad():  # much wider than the usual 0.02: logits with a spread of about 3, norms off 1, biases off 0
+    with torch.no_grad():  # much wider than the usual 0.02: logits with a spread of more than 2, norms off 1, biases off 0
         for name, p in model.named_parameters():
             if p.ndim == 1:
-                p.add_(torch.randn_like(p) * 0.3)
+                p.add_(torch.randn_like(p) * 0.2)
             elif "patch_embed" in name:
                 p.copy_(torch.randn_like(p) * 0.04)
             elif "embed_tokens" in name:
-                p.copy_(torch.randn_like(p) * 0.5)
+                p.copy_(torch.randn_like(p) * 0.4)
             else:
-                p.copy_(torch.randn_like(p) * (1.5 / math.sqrt(p.shape[-1])))
+                p.copy_(torch.randn_like(p) * (1.0 / math.sqrt(p.shape[-1])))
     tensors = {hub_name(k): v.detach().contiguous() for k, v in model.state_dict().items() if k != "lm_head.weight"}
     save_torch(tensors, f"{folder}/model.safetensors", metadata={"format": "pt"})
 
@@ -156,14 +156,19 @@ def run_case(model, processor, case, out):
     with torch.no_grad():
         logits = model(**whole).logits[0, n - 1:-1]
         logp = torch.log_softmax(logits, -1).gather(1, response[0][:, None])[:, 0]
-        greedy = model.generate(**prompt, do_sample=False, max_new_tokens=GREEDY, return_dict_in_generate=True, output_logits=True)
+        # how much of a difference is float32's own: the same in float64, which then leaves the model's weights as they were
+        exact = torch.log_softmax(model.double()(**whole).logits[0, n - 1:-1], -1).gather(1, response[0][:, None])[:, 0]
+        noise = float((exact - logp).abs().max())
+        assert noise < 1e-5, f"{case['name']}: float32 is off by {noise}"
+        greedy = model.float().generate(**prompt, do_sample=False, max_new_tokens=GREEDY, return_dict_in_generate=True, output_logits=True)
     tokens = greedy.sequences[0, n:].tolist()
     margin = 1e9  # float32 noise must not decide a greedy token
     for step in greedy.logits:
         top = step[0].topk(2).values
         margin = min(margin, float(top[0] - top[1]))
     assert margin > 1e-3, f"{case['name']}: greedy margin {margin}"
-    print(f"{case['name']}: {n} + {response.shape[1]} tokens, mean logp {float(logp.mean()):.2f}, greedy {len(tokens)} tokens, margin {margin:.3f}")
+    print(f"{case['name']}: {n} + {response.shape[1]} tokens, mean logp {float(logp.mean()):.2f}, greedy {len(tokens)} tokens, margin {margin:.3f}, "
+          f"float32 noise {noise:.1e}")
     return case | {"prompt_ids": prompt["input_ids"][0].tolist(), "response_ids": response[0].tolist(),
                    "logprobs": [float(x) for x in logp], "greedy": tokens}
 
