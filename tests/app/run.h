@@ -2,7 +2,7 @@
 #ifndef FAVOR_TESTS_APP_RUN_H
 #define FAVOR_TESTS_APP_RUN_H
 
-#include "base/error.h"
+#include "../folder.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -100,51 +100,6 @@ static inline json_t *run_lines(const char *text)
 		at += n + (at[n] == '\n');
 	}
 	return lines;
-}
-
-/* A new private folder, which the caller removes with run_remove. */
-static inline char *run_folder(void)
-{
-	const char *base = getenv("TMPDIR");
-	char *folder = favor_format("%s/favor-test-XXXXXX", base && *base ? base : "/tmp");
-	if (!mkdtemp(folder))
-		abort();
-	return folder;
-}
-
-static inline void run_remove(char *folder)
-{
-	char *command = favor_format("rm -rf '%s'", folder);
-	if (system(command))
-		abort();
-	free(command);
-	free(folder);
-}
-
-static inline void run_write(const char *folder, const char *name, const char *text)
-{
-	char *path = favor_format("%s/%s", folder, name);
-	unlink(path); /* it may be a link to a golden file */
-	FILE *f = fopen(path, "w");
-	if (!f || fputs(text, f) < 0 || fclose(f))
-		abort();
-	free(path);
-}
-
-/* A folder like `model`, of links to its files, to be changed by run_write. */
-static inline char *run_links(const char *model)
-{
-	static const char *const names[] = {"config.json", "generation_config.json", "model.safetensors", "preprocessor_config.json",
-	                                    "tokenizer.json", "tokenizer_config.json"};
-	char *folder = run_folder();
-	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-		char *from = favor_format("%s/%s", model, names[i]), *to = favor_format("%s/%s", folder, names[i]);
-		if (symlink(from, to))
-			abort();
-		free(from);
-		free(to);
-	}
-	return folder;
 }
 
 #endif
