@@ -184,7 +184,7 @@ static void learn(struct trainer *t, struct group *const *groups, int64_t count,
 			const int n = (int)(count - at < o->micro_batch ? count - at : o->micro_batch);
 			world_phase(w, "forward and backward", t->step, (int64_t)groups[at]->index);
 			if (learner_groups(&t->learner, n, groups + at, prompts + at, (const float *const *)advantages + at, o->mask_truncated,
-			                   iteration == 0, &step, &losses, &e))
+			                   &step, &losses, &e))
 				favor_die("sample %llu can't be learned from: %s", (unsigned long long)groups[at]->index, e.message);
 		}
 		times->forward += t->learner.forward_seconds;

@@ -29,7 +29,7 @@ struct group {
 	float *sampling_logp;    /* [start[G]], under the distribution really drawn from (top-k, top-p, min-p applied) */
 	float *entropy;          /* [start[G]], of softmax(logits / temperature), in nats */
 	uint8_t *finish;         /* [G], enum finish */
-	char **text;             /* [G], decoded without the stop token; UTF-8 (invalid bytes as U+FFFD); NUL-terminated */
+	char **text;             /* [G], decoded without the stop token; UTF-8 (invalid bytes and NULs as U+FFFD); NUL-terminated */
 	int32_t reward_count;    /* 0 until scored */
 	float *rewards;          /* [reward_count, G], unweighted, by reward */
 	float *reward;           /* [G], weighted sum */

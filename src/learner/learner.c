@@ -90,7 +90,7 @@ static int add_prompt(struct batch *b, const struct prompt *p, struct prefix *pr
 }
 
 /* dL/dlogp of every target of the groups, in packing order. */
-static void group_losses(int n, struct group *const *groups, const float *const *advantages, int mask_truncated, int compare,
+static void group_losses(int n, struct group *const *groups, const float *const *advantages, int mask_truncated,
                          const struct loss_step *step, const float *logp, const float *ref, const float *entropy, float *g,
                          struct loss_sums *sums)
 {
@@ -102,19 +102,13 @@ static void group_losses(int n, struct group *const *groups, const float *const 
 			const int mask = !(mask_truncated && q->finish[k] == FINISH_LENGTH);
 			loss_sequence(step, tokens, logp + at, q->logp + from, ref ? ref + at : NULL, entropy + at, advantages[i][k], mask,
 			              g + at, sums);
-			for (int32_t t = 0; compare && t < tokens; t++) {
-				double d = fabs((double)logp[at + t] - (double)q->logp[from + t]);
-				sums->difference_sum += d;
-				if (d > sums->difference_max)
-					sums->difference_max = d;
-			}
 			at += tokens;
 		}
 	}
 }
 
 int learner_groups(struct learner *l, int n, struct group *const *groups, const struct prompt *prompts,
-                   const float *const *advantages, int mask_truncated, int compare, const struct loss_step *step,
+                   const float *const *advantages, int mask_truncated, const struct loss_step *step,
                    struct loss_sums *sums, struct favor_error *e)
 {
 	int result = -1;
@@ -145,7 +139,7 @@ int learner_groups(struct learner *l, int n, struct group *const *groups, const 
 	}
 	pass_forward(&pass, &run, l->model, &b, temperature, 1, l->options->recompute, l->vision, logp, entropy);
 	double middle = seconds();
-	group_losses(n, groups, advantages, mask_truncated, compare, step, logp, ref, entropy, g, sums);
+	group_losses(n, groups, advantages, mask_truncated, step, logp, ref, entropy, g, sums);
 	pass_backward(&pass, g, &l->grad);
 	op_sync(l->model->backend);
 	l->forward_seconds += middle - begin;

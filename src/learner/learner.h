@@ -36,9 +36,9 @@ void learner_set_reference(struct learner *l);
 void learner_zero(struct learner *l);
 
 /* One micro-batch: n groups with their prompts and advantages (advantages[i] is [G] of groups[i]). Adds the gradient of
- * sum_t weight_t (...) (loss.h), adds to sums. compare: also measures |logp - rollout's logp|. -1: a prompt that doesn't fit the model. */
+ * sum_t weight_t (...) (loss.h), adds to sums. -1: a prompt that doesn't fit the model. */
 int learner_groups(struct learner *l, int n, struct group *const *groups, const struct prompt *prompts,
-                   const float *const *advantages, int mask_truncated, int compare, const struct loss_step *step,
+                   const float *const *advantages, int mask_truncated, const struct loss_step *step,
                    struct loss_sums *sums, struct favor_error *e);
 
 /* SFT: n examples; loss = -sum logp / tokens of the step. */

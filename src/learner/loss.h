@@ -26,7 +26,7 @@ struct loss_sums { /* added up over sequences, micro-batches, learners (all doub
 	double clip_low, clip_high, clip_region; /* tokens: ratio < 1 - clip_low and A < 0 | ratio > 1 + clip_high and A > 0 | either */
 	double ratio_max;                      /* maximum, not sum */
 	double tokens, sequences;
-	double difference_sum, difference_max; /* |logp - rollout's logp| at the first iteration */
+	double difference_sum, difference_max; /* |logp - old|: the rollout's logp; of the first iteration, one forward should make it 0 */
 };
 
 /* One sequence of n tokens. ref may be NULL (beta 0). mask 0: whole sequence adds no loss. Writes dL/dlogp to g[n]; adds to sums

@@ -38,7 +38,8 @@ void *run_upload(const struct run *r, const void *from, size_t bytes)
 	return p;
 }
 
-struct model *model_empty(const char *folder, struct backend *b, struct favor_error *e)
+/* Shapes alone: no memory for weights yet. */
+static struct model *model_shapes(const char *folder, struct backend *b, struct favor_error *e)
 {
 	struct model_config c;
 	if (model_config_load(&c, folder, e))
@@ -47,9 +48,22 @@ struct model *model_empty(const char *folder, struct backend *b, struct favor_er
 	m->config = c;
 	m->backend = b;
 	params_list(&m->params, &m->config);
-	m->block = op_alloc(b, (size_t)m->params.total * sizeof(float));
-	op_zero(b, m->block, (size_t)m->params.total * sizeof(float));
+	return m;
+}
+
+static void model_allocate(struct model *m)
+{
+	const size_t bytes = (size_t)m->params.total * sizeof(float);
+	m->block = op_alloc(m->backend, bytes);
+	op_zero(m->backend, m->block, bytes);
 	weights_bind(&m->w, &m->config, m->block);
+}
+
+struct model *model_empty(const char *folder, struct backend *b, struct favor_error *e)
+{
+	struct model *m = model_shapes(folder, b, e);
+	if (m)
+		model_allocate(m);
 	return m;
 }
 
@@ -58,7 +72,8 @@ void model_destroy(struct model *m)
 	if (!m)
 		return;
 	weights_unbind(&m->w);
-	op_release(m->backend, m->block);
+	if (m->block)
+		op_release(m->backend, m->block);
 	params_list_free(&m->params);
 	free(m);
 }
@@ -94,53 +109,67 @@ static const struct st_tensor *find_tensor(const struct safetensors *s, const ch
 	return t;
 }
 
-static int load_weights(struct model *m, const struct safetensors *s, const char *folder, char **warning,
+/* Every parameter's tensor, before anything is allocated by config.json's word. found [params.count] is filled. */
+static int find_weights(const struct model *m, const struct safetensors *s, const char *folder, const struct st_tensor **found,
                         struct favor_error *e)
 {
-	int used = 0;
-	int64_t largest = 0;
-	for (int i = 0; i < m->params.count; i++)
-		if (m->params.params[i].count > largest)
-			largest = m->params.params[i].count;
-	float *values = favor_malloc((size_t)largest * sizeof *values);
 	for (int i = 0; i < m->params.count; i++) {
 		const struct param *p = &m->params.params[i];
 		const struct st_tensor *t = find_tensor(s, p->name);
 		char want[160], have[160];
 		shape_text(want, sizeof want, p->shape, p->ndim);
-		if (!t) {
-			favor_fail(e, "%s: tensor \"%s\" %s is missing", folder, p->name, want);
-			break;
-		}
+		if (!t)
+			return favor_fail(e, "%s: tensor \"%s\" %s is missing", folder, p->name, want);
 		int same = t->ndim == p->ndim;
 		for (int d = 0; same && d < p->ndim; d++)
 			same = t->shape[d] == p->shape[d];
 		if (!same) {
 			shape_text(have, sizeof have, t->shape, t->ndim);
-			favor_fail(e, "%s: tensor \"%s\" has shape %s, but config.json makes it %s", t->file, p->name, have, want);
-			break;
+			return favor_fail(e, "%s: tensor \"%s\" has shape %s, but config.json makes it %s", t->file, p->name, have, want);
 		}
-		if (safetensors_copy(t, values, e))
-			break;
-		op_upload(m->backend, m->block + p->offset, values, (size_t)p->count * sizeof *values);
-		used++;
+		found[i] = t;
 	}
-	free(values);
-	if (used < m->params.count)
-		return -1;
+	return 0;
+}
+
+static int load_weights(struct model *m, const struct safetensors *s, const char *folder, char **warning,
+                        struct favor_error *e)
+{
+	const int used = m->params.count;
+	const struct st_tensor **found = favor_calloc((size_t)used, sizeof *found);
+	float *values = NULL;
+	int result = -1;
+	if (find_weights(m, s, folder, found, e))
+		goto done;
+	model_allocate(m);
+	int64_t largest = 0;
+	for (int i = 0; i < used; i++)
+		if (m->params.params[i].count > largest)
+			largest = m->params.params[i].count;
+	values = favor_malloc((size_t)largest * sizeof *values);
+	for (int i = 0; i < used; i++) {
+		const struct param *p = &m->params.params[i];
+		if (safetensors_copy(found[i], values, e))
+			goto done;
+		op_upload(m->backend, m->block + p->offset, values, (size_t)p->count * sizeof *values);
+	}
 	if (warning && safetensors_count(s) > used && !(m->config.tied && safetensors_find(s, "lm_head.weight") &&
 	                                                safetensors_count(s) == used + 1)) {
 		*warning = favor_format("%s: %d tensors are not part of the model and were not read", folder,
 		                        safetensors_count(s) - used);
 	}
-	return 0;
+	result = 0;
+done:
+	free(values);
+	free(found);
+	return result;
 }
 
 struct model *model_open(const char *folder, struct backend *b, char **warning, struct favor_error *e)
 {
 	if (warning)
 		*warning = NULL;
-	struct model *m = model_empty(folder, b, e);
+	struct model *m = model_shapes(folder, b, e);
 	if (!m)
 		return NULL;
 	struct safetensors *s = safetensors_open(folder, e);

@@ -157,6 +157,30 @@ static void decode(struct rollout *r, const struct run *run, const struct rollou
 	free(tokens);
 }
 
+/* A response's text, without its stop token. Special tokens stay visible: "<answer>run<|box_end|>ning</answer>" must not read as an
+ * answer. So does a NUL, as U+FFFD: what stands behind it belongs to the response. */
+static char *text_of(const struct rollout *r, const struct response *s)
+{
+	size_t n, nuls = 0, to = 0;
+	char *text = tokenizer_decode(r->tokenizer, s->ids, s->tokens - (s->finish == FINISH_STOP), 0, &n);
+	for (size_t i = 0; i < n; i++)
+		nuls += !text[i];
+	if (!nuls)
+		return text;
+	char *seen = favor_malloc(n + 2 * nuls + 1);
+	for (size_t i = 0; i < n; i++) {
+		if (text[i]) {
+			seen[to++] = text[i];
+		} else {
+			memcpy(seen + to, "\xef\xbf\xbd", 3);
+			to += 3;
+		}
+	}
+	seen[to] = 0;
+	free(text);
+	return seen;
+}
+
 static struct group *collect(const struct rollout *r, const struct rollout_request *q, const struct response *responses)
 {
 	int32_t total = 0;
@@ -180,8 +204,7 @@ static struct group *collect(const struct rollout *r, const struct rollout_reque
 			g->entropy[at] = s->sampled[k].entropy;
 		}
 		g->finish[i] = (uint8_t)s->finish;
-		/* special tokens stay visible: "<answer>run<|box_end|>ning</answer>" must not read as an answer */
-		g->text[i] = tokenizer_decode(r->tokenizer, s->ids, s->tokens - (s->finish == FINISH_STOP), 0, NULL);
+		g->text[i] = text_of(r, s);
 	}
 	g->start[q->responses] = at;
 	return g;
@@ -193,13 +216,17 @@ int rollout_groups(struct rollout *r, const struct rollout_request *requests, in
 	const struct run run = {r->model->backend, &r->arena, r->tick, r->tick_arg};
 	struct arena_mark mark = arena_mark(&r->arena);
 	double begin = seconds();
-	int32_t rows = 0, count = 0;
+	int64_t rows = 0;
+	int32_t count = 0;
 	for (int32_t i = 0; i < n; i++) {
-		rows += requests[i].prompt->ids.count + requests[i].responses * r->max_tokens;
+		rows += requests[i].prompt->ids.count + (int64_t)requests[i].responses * r->max_tokens;
 		count += requests[i].responses;
 	}
+	if (rows > INT32_MAX)
+		return favor_fail(e, "%d responses of up to %d tokens need %lld rows of keys and values; %d can be", count, r->max_tokens,
+		                  (long long)rows, INT32_MAX);
 	struct response *responses = favor_calloc((size_t)count, sizeof *responses);
-	session_reset(&r->session, rows);
+	session_reset(&r->session, (int32_t)rows);
 	int result = start(r, &run, requests, n, responses, e);
 	if (!result) {
 		decode(r, &run, requests, responses, count);

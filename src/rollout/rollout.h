@@ -36,7 +36,7 @@ struct rollout_request {
 void rollout_init(struct rollout *r, struct model *m, const struct tokenizer *t);
 void rollout_free(struct rollout *r);
 /* n groups at once, owned by the caller. Random draws depend on (seed, domain, index, response, position) alone. -1: a prompt that does not fit the
- * model (message without the file's name); then no group is returned. */
+ * model (message without the file's name), or more responses and tokens than can be indexed; then no group is returned. */
 int rollout_groups(struct rollout *r, const struct rollout_request *requests, int32_t n, struct group **groups,
                    struct favor_error *e);
 /* Backend memory that a call takes at most: for the memory plan. */
