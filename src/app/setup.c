@@ -304,7 +304,7 @@ int setup_memory_plan(struct setup *s, struct favor_error *e)
 	}
 	/* the node's memory is shared by its ranks; a rank may be planned against its share */
 	const int64_t node = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
-	const int64_t limit = c->run.memory_limit ? c->run.memory_limit << 20 : node / world_size(s->world);
+	const int64_t limit = c->run.memory_limit ? c->run.memory_limit << 20 : node / world_node_ranks(s->world);
 	int fits = total <= limit;
 	if (!fits)
 		favor_fail(e, "the memory plan of rank %d is %.0f MiB, above its limit of %.0f MiB: lower learner.micro_batch, rollout.group_size, rollout.max_tokens or data.max_pixels, or set learner.recompute (run.memory_limit sets the limit)",
