@@ -49,7 +49,9 @@ static inline void tiny_open(struct tiny *t, struct backend *backend)
 		char *path[2];
 		for (int k = 0; k < 2; k++)
 			path[k] = favor_format("%s/cli/%s", getenv("FAVOR_GOLDEN"), prompts[i].images[k]);
-		tiny_want(!encode_prompt(&en, (const char *const *)path, prompts[i].count, prompts[i].text, prompts[i].raw, &t->prompts[i], &e), &e);
+		tiny_want(!encode_prompt(&en, (const char *const *)path, prompts[i].count, prompts[i].text, prompts[i].raw,
+		                         &t->prompts[i], &e),
+		          &e);
 		for (int k = 0; k < 2; k++)
 			free(path[k]);
 	}
@@ -66,13 +68,17 @@ static inline void tiny_close(struct tiny *t)
 }
 
 /* Groups of the prompts first, first + 1, ...; responses[i] each. Prompt i has index 10 + i. */
-static inline void tiny_roll(const struct tiny *t, struct rollout *r, int first, int n, const int32_t *responses, struct group **groups)
+static inline void tiny_roll(const struct tiny *t, struct rollout *r, int first, int n, const int32_t *responses,
+                             struct group **groups)
 {
 	struct favor_error e = {""};
 	struct rollout_request q[TINY_PROMPTS];
 	for (int i = 0; i < n; i++)
-		q[i] = (struct rollout_request){.prompt = &t->prompts[first + i], .index = (uint64_t)(10 + first + i), .step = 3,
-		                                .record = (uint32_t)(first + i), .responses = responses[i]};
+		q[i] = (struct rollout_request){.prompt = &t->prompts[first + i],
+		                                .index = (uint64_t)(10 + first + i),
+		                                .step = 3,
+		                                .record = (uint32_t)(first + i),
+		                                .responses = responses[i]};
 	tiny_want(!rollout_groups(r, q, n, groups, &e), &e);
 }
 

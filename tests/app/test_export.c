@@ -1,5 +1,5 @@
-/* Train, export, and the two are one model: what is scored on a checkpoint and on its exported folder is the same to the bit.
- * tools/check_export.py adds transformers as the third. */
+/* Train, export, and the two are one model: what is scored on a checkpoint and on its exported folder is the same to
+ * the bit. tools/check_export.py adds transformers as the third. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -24,16 +24,19 @@ static int set_up(void **state)
 	t->image = favor_format("%s/cli/street.jpg", getenv("FAVOR_GOLDEN"));
 	t->checkpoint = favor_format("%s/run/checkpoints/step-000002.h5", t->folder);
 	t->exported = favor_format("%s/exported", t->folder);
-	static const char *const labels[3][2] = {{"street.jpg", "running"}, {"pole.png", "standing"}, {"turned.jpg", "yoga"}};
+	static const char *const labels[3][2] = {
+		{"street.jpg", "running"}, {"pole.png", "standing"}, {"turned.jpg", "yoga"}};
 	char *lines = favor_strdup(""), *config = favor_format("%s/config.yaml", t->folder), *text;
 	for (int i = 0; i < 3; i++) {
-		char *more = favor_format("%s{\"image\": \"%s/cli/%s\", \"label\": \"%s\"}\n", lines, getenv("FAVOR_GOLDEN"), labels[i][0], labels[i][1]);
+		char *more = favor_format("%s{\"image\": \"%s/cli/%s\", \"label\": \"%s\"}\n", lines, getenv("FAVOR_GOLDEN"),
+		                          labels[i][0], labels[i][1]);
 		free(lines);
 		lines = more;
 	}
 	folder_write(t->folder, "train.jsonl", lines);
 	text = favor_format("method: sft\nmodel: {path: %s}\ndata: {train: %s/train.jsonl, prompt: answer}\n"
-	                    "learner: {steps: 2, groups_per_step: 3, lr: 3.0e-3}\nrun: {dir: %s/run}\n", t->base, t->folder, t->folder);
+	                    "learner: {steps: 2, groups_per_step: 3, lr: 3.0e-3}\nrun: {dir: %s/run}\n",
+	                    t->base, t->folder, t->folder);
 	folder_write(t->folder, "config.yaml", text);
 	const char *sanitizer = getenv("ASAN_OPTIONS");
 	char *kept = sanitizer ? favor_strdup(sanitizer) : NULL;
@@ -81,8 +84,8 @@ static char *output(struct ran r)
 
 static char *score(const struct trained *t, const char *model)
 {
-	return output(run_favor("score", "--json", "--model", model, "--image", t->image, "--prompt", "Activity?", "--response",
-	                        "<answer>running</answer>"));
+	return output(run_favor("score", "--json", "--model", model, "--image", t->image, "--prompt", "Activity?",
+	                        "--response", "<answer>running</answer>"));
 }
 
 static void test_score(void **state)
@@ -104,8 +107,8 @@ static void test_commands(void **state)
 	char *generated[2], *ids[2], *path[2];
 	struct ran r;
 	for (int i = 0; i < 2; i++) {
-		generated[i] = output(run_favor("generate", "--json", "--model", models[i], "--image", t->image, "--prompt", "Activity?",
-		                                "--samples", "3", "--max-tokens", "8", "--seed", "9"));
+		generated[i] = output(run_favor("generate", "--json", "--model", models[i], "--image", t->image, "--prompt",
+		                                "Activity?", "--samples", "3", "--max-tokens", "8", "--seed", "9"));
 		r = run_favor_input((const char *const[]){"tokenize", "--model", models[i], NULL}, "a line\n<|im_end|>\n");
 		ids[i] = output(r);
 		path[i] = favor_format("%s/%d.safetensors", t->folder, i);
@@ -130,8 +133,8 @@ static void test_commands(void **state)
 static void test_files(void **state)
 {
 	const struct trained *t = *state;
-	static const char *const names[] = {"config.json", "generation_config.json", "preprocessor_config.json", "tokenizer.json",
-	                                    "tokenizer_config.json"};
+	static const char *const names[] = {"config.json", "generation_config.json", "preprocessor_config.json",
+	                                    "tokenizer.json", "tokenizer_config.json"};
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
 		size_t n, m;
 		char *a = folder_read(t->base, names[i], &n), *b = folder_read(t->exported, names[i], &m);

@@ -1,5 +1,5 @@
-/* The learner on the tiny golden model: its gradient against finite differences of its loss, and what must not change it: how the step is cut
- * into micro-batches, recomputation, a reference that is the model itself. */
+/* The learner on the tiny golden model: its gradient against finite differences of its loss, and what must not change
+ * it: how the step is cut into micro-batches, recomputation, a reference that is the model itself. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,7 +14,8 @@
 
 enum { GROUPS = TINY_PROMPTS, G = 3 };
 
-/* A step's worth of groups, with advantages. The CPU backend's memory is the host's, so weights and gradients are read in place. */
+/* A step's worth of groups, with advantages. The CPU backend's memory is the host's, so weights and gradients are read
+ * in place. */
 struct fixture {
 	struct tiny tiny;
 	struct learner_options options;
@@ -41,12 +42,14 @@ static void roll(struct fixture *f)
 
 static void fixture_open(struct fixture *f, enum vision_mode vision)
 {
-	static const float values[GROUPS][G] = {{1.1f, -0.4f, -0.7f}, {-0.5f, 1.2f, -0.7f}, {0.2f, 0.6f, -0.8f}, {-1, 1, 0}};
+	static const float values[GROUPS][G] = {
+		{1.1f, -0.4f, -0.7f}, {-0.5f, 1.2f, -0.7f}, {0.2f, 0.6f, -0.8f}, {-1, 1, 0}};
 	memset(f, 0, sizeof *f);
 	tiny_open(&f->tiny, backend_cpu_new(2));
 	f->options = (struct learner_options){.lr = 1e-3f, .adam_beta1 = 0.9f, .adam_beta2 = 0.999f, .adam_eps = 1e-8f};
 	learner_init(&f->learner, f->tiny.model, &f->options, vision);
-	f->step = (struct loss_step){.type = LOSS_GRPO, .clip_low = 0.2f, .clip_high = 0.2f, .sequences = GROUPS * G, .max_tokens = 9};
+	f->step = (struct loss_step){
+		.type = LOSS_GRPO, .clip_low = 0.2f, .clip_high = 0.2f, .sequences = GROUPS * G, .max_tokens = 9};
 	roll(f);
 	for (int i = 0; i < GROUPS; i++) {
 		memcpy(f->values[i], values[i], sizeof f->values[i]);
@@ -70,8 +73,8 @@ static struct loss_sums gradient(struct fixture *f, int micro)
 	learner_zero(&f->learner);
 	for (int at = 0; at < GROUPS; at += micro) {
 		const int n = GROUPS - at < micro ? GROUPS - at : micro;
-		if (learner_groups(&f->learner, n, f->groups + at, f->tiny.prompts + at, f->advantages + at, f->options.mask_truncated, &f->step,
-		                   &sums, &e))
+		if (learner_groups(&f->learner, n, f->groups + at, f->tiny.prompts + at, f->advantages + at,
+		                   f->options.mask_truncated, &f->step, &sums, &e))
 			fail_msg("%s", e.message);
 	}
 	return sums;
@@ -95,8 +98,8 @@ static double relative(const float *a, const float *b, int64_t n)
 	return difference / size;
 }
 
-/* Moves the weights away from a reference, and the recorded log-probabilities so that ratios are 1, e^0.4 and e^-0.4: clipping and the KL term
- * are at work, and no ratio stands near the corners at 0.8 and 1.2. */
+/* Moves the weights away from a reference, and the recorded log-probabilities so that ratios are 1, e^0.4 and e^-0.4:
+ * clipping and the KL term are at work, and no ratio stands near the corners at 0.8 and 1.2. */
 static void off_policy(struct fixture *f)
 {
 	struct model *m = f->tiny.model;
@@ -116,11 +119,20 @@ static void off_policy(struct fixture *f)
 static void test_finite_differences(void **state)
 {
 	(void)state;
-	static const char *const names[] = {
-		"visual.patch_embed.proj.weight", "visual.blocks.0.norm1.bias", "visual.blocks.1.attn.qkv.weight", "visual.blocks.1.mlp.fc2.bias",
-		"visual.merger.mlp.0.weight", "visual.merger.mlp.2.bias", "model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.weight",
-		"model.layers.0.self_attn.v_proj.bias", "model.layers.1.self_attn.o_proj.weight", "model.layers.1.mlp.gate_proj.weight",
-		"model.layers.1.mlp.down_proj.weight", "model.layers.1.input_layernorm.weight", "model.norm.weight"};
+	static const char *const names[] = {"visual.patch_embed.proj.weight",
+	                                    "visual.blocks.0.norm1.bias",
+	                                    "visual.blocks.1.attn.qkv.weight",
+	                                    "visual.blocks.1.mlp.fc2.bias",
+	                                    "visual.merger.mlp.0.weight",
+	                                    "visual.merger.mlp.2.bias",
+	                                    "model.embed_tokens.weight",
+	                                    "model.layers.0.self_attn.q_proj.weight",
+	                                    "model.layers.0.self_attn.v_proj.bias",
+	                                    "model.layers.1.self_attn.o_proj.weight",
+	                                    "model.layers.1.mlp.gate_proj.weight",
+	                                    "model.layers.1.mlp.down_proj.weight",
+	                                    "model.layers.1.input_layernorm.weight",
+	                                    "model.norm.weight"};
 	struct fixture f;
 	fixture_open(&f, VISION_FULL);
 	off_policy(&f);
@@ -176,7 +188,8 @@ static void test_micro_batches(void **state)
 		double r = relative(f.learner.gradient, whole, total);
 		print_message("micro-batches of %d: gradient differs by %.2g relative\n", micro, r);
 		assert_true(r < 1e-6);
-		assert_true(fabs(sums.loss - want.loss) <= 1e-12 * fabs(want.loss)); /* the same float32 values, summed in double */
+		/* the same float32 values, summed in double */
+		assert_true(fabs(sums.loss - want.loss) <= 1e-12 * fabs(want.loss));
 		assert_true(fabs(sums.kl - want.kl) <= 1e-12 * want.kl);
 		assert_true(sums.tokens == want.tokens && sums.sequences == want.sequences && sums.ratio_max == want.ratio_max);
 	}
@@ -220,18 +233,21 @@ static void test_frozen(void **state)
 	for (int i = 0; i < 3; i++)
 		assert_true(learner_step(&frozen.learner, 1e-2f) > 0);
 	for (int64_t i = 0; i < vision; i++)
-		assert_true(frozen.learner.gradient[i] == 0 && frozen.learner.exp_avg[i] == 0 && frozen.learner.exp_avg_sq[i] == 0);
+		assert_true(frozen.learner.gradient[i] == 0 && frozen.learner.exp_avg[i] == 0 &&
+		            frozen.learner.exp_avg_sq[i] == 0);
 	assert_memory_equal(before, frozen.tiny.model->block, (size_t)vision * sizeof(float));
 	assert_true(relative(frozen.tiny.model->block + vision, before + vision, rest) > 1e-3);
 	/* the whole model's norm counts the tower too */
-	double norm_full = learner_step(&full.learner, 0), norm_frozen = sqrt(op_sum_squares(frozen.tiny.backend, frozen.learner.gradient + vision, rest));
+	double norm_full = learner_step(&full.learner, 0),
+		   norm_frozen = sqrt(op_sum_squares(frozen.tiny.backend, frozen.learner.gradient + vision, rest));
 	assert_true(norm_full > norm_frozen);
 	free(before);
 	fixture_close(&full);
 	fixture_close(&frozen);
 }
 
-/* While the reference is the model, the KL term is exactly nothing; and one forward makes every ratio exactly 1 (invariant 5). */
+/* While the reference is the model, the KL term is exactly nothing; and one forward makes every ratio exactly 1
+ * (invariant 5). */
 static void test_reference(void **state)
 {
 	(void)state;
@@ -310,7 +326,7 @@ static void test_mask(void **state)
 	fixture_close(&f);
 }
 
-/* With A = 1 on policy, dapo's gradient is that of -sum logp / tokens: SFT on the same responses gives the same bits. */
+/* With A = 1 on policy, dapo's gradient is that of -sum logp / tokens: SFT on the same responses has the same bits. */
 static void test_sft(void **state)
 {
 	(void)state;
@@ -376,7 +392,8 @@ static void test_decay(void **state)
 	fixture_close(&f);
 }
 
-/* The norm before clipping is returned; clipping scales what AdamW's moments see; a gradient that is no number steps nothing. */
+/* The norm before clipping is returned; clipping scales what AdamW's moments see; a gradient that is no number steps
+ * nothing. */
 static void test_clipping(void **state)
 {
 	(void)state;
@@ -426,10 +443,17 @@ static void test_refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_finite_differences), cmocka_unit_test(test_micro_batches), cmocka_unit_test(test_recompute),
-		cmocka_unit_test(test_frozen),             cmocka_unit_test(test_reference),     cmocka_unit_test(test_difference),
-		cmocka_unit_test(test_mask),               cmocka_unit_test(test_sft),           cmocka_unit_test(test_decay),
-		cmocka_unit_test(test_clipping),           cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_finite_differences),
+		cmocka_unit_test(test_micro_batches),
+		cmocka_unit_test(test_recompute),
+		cmocka_unit_test(test_frozen),
+		cmocka_unit_test(test_reference),
+		cmocka_unit_test(test_difference),
+		cmocka_unit_test(test_mask),
+		cmocka_unit_test(test_sft),
+		cmocka_unit_test(test_decay),
+		cmocka_unit_test(test_clipping),
+		cmocka_unit_test(test_refused),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

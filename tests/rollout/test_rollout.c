@@ -1,5 +1,5 @@
-/* Rollout on the tiny golden model: what a response is does not depend on its batch mates, ends are where they should be, and the
- * recorded probabilities are those of the distributions that they are said to be of. */
+/* Rollout on the tiny golden model: what a response is does not depend on its batch mates, ends are where they should
+ * be, and the recorded probabilities are those of the distributions that they are said to be of. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -29,8 +29,8 @@ static void destroy(struct group **groups, int n)
 		group_destroy(groups[i]);
 }
 
-/* Invariant 1: prompts of different kinds decoded together, with stops that thin the batch out, are those decoded alone; and a
- * response is the same whatever the number of its siblings and of threads. */
+/* Invariant 1: prompts of different kinds decoded together, with stops that thin the batch out, are those decoded
+ * alone; and a response is the same whatever the number of its siblings and of threads. */
 static void test_together(void **state)
 {
 	(void)state;
@@ -131,7 +131,8 @@ static void test_ends(void **state)
 	}
 	group_destroy(g);
 
-	/* the first token of response 0 ends responses now: that one at once and without a text, the others at their first of it */
+	/* the first token of response 0 ends responses now: that one at once and without a text, the others at their first
+	 * of it */
 	const int32_t stop = longer->token_ids[0];
 	for (int32_t max_tokens = 1; max_tokens <= 10; max_tokens += 9) {
 		r.max_tokens = max_tokens;
@@ -161,8 +162,8 @@ static void test_ends(void **state)
 	tiny_close(&t);
 }
 
-/* logp and entropy are of softmax(logits / temperature), as the training pass computes them over the same tokens (logp to the bit);
- * sampling_logp is logp where nothing is cut off, and at least logp elsewhere. */
+/* logp and entropy are of softmax(logits / temperature), as the training pass computes them over the same tokens (logp
+ * to the bit); sampling_logp is logp where nothing is cut off, and at least logp elsewhere. */
 static void test_probabilities(void **state)
 {
 	(void)state;
@@ -190,14 +191,18 @@ static void test_probabilities(void **state)
 		const int32_t n = g->start[G];
 		struct image_input images[2];
 		for (int k = 0; k < t.prompts[p].image_count; k++)
-			images[k] = (struct image_input){1, t.prompts[p].images[k].grid_h, t.prompts[p].images[k].grid_w, t.prompts[p].images[k].values};
+			images[k] = (struct image_input){1, t.prompts[p].images[k].grid_h, t.prompts[p].images[k].grid_w,
+			                                 t.prompts[p].images[k].values};
 		struct batch b;
 		struct prefix prefix;
 		struct pass pass;
 		batch_init(&b, &t.model->config);
-		assert_int_equal(batch_add_prompt(&b, t.prompts[p].ids.ids, t.prompts[p].ids.count, images, t.prompts[p].image_count, &prefix, &e), 0);
+		assert_int_equal(batch_add_prompt(&b, t.prompts[p].ids.ids, t.prompts[p].ids.count, images,
+		                                  t.prompts[p].image_count, &prefix, &e),
+		                 0);
 		for (int32_t k = 0; k < G; k++)
-			assert_int_equal(batch_add_response(&b, &prefix, g->token_ids + g->start[k], g->start[k + 1] - g->start[k], &e), 0);
+			assert_int_equal(
+				batch_add_response(&b, &prefix, g->token_ids + g->start[k], g->start[k + 1] - g->start[k], &e), 0);
 		float *logp = favor_malloc((size_t)n * 2 * sizeof *logp), *entropy = logp + n;
 		struct arena_mark mark = arena_mark(&r.arena);
 		pass_forward(&pass, &run, t.model, &b, how[i].temperature, 0, 0, 0, logp, entropy);
@@ -252,7 +257,8 @@ static void test_greedy(void **state)
 	tiny_close(&t);
 }
 
-/* Hot sampling reaches all of the vocabulary: ids are in it, and texts are what their ids decode to, special tokens included. */
+/* Hot sampling reaches all of the vocabulary: ids are in it, and texts are what their ids decode to, special tokens
+ * included. */
 static void test_texts(void **state)
 {
 	(void)state;
@@ -311,7 +317,8 @@ static void test_refused(void **state)
 	tiny_open(&t, backend_cpu_new(1));
 	rollout_init(&r, t.model, t.tokenizer);
 	r.max_tokens = 4;
-	struct rollout_request q[2] = {{.prompt = &t.prompts[0], .responses = G}, {.prompt = &t.prompts[2], .responses = G}};
+	struct rollout_request q[2] = {{.prompt = &t.prompts[0], .responses = G},
+	                               {.prompt = &t.prompts[2], .responses = G}};
 	const int32_t kept = t.prompts[2].ids.ids[1];
 	t.prompts[2].ids.ids[1] = t.model->config.vocab_size; /* the second prompt: the first has been computed by then */
 	assert_int_equal(rollout_groups(&r, q, 2, groups, &e), -1);
