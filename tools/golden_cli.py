@@ -49,7 +49,8 @@ CASES = [
     dict(name="raw-text", images=[], system="none", raw=True, prompt="x", response="y"),
     # decomposed letters (NFC joins them), scripts, an emoji of several code points, a tab
     dict(name="unicode", images=["pole.png"], system="default", raw=False, prompt="Cafe\u0301 \u00fcber 12345 \u65e5\u672c\u8a9e?",
-         response="\u00c5ngstro\u0308m \u2013 \u043f\u0440\u0438\u0432\u0435\u0442, \u0645\u0631\u062d\u0628\u0627 \U0001f469\u200d\U0001f680\t\u0928\u092e\u0938\u094d\u0924\u0947"),
+         response="\u00c5ngstro\u0308m \u2013 \u043f\u0440\u0438\u0432\u0435\u0442, "
+                  "\u0645\u0631\u062d\u0628\u0627 \U0001f469\u200d\U0001f680\t\u0928\u092e\u0938\u094d\u0924\u0947"),
 ]
 
 
@@ -115,12 +116,15 @@ def write_model(folder):
 
     dump("config.json", {k: v for k, v in config.to_dict().items() if k != "transformers_version"} |
          {"architectures": ["Qwen2VLForConditionalGeneration"], "dtype": "float32"})
-    dump("generation_config.json", {"eos_token_id": [special["<|im_end|>"], special["<|endoftext|>"]], "pad_token_id": special["<|endoftext|>"]})
+    dump("generation_config.json", {"eos_token_id": [special["<|im_end|>"], special["<|endoftext|>"]],
+                                    "pad_token_id": special["<|endoftext|>"]})
     dump("preprocessor_config.json", {
-        "image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2VLProcessor", "min_pixels": 4 * 784, "max_pixels": 8 * 784,
+        "image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2VLProcessor",
+        "min_pixels": 4 * 784, "max_pixels": 8 * 784,
         "patch_size": 14, "temporal_patch_size": 2, "merge_size": 2, "image_mean": [0.48145466, 0.4578275, 0.40821073],
         "image_std": [0.26862954, 0.26130258, 0.27577711]})
-    dump("tokenizer_config.json", {"tokenizer_class": "Qwen2Tokenizer", "model_max_length": 512, "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>",
+    dump("tokenizer_config.json", {"tokenizer_class": "Qwen2Tokenizer", "model_max_length": 512, "eos_token": "<|im_end|>",
+                                   "pad_token": "<|endoftext|>",
                                    "bos_token": None, "unk_token": None, "add_prefix_space": False, "chat_template": TEMPLATE})
     size = sum(os.path.getsize(f"{folder}/{f}") for f in os.listdir(folder))
     assert size <= 400 * 1024, size
@@ -169,7 +173,8 @@ def run_case(model, processor, case, out):
         top = step[0].topk(2).values
         margin = min(margin, float(top[0] - top[1]))
     assert margin > 1e-3, f"{case['name']}: greedy margin {margin}"
-    print(f"{case['name']}: {n} + {response.shape[1]} tokens, mean logp {float(logp.mean()):.2f}, greedy {len(set(tokens))} different of {len(tokens)}, margin {margin:.3f}, "
+    print(f"{case['name']}: {n} + {response.shape[1]} tokens, mean logp {float(logp.mean()):.2f}, "
+          f"greedy {len(set(tokens))} different of {len(tokens)}, margin {margin:.3f}, "
           f"float32 noise {noise:.1e}")
     return case | {"prompt_ids": prompt["input_ids"][0].tolist(), "response_ids": response[0].tolist(),
                    "logprobs": [float(x) for x in exact], "greedy": tokens}
