@@ -14,7 +14,8 @@ static double now(void)
 	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static void measure(const char *name, int threads, const struct segment *segments, int count, int heads, int kv_heads, int depth)
+static void measure(const char *name, int threads, const struct segment *segments, int count, int heads, int kv_heads,
+                    int depth)
 {
 	int64_t queries = 0, keys = 0;
 	double pairs = 0;
@@ -27,7 +28,8 @@ static void measure(const char *name, int threads, const struct segment *segment
 		double own = s->causal ? s->kv_len - 0.5 * (s->q_len - 1) : s->kv_len;
 		pairs += (double)s->q_len * (s->prefix_len + own);
 	}
-	int64_t wide = heads * depth, narrow = kv_heads * depth, total = 4 * queries * wide + 4 * keys * narrow + heads * queries;
+	int64_t wide = heads * depth, narrow = kv_heads * depth,
+			total = 4 * queries * wide + 4 * keys * narrow + heads * queries;
 	float *memory = favor_malloc((size_t)total * sizeof(float)), *at = memory;
 	for (int64_t i = 0; i < total; i++)
 		memory[i] = (float)((i * 7919 + i / 13) % 1000) * 2e-3f - 1;
@@ -46,8 +48,8 @@ static void measure(const char *name, int threads, const struct segment *segment
 			cpu_attention(&b, q[1], at, q[0], k[0], k[1], heads, kv_heads, 0.1f, segments, count);
 		double middle = now();
 		for (int r = 0; r < repeats; r++)
-			cpu_attention_backward(&b, q[2], k[2], k[3], q[3], q[1], at, q[0], k[0], k[1], heads, kv_heads, 0.1f, segments,
-			                       count);
+			cpu_attention_backward(&b, q[2], k[2], k[3], q[3], q[1], at, q[0], k[0], k[1], heads, kv_heads, 0.1f,
+			                       segments, count);
 		double times[2] = {(middle - start) / repeats, (now() - middle) / repeats};
 		for (int i = 0; i < 2; i++)
 			best[i] = times[i] < best[i] ? times[i] : best[i];

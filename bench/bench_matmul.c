@@ -1,5 +1,5 @@
-/* How fast are the CPU's products? Prints GFLOP/s of linear (after a first call, which packs the weights where that pays;
- * its time stands beside it), of its two gradients, and of the own kernel that stands in where oneDNN has none.
+/* How fast are the CPU's products? Prints GFLOP/s of linear (after a first call, which packs the weights where that
+ * pays; its time stands beside it), of its two gradients, and of the own kernel that stands in where oneDNN has none.
  * Usage: bench_matmul [threads] */
 #include "backend/cpu/cpu_state.h"
 #include "backend/cpu/matmul.h"
@@ -25,8 +25,17 @@ static void measure(int threads, int64_t m, int64_t n, int64_t k)
 	for (int64_t i = 0; i < total; i++)
 		memory[i] = (float)((i * 7919 + i / 13) % 1000) * 2e-3f - 1;
 	struct tensor y = tensor_of(memory, m, n), x = tensor_of(memory + m * n, m, k), w = tensor_of(x.data + m * k, n, k);
-	struct own_product own = {.m = m, .n = n, .k = k, .a = x.data, .b = w.data, .a_row = k, .a_col = 1, .b_row = 1,
-	                          .b_col = k, .c = y.data, .c_row = n};
+	struct own_product own = {.m = m,
+	                          .n = n,
+	                          .k = k,
+	                          .a = x.data,
+	                          .b = w.data,
+	                          .a_row = k,
+	                          .a_col = 1,
+	                          .b_row = 1,
+	                          .b_col = k,
+	                          .c = y.data,
+	                          .c_row = n};
 	size_t own_bytes = (own_product_floats(&own, threads) * sizeof(float) + 63) / 64 * 64;
 	float *own_memory = aligned_alloc(64, own_bytes);
 	if (!own_memory)
@@ -54,9 +63,10 @@ static void measure(int threads, int64_t m, int64_t n, int64_t k)
 				memory[i] = (float)((i * 7919 + i / 13) % 1000) * 2e-3f - 1;
 		}
 	}
-	printf("M %4d N %5d K %5d: linear %6.1f (first call %7.3f ms), backward input %6.1f, weight %6.1f, own kernel %6.1f\n",
-	       (int)m, (int)n, (int)k, 1e-9 * flops / best[0], 1e3 * first, 1e-9 * flops / best[1], 1e-9 * flops / best[2],
-	       1e-9 * flops / best[3]);
+	printf(
+		"M %4d N %5d K %5d: linear %6.1f (first call %7.3f ms), backward input %6.1f, weight %6.1f, own kernel %6.1f\n",
+		(int)m, (int)n, (int)k, 1e-9 * flops / best[0], 1e3 * first, 1e-9 * flops / best[1], 1e-9 * flops / best[2],
+		1e-9 * flops / best[3]);
 	matmul_state_destroy(state.matmul);
 	free(own_memory);
 	free(memory);

@@ -3,9 +3,10 @@
 
 usage: check_images.py FAVOR MODEL_FOLDER PHOTO_FOLDER [COUNT]
 
-FAVOR is the program (with `preprocess` as its subcommand), MODEL_FOLDER holds preprocessor_config.json or processor_config.json.
-Takes COUNT photos (default 100) spread evenly over the folder, four to a call. pixel_values must agree within 1e-6 and image_grid_thw
-exactly. Prints the largest difference and how many photos are equal to the bit. Exit code 1 if a photo fails.
+FAVOR is the program, MODEL_FOLDER holds preprocessor_config.json or processor_config.json. Takes COUNT photos (default
+100) spread evenly over the folder, four to a call. pixel_values must agree within 1e-6 and image_grid_thw exactly.
+Prints the largest difference and how many photos are equal to the bit. Exit code 1 if a photo fails. Needs Pillow 13
+(older ones resize tall images in another order) and transformers 5.
 """
 import json
 import os
@@ -67,7 +68,8 @@ def main():
                 exact += difference == 0
                 row += rows
                 patches += rows
-    print(f"{len(photos)} photos, {patches} patches: largest difference {worst:g}, {exact} equal to the bit, {bad} fail")
+    print(f"{len(photos)} photos, {patches} patches: largest difference {worst:g}, {exact} equal to the bit, "
+          f"{bad} fail")
     return 1 if bad else 0
 
 

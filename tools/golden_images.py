@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Writes tests/golden/data/images/: tiny images of every format and mode with what Pillow makes of them, resize cases, patches
-and smart_resize cases from transformers. Needs Pillow 13 (older ones resize tall images in another order) and transformers 5.
+"""Writes tests/golden/data/images/: tiny images of every format and mode with what Pillow makes of them, resize cases,
+patches and smart_resize cases from transformers. Needs Pillow 13 (older ones resize tall images in another order) and
+transformers 5.
 
 usage: golden_images.py [FOLDER]
 
@@ -36,7 +37,8 @@ def picture(width, height, channels=3):
     out = np.empty((height, width, channels), np.float64)
     for c in range(channels):
         a, b, p = rng.uniform(-1, 1, 2).tolist() + [rng.uniform(0.2, 0.9)]
-        out[..., c] = 128 + 100 * np.sin(p * (a * x + b * y) + c) + 40 * (x > width / 2) + rng.normal(0, 9, (height, width))
+        wave = 100 * np.sin(p * (a * x + b * y) + c)
+        out[..., c] = 128 + wave + 40 * (x > width / 2) + rng.normal(0, 9, (height, width))
     return np.clip(out, 0, 255).astype(np.uint8)
 
 
@@ -50,7 +52,8 @@ def exif(value, order="<", kind=3):
     """EXIF data with just an orientation; kind 3 is SHORT, 4 is LONG."""
     head = b"II*\0" if order == "<" else b"MM\0*"
     field = struct.pack(order + "HH", value, 0) if kind == 3 else struct.pack(order + "I", value)
-    return b"Exif\0\0" + head + struct.pack(order + "IH", 8, 1) + struct.pack(order + "HHI", 0x112, kind, 1) + field + bytes(4)
+    entry = struct.pack(order + "HHI", 0x112, kind, 1) + field
+    return b"Exif\0\0" + head + struct.pack(order + "IH", 8, 1) + entry + bytes(4)
 
 
 def xmp(value, attribute=True):
@@ -94,9 +97,9 @@ def png(samples, depth, color, interlaced=False, before=(), after=()):
         raw = b"".join(pack_rows(p, depth) for p in passes if p.shape[0] and p.shape[1])
     else:
         raw = pack_rows(samples, depth)
-    out = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, int(interlaced)))
-    out += b"".join(png_chunk(k, d) for k, d in before)
-    return out + png_chunk(b"IDAT", zlib.compress(raw)) + b"".join(png_chunk(k, d) for k, d in after) + png_chunk(b"IEND", b"")
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, int(interlaced))
+    chunks = [(b"IHDR", header), *before, (b"IDAT", zlib.compress(raw)), *after, (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(k, d) for k, d in chunks)
 
 
 def riff(*chunks):
@@ -108,10 +111,12 @@ def webp_animation(canvas, frames):
     """frames: (x, y, image). The canvas may be larger than the first frame."""
     def three(v):
         return struct.pack("<I", v)[:3]
-    chunks = [(b"VP8X", bytes([0x12, 0, 0, 0]) + three(canvas[0] - 1) + three(canvas[1] - 1)), (b"ANIM", bytes([9, 99, 199, 255, 0, 0]))]
+    chunks = [(b"VP8X", bytes([0x12, 0, 0, 0]) + three(canvas[0] - 1) + three(canvas[1] - 1)),
+              (b"ANIM", bytes([9, 99, 199, 255, 0, 0]))]
     for x, y, image in frames:
         stream = save(image, format="WEBP", lossless=True)[12:]
-        chunks.append((b"ANMF", three(x // 2) + three(y // 2) + three(image.width - 1) + three(image.height - 1) + three(40) + b"\0" + stream))
+        place = three(x // 2) + three(y // 2) + three(image.width - 1) + three(image.height - 1)
+        chunks.append((b"ANMF", place + three(40) + b"\0" + stream))
     return riff(*chunks)
 
 
@@ -130,7 +135,8 @@ def jpegs():
     at = inks.index(b"Adobe")
     yield "jpeg-ycck.jpg", inks[:at + 11] + b"\2" + inks[at + 12:]
     for value in range(1, 9):
-        yield f"jpeg-exif-{value}.jpg", save(Image.fromarray(picture(11, 6)), format="JPEG", quality=70, exif=exif(value, "<>"[value % 2]))
+        tag = exif(value, "<>"[value % 2])
+        yield f"jpeg-exif-{value}.jpg", save(Image.fromarray(picture(11, 6)), format="JPEG", quality=70, exif=tag)
     small = save(Image.fromarray(picture(9, 5)), format="JPEG", quality=70)
     yield "jpeg-exif-long.jpg", jpeg_segment(small, 0xE1, exif(6, ">", 4))
     yield "jpeg-exif-9.jpg", jpeg_segment(small, 0xE1, exif(9))
@@ -157,7 +163,8 @@ def pngs():
         palette = (b"PLTE", rng.integers(0, 256, colours * 3).astype(np.uint8).tobytes())
         yield f"png-palette-{depth}.png", png(rng.integers(0, colours, (5, 11, 1)), depth, 3, before=[palette])
     yield "png-palette-short.png", png(rng.integers(0, 30, (5, 11, 1)), 8, 3, before=[palette])
-    yield "png-palette-alpha.png", png(rng.integers(0, 20, (5, 11, 1)), 8, 3, before=[palette, (b"tRNS", bytes([0, 120, 255, 7]))])
+    alphas = (b"tRNS", bytes([0, 120, 255, 7]))
+    yield "png-palette-alpha.png", png(rng.integers(0, 20, (5, 11, 1)), 8, 3, before=[palette, alphas])
     yield "png-palette-interlaced.png", png(rng.integers(0, 16, (9, 10, 1)), 4, 3, True, before=[palette])
     gray, rgb = rng.integers(0, 4, (4, 6, 1)), rng.integers(0, 256, (4, 6, 3))
     yield "png-gray-transparent.png", png(gray, 2, 0, before=[(b"tRNS", b"\0\2")])
@@ -167,10 +174,11 @@ def pngs():
     yield "png-exif-after.png", png(rgb, 8, 2, after=[(b"eXIf", exif(5, ">")[6:])])
     yield "png-xmp.png", png(rgb, 8, 2, before=[(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp(8, False))])
     raw = exif(7)
-    profile = b"\nexif\n%8d\n%s\n" % (len(raw), raw.hex().encode())
-    yield "png-raw-profile.png", png(rgb, 8, 2, before=[(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(profile))])
+    profile = zlib.compress(b"\nexif\n%8d\n%s\n" % (len(raw), raw.hex().encode()))
+    yield "png-raw-profile.png", png(rgb, 8, 2, before=[(b"zTXt", b"Raw profile type exif\0\0" + profile)])
     yield "png-filters.png", save(Image.fromarray(picture(31, 17)), format="PNG")
-    yield "png-animated.png", save(Image.fromarray(picture(6, 5)), format="PNG", save_all=True, append_images=[Image.fromarray(picture(6, 5))])
+    frames = [Image.fromarray(picture(6, 5)) for _ in range(2)]
+    yield "png-animated.png", save(frames[0], format="PNG", save_all=True, append_images=frames[1:])
 
 
 def webps():
@@ -179,9 +187,11 @@ def webps():
     yield "webp-lossy-alpha.webp", save(alpha, format="WEBP", quality=60)
     yield "webp-lossless.webp", save(colour, format="WEBP", lossless=True)
     yield "webp-lossless-alpha.webp", save(alpha, format="WEBP", lossless=True, exact=True)
-    yield "webp-animated.webp", save(colour, format="WEBP", quality=50, save_all=True, append_images=[Image.fromarray(picture(19, 13))])
+    more = [Image.fromarray(picture(19, 13))]
+    yield "webp-animated.webp", save(colour, format="WEBP", quality=50, save_all=True, append_images=more)
     frame = Image.fromarray(picture(6, 5, 4), "RGBA")
-    yield "webp-animated-offset.webp", webp_animation((16, 12), [(4, 2, frame), (0, 0, Image.fromarray(picture(16, 12)))])
+    frames = [(4, 2, frame), (0, 0, Image.fromarray(picture(16, 12)))]
+    yield "webp-animated-offset.webp", webp_animation((16, 12), frames)
     yield "webp-exif-6.webp", save(colour, format="WEBP", lossless=True, exif=exif(6)[6:])
     yield "webp-exif-marked.webp", save(colour, format="WEBP", quality=30, exif=exif(2, ">"))
     yield "webp-xmp.webp", save(colour, format="WEBP", lossless=True, xmp=xmp(3))
@@ -210,14 +220,16 @@ def decode_cases(folder):
         cut = 0
         while cut + 1 < len(data) and refuses(data[:cut + 1]):
             cut += 1
-        cases.append({"file": name, "width": rgb.shape[1], "height": rgb.shape[0], "rgb": keep(rgb), "refused_below": cut})
+        cases.append({"file": name, "width": rgb.shape[1], "height": rgb.shape[0], "rgb": keep(rgb),
+                      "refused_below": cut})
     return cases
 
 
 def resize_cases():
-    sizes = [(13, 9, 28, 28), (40, 30, 28, 28), (40, 31, 5, 3), (1, 1, 28, 28), (1, 40, 9, 7), (7, 40, 28, 12), (40, 7, 1, 1),
-             (37, 20, 37, 10), (20, 37, 10, 37), (12, 12, 12, 12), (70, 33, 35, 18), (33, 5, 34, 5), (30, 40, 28, 35), (30, 40, 28, 36),
-             (40, 3, 39, 40), (2, 2, 3, 3), (31, 50, 90, 49), (50, 20, 25, 60)]
+    sizes = [(13, 9, 28, 28), (40, 30, 28, 28), (40, 31, 5, 3), (1, 1, 28, 28), (1, 40, 9, 7),
+             (7, 40, 28, 12), (40, 7, 1, 1), (37, 20, 37, 10), (20, 37, 10, 37), (12, 12, 12, 12),
+             (70, 33, 35, 18), (33, 5, 34, 5), (30, 40, 28, 35), (30, 40, 28, 36), (40, 3, 39, 40),
+             (2, 2, 3, 3), (31, 50, 90, 49), (50, 20, 25, 60)]
     cases = []
     for i, (w, h, to_w, to_h) in enumerate(sizes):
         pixels = rng.integers(0, 256, (h, w, 3), dtype=np.uint8)
@@ -232,18 +244,19 @@ def patch_cases():
     settings = [
         (31, 45, {"size": {"shortest_edge": 28 * 28, "longest_edge": 28 * 56}}),
         (40, 17, {"patch_size": 4, "temporal_patch_size": 2, "merge_size": 2, "min_pixels": 64, "max_pixels": 512}),
-        (9, 22, {"patch_size": 3, "temporal_patch_size": 3, "merge_size": 1, "min_pixels": 64, "max_pixels": 300, "image_mean": [0.5, 0.4, 0.3],
-                 "image_std": [0.2, 0.3, 0.25], "rescale_factor": 0.004}),
+        (9, 22, {"patch_size": 3, "temporal_patch_size": 3, "merge_size": 1, "min_pixels": 64, "max_pixels": 300,
+                 "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.25], "rescale_factor": 0.004}),
         (16, 8, {"patch_size": 4, "do_resize": False, "do_normalize": False, "min_pixels": 64, "max_pixels": 512}),
         (16, 8, {"patch_size": 2, "do_resize": False, "do_rescale": False, "min_pixels": 64, "max_pixels": 512}),
     ]
     cases = []
     for w, h, options in settings:
         pixels = picture(w, h)
-        out = Qwen2VLImageProcessorPil(**json.loads(json.dumps(options)))(images=Image.fromarray(pixels), return_tensors="np")
+        processor = Qwen2VLImageProcessorPil(**json.loads(json.dumps(options)))  # a copy: it changes what it is given
+        out = processor(images=Image.fromarray(pixels), return_tensors="np")
         values = out["pixel_values"].astype(np.float32)
-        cases.append({"size": [w, h], "settings": options, "pixels": keep(pixels), "grid": out["image_grid_thw"][0].tolist(),
-                      "cols": values.shape[1], "values": keep(values)})
+        cases.append({"size": [w, h], "settings": options, "pixels": keep(pixels),
+                      "grid": out["image_grid_thw"][0].tolist(), "cols": values.shape[1], "values": keep(values)})
     return cases
 
 
@@ -271,9 +284,11 @@ def main():
         sys.exit(f"Pillow {PIL.__version__} resizes tall images in another order: 13 or later is needed")
     warnings.simplefilter("ignore")
     os.makedirs(folder, exist_ok=True)
-    manifest = {"decode": decode_cases(folder), "resize": resize_cases(), "patches": patch_cases(), "smart_size": size_cases()}
+    manifest = {"decode": decode_cases(folder), "resize": resize_cases(), "patches": patch_cases(),
+                "smart_size": size_cases()}
     with open(os.path.join(folder, "manifest.json"), "w") as f:
-        f.write("{\n" + ",\n".join(f'"{k}": [\n' + ",\n".join(json.dumps(c) for c in v) + "\n]" for k, v in manifest.items()) + "\n}\n")
+        lists = [f'"{k}": [\n' + ",\n".join(json.dumps(c) for c in v) + "\n]" for k, v in manifest.items()]
+        f.write("{\n" + ",\n".join(lists) + "\n}\n")
     with open(os.path.join(folder, "expected.bin"), "wb") as f:
         f.write(blob)
     print(f"{len(manifest['decode'])} images, {len(blob)} bytes of expected values in {os.path.normpath(folder)}")

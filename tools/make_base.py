@@ -1,6 +1,6 @@
 """An untrained Qwen2-VL folder with a small vocabulary: config.json, tokenizer.json and the small files around them; no weights.
 
-    python tools/make_base.py DIR --text data/synth/train.jsonl [more files] [--vocab 1200] [--size har-tiny|sports]
+    python tools/make_base.py DIR --text data/synth/train.jsonl [more files] [--vocab 1200] [--size har-tiny|sports|test]
 
 The tokeniser is byte-level BPE in Qwen2's format (NFC, Qwen2's split pattern, Qwen2's special tokens last), trained on the given
 text: JSON lines contribute their "think" and "label", other files their lines. Needs the package tokenizers. `favor train` with
@@ -18,6 +18,7 @@ PROMPTS = ["Which human activity does the image show? Choose exactly one of: Fir
            "then give only the name of the activity inside <answer> </answer>.",
            "<think></think>\n<answer></answer>", "<think>A person</think>\n<answer>", "system\nYou are a helpful assistant.", "user\n", "assistant\n"]
 SIZES = {
+    "test": dict(h=32, ff=64, layers=2, heads=2, kv=1, ve=32, vd=2, vh=2, max_pixels=56 * 84, min_pixels=56 * 56),
     "har-tiny": dict(h=128, ff=384, layers=4, heads=4, kv=2, ve=128, vd=4, vh=4, max_pixels=112 * 112, min_pixels=56 * 56),
     "sports": dict(h=192, ff=512, layers=4, heads=6, kv=2, ve=192, vd=6, vh=6, max_pixels=168 * 168, min_pixels=56 * 56),
 }

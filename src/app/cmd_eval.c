@@ -39,12 +39,8 @@ int cmd_eval(int argc, char **argv, struct favor_error *e)
 		code = favor_fail(e, "usage: favor %s", usage);
 	if (code == 0 && strchr(name, '/'))
 		code = favor_fail(e, "--name is part of a file's name: \"%s\" has a /", name);
-	if (code) {
-		if (world_rank(w))
-			e->message[0] = 0;
-		world_close(w);
-		return code < 0 ? 2 : 0;
-	}
+	if (code)
+		return setup_end(w, code < 0 ? 2 : 0, e);
 	struct setup s;
 	struct rollout r = {0};
 	struct evaluation v = {0};
@@ -57,12 +53,9 @@ int cmd_eval(int argc, char **argv, struct favor_error *e)
 		phase_evaluate(&s, r.model ? &r : NULL, &round_number, 0, &v);
 		bad = world_agree(w, !world_is_leader(w) || !report(&s, &v, name, e), e);
 	}
-	if (world_rank(w))
-		e->message[0] = 0;
 	evaluation_free(&v);
 	if (r.model)
 		rollout_free(&r);
 	setup_close(&s);
-	world_close(w);
-	return input ? 2 : bad ? 1 : 0;
+	return setup_end(w, input ? 2 : bad ? 1 : 0, e);
 }

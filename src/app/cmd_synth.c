@@ -11,17 +11,19 @@ static void help(void)
 {
 	struct synth_options o;
 	synth_defaults(&o);
-	printf("usage: favor synth DIR [options]\n"
-	       "Draws a synthetic data set of %d activities: DIR/train.jsonl, DIR/test.jsonl, DIR/classes.txt, DIR/images/.\n"
-	       "The same options give the same images on every machine.\n"
-	       "  --train N   training images (default %d)\n"
-	       "  --test N    test images (default %d)\n"
-	       "  --size S    side in pixels; images vary in aspect ratio around it (default %d)\n"
-	       "  --seed N    (default %llu)\n",
-	       synth_activity_count(), o.train, o.test, o.size, (unsigned long long)o.seed);
+	printf(
+		"usage: favor synth DIR [options]\n"
+		"Draws a synthetic data set of %d activities: DIR/train.jsonl, DIR/test.jsonl, DIR/classes.txt, DIR/images/.\n"
+		"The same options give the same images on every machine.\n"
+		"  --train N   training images (default %d)\n"
+		"  --test N    test images (default %d)\n"
+		"  --size S    side in pixels; images vary in aspect ratio around it (default %d)\n"
+		"  --seed N    (default %llu)\n",
+		synth_activity_count(), o.train, o.test, o.size, (unsigned long long)o.seed);
 }
 
-static int number(const char *option, const char *text, unsigned long long most, unsigned long long *out, struct favor_error *e)
+static int number(const char *option, const char *text, unsigned long long most, unsigned long long *out,
+                  struct favor_error *e)
 {
 	char *end;
 	errno = 0;
@@ -33,9 +35,10 @@ static int number(const char *option, const char *text, unsigned long long most,
 
 int cmd_synth(int argc, char **argv, struct favor_error *e)
 {
-	static const struct option options[] = {{"train", required_argument, NULL, 't'}, {"test", required_argument, NULL, 'e'},
-	                                        {"size", required_argument, NULL, 's'},  {"seed", required_argument, NULL, 'r'},
-	                                        {"help", no_argument, NULL, 'h'},        {NULL, 0, NULL, 0}};
+	static const struct option options[] = {
+		{"train", required_argument, NULL, 't'}, {"test", required_argument, NULL, 'e'},
+		{"size", required_argument, NULL, 's'},  {"seed", required_argument, NULL, 'r'},
+		{"help", no_argument, NULL, 'h'},        {NULL, 0, NULL, 0}};
 	struct synth_options o;
 	synth_defaults(&o);
 	optind = 0;
@@ -46,7 +49,9 @@ int cmd_synth(int argc, char **argv, struct favor_error *e)
 			return 0;
 		}
 		if (c == ':' || c == '?') {
-			favor_fail(e, c == ':' ? "synth: %s needs a value" : "synth: unknown option %s (favor synth --help lists them)", argv[optind - 1]);
+			favor_fail(
+				e, c == ':' ? "synth: %s needs a value" : "synth: unknown option %s (favor synth --help lists them)",
+				argv[optind - 1]);
 			return 2;
 		}
 		if (number(options[which].name, optarg, c == 'r' ? UINT64_MAX : 999999, &n, e))

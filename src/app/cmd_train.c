@@ -252,18 +252,11 @@ int cmd_train(int argc, char **argv, struct favor_error *e)
 	code = options_parse(argc, argv, options, 1, words, 256, &count, usage, e);
 	if (code == 0 && count < 1)
 		code = favor_fail(e, "usage: favor %s", usage);
-	if (code) {
-		if (world_rank(w))
-			e->message[0] = 0;
-		world_close(w);
-		return code < 0 ? 2 : 0;
-	}
+	if (code)
+		return setup_end(w, code < 0 ? 2 : 0, e);
 	struct trainer *t = favor_calloc(1, sizeof *t);
 	int input = setup_open(&t->s, w, words[0], words + 1, count - 1, NEED_TRAIN, e) || start(t, resume, e);
 	code = input ? 2 : loop(t, e) ? 1 : 0;
-	if (world_rank(w)) /* all have the same message: one says it */
-		e->message[0] = 0;
 	finish(t);
-	world_close(w);
-	return code;
+	return setup_end(w, code, e);
 }

@@ -200,6 +200,17 @@ void setup_close(struct setup *s)
 	*s = (struct setup){0};
 }
 
+int setup_end(struct world *w, int code, struct favor_error *e)
+{
+	/* before the ranks part: mpirun kills the others as soon as the first has left with a code that isn't 0 */
+	if (code && world_rank(w) == 0 && e->message[0])
+		fprintf(stderr, "favor: %s\n", e->message);
+	fflush(stdout);
+	e->message[0] = 0;
+	world_close(w);
+	return code;
+}
+
 int32_t setup_eval_count(const struct setup *s)
 {
 	const int32_t limit = s->config.data.eval_limit;
@@ -293,7 +304,7 @@ int setup_memory_plan(struct setup *s, struct favor_error *e)
 	}
 	/* the node's memory is shared by its ranks; a rank may be planned against its share */
 	const int64_t node = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
-	const int64_t limit = c->run.memory_limit ? c->run.memory_limit << 20 : node / world_size(s->world);
+	const int64_t limit = c->run.memory_limit ? c->run.memory_limit << 20 : node / world_node_ranks(s->world);
 	int fits = total <= limit;
 	if (!fits)
 		favor_fail(e, "the memory plan of rank %d is %.0f MiB, above its limit of %.0f MiB: lower learner.micro_batch, rollout.group_size, rollout.max_tokens or data.max_pixels, or set learner.recompute (run.memory_limit sets the limit)",

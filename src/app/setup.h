@@ -31,6 +31,8 @@ enum setup_needs { NEED_TRAIN = 1, NEED_EVAL = 2 };
 int setup_open(struct setup *s, struct world *w, const char *config_path, const char *const *overrides, int override_count,
                int needs, struct favor_error *e);
 void setup_close(struct setup *s);
+/* Collective: says the message that all ranks have, once, and closes the world. Returns code. */
+int setup_end(struct world *w, int code, struct favor_error *e);
 /* Records that an evaluation looks at: data.eval_limit applied. */
 int32_t setup_eval_count(const struct setup *s);
 /* Threads for a phase in which ranks of that role compute. */

@@ -1,5 +1,5 @@
-/* Loading a configuration: defaults, then a file or text, then arguments, then the checks. The parts: config_table.c (one row an option),
- * config_read.c (YAML), config_check.c (between options), config_print.c (help and YAML out). */
+/* Loading a configuration: defaults, then a file or text, then arguments, then the checks. The parts: config_table.c
+ * (one row an option), config_read.c (YAML), config_check.c (between options), config_print.c (help and YAML out). */
 #include "base/config.h"
 
 #include "base/config_table.h"
@@ -23,11 +23,13 @@ void config_free(struct config *c)
 	memset(c, 0, sizeof *c);
 }
 
-static int read_override(struct config *c, const char *argument, int serial, struct option_origin *origins, struct favor_error *e)
+static int read_override(struct config *c, const char *argument, int serial, struct option_origin *origins,
+                         struct favor_error *e)
 {
 	const char *equals = strchr(argument, '=');
 	if (!equals || equals == argument)
-		return favor_fail(e, "argument \"%.200s\": an option is given as key.path=value, such as learner.lr=1e-5", argument);
+		return favor_fail(e, "argument \"%.200s\": an option is given as key.path=value, such as learner.lr=1e-5",
+		                  argument);
 	char *key = favor_format("%.*s", (int)(equals - argument), argument);
 	struct config_source s = {serial, argument, 1, key, equals + 1, strlen(equals + 1)};
 	int rc = config_read(c, &s, origins, e);
@@ -35,9 +37,10 @@ static int read_override(struct config *c, const char *argument, int serial, str
 	return rc;
 }
 
-/* text NULL: no file. A file must name the model; a text need not, so that what config_to_yaml gives can always be read. */
-static int load(struct config *c, const char *text, size_t size, const char *origin, int is_file, const char *const *overrides,
-                int override_count, struct favor_error *e)
+/* text NULL: no file. A file must name the model; a text need not, so that what config_to_yaml gives can always be
+ * read. */
+static int load(struct config *c, const char *text, size_t size, const char *origin, int is_file,
+                const char *const *overrides, int override_count, struct favor_error *e)
 {
 	struct option_origin origins[CONFIG_OPTIONS_MAX] = {{0}};
 	int rc = 0;

@@ -20,14 +20,16 @@ static const char *later(const struct option_origin *origins, const char *a, con
 	return y->serial > x->serial || (y->serial == x->serial && y->line > x->line) ? b : a;
 }
 
-static int check_placement(const struct placement_options *p, const struct option_origin *origins, struct favor_error *e)
+static int check_placement(const struct placement_options *p, const struct option_origin *origins,
+                           struct favor_error *e)
 {
 	if (p->mode != PLACEMENT_COUNTS)
 		return 0;
 	const char *missing = p->rollout < 1 ? "rollout" : p->reward < 1 ? "reward" : p->learner < 1 ? "learner" : NULL;
 	if (!missing)
 		return 0;
-	favor_fail(e, "placement.%s is not given; counts need all three: placement: {rollout: N, reward: N, learner: N}", missing);
+	favor_fail(e, "placement.%s is not given; counts need all three: placement: {rollout: N, reward: N, learner: N}",
+	           missing);
 	/* the place of any part that was given */
 	const char *key = later(origins, later(origins, "placement", "placement.rollout"),
 	                        later(origins, "placement.reward", "placement.learner"));
@@ -58,11 +60,13 @@ static int check_grpo(const struct config *c, const struct option_origin *origin
 		return fail_option(origins, "rollout.group_size", e);
 	}
 	if (c->rollout.temperature == 0.0f) {
-		favor_fail(e, "rollout.temperature is 0; method grpo needs responses that differ: a temperature above 0, such as 1.0");
+		favor_fail(
+			e, "rollout.temperature is 0; method grpo needs responses that differ: a temperature above 0, such as 1.0");
 		return fail_option(origins, "rollout.temperature", e);
 	}
 	if (c->reward.accuracy == 0.0f && c->reward.format == 0.0f) {
-		favor_fail(e, "all weights of reward are 0, so nothing can be learned; give reward.accuracy or reward.format a weight above 0");
+		favor_fail(e, "all weights of reward are 0, so nothing can be learned; give reward.accuracy or reward.format a "
+		              "weight above 0");
 		return fail_option(origins, later(origins, "reward.accuracy.weight", "reward.format"), e);
 	}
 	if (c->data.augment) {
@@ -75,8 +79,8 @@ static int check_grpo(const struct config *c, const struct option_origin *origin
 int config_check(const struct config *c, const struct option_origin *origins, struct favor_error *e)
 {
 	if (c->learner.micro_batch > c->learner.groups_per_step) {
-		favor_fail(e, "learner.micro_batch is %d, more than learner.groups_per_step %d; lower it or raise that", c->learner.micro_batch,
-		           c->learner.groups_per_step);
+		favor_fail(e, "learner.micro_batch is %d, more than learner.groups_per_step %d; lower it or raise that",
+		           c->learner.micro_batch, c->learner.groups_per_step);
 		return fail_option(origins, later(origins, "learner.micro_batch", "learner.groups_per_step"), e);
 	}
 	if (c->learner.warmup > c->learner.steps) {

@@ -142,8 +142,8 @@ char *config_to_yaml(const struct config *c)
 char *config_help(void)
 {
 	struct text out = {NULL, 0};
-	append_owned(&out, favor_format("Options, as sections of the YAML file or as key.path=value arguments (these win; a later one wins "
-	                                "over an earlier one):\n"));
+	append_owned(&out, favor_strdup("Options, as sections of the YAML file or as key.path=value arguments (these win, "
+	                                "a later one over an earlier one):\n"));
 	for (int i = 0; i < config_option_count; i++) {
 		const struct option *o = &config_options[i];
 		char *valid = option_valid(o);
@@ -152,7 +152,7 @@ char *config_help(void)
 		                                strncmp(o->key, "placement.", 10) == 0 ? "none" : fallback));
 		free(valid);
 	}
-	append_owned(&out, favor_format("\nShort forms:\n"
+	append_owned(&out, favor_strdup("\nShort forms:\n"
 	                                "  placement: {rollout: 2, reward: 1, learner: 1}\n"
 	                                "  reward.accuracy: 0.5         the weight, with mode strict\n"
 	                                "  reward.accuracy: visual-rft  the mode, with weight 1.0\n"));

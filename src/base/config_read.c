@@ -1,6 +1,6 @@
-/* Applies YAML text to the configuration: libyaml's events, walked along the option table. A mapping must be a section, a scalar or a
- * list must be an option; two sections have short forms (placement: auto, reward.accuracy: 0.5). The depth of the walk is bounded by the
- * table, so hostile nesting is refused at the first key that isn't known. */
+/* Applies YAML text to the configuration: libyaml's events, walked along the option table. A mapping must be a section,
+ * a scalar or a list must be an option; two sections have short forms (placement: auto, reward.accuracy: 0.5). The
+ * depth of the walk is bounded by the table, so hostile nesting is refused at the first key that isn't known. */
 #include "base/config_table.h"
 
 #include <stdlib.h>
@@ -80,8 +80,10 @@ static int check_plain(struct reader *r, const yaml_event_t *event)
 		break;
 	}
 	if (anchor)
-		favor_fail(r->error, "YAML anchors and aliases (%s%.40s) are not supported: write the value itself, in quotes if it is a text",
-		           event->type == YAML_ALIAS_EVENT ? "*" : "&", (const char *)anchor);
+		favor_fail(
+			r->error,
+			"YAML anchors and aliases (%s%.40s) are not supported: write the value itself, in quotes if it is a text",
+			event->type == YAML_ALIAS_EVENT ? "*" : "&", (const char *)anchor);
 	else if (tag)
 		favor_fail(r->error, "YAML tags (%.80s) are not supported: write the plain value", (const char *)tag);
 	else
@@ -98,8 +100,8 @@ static int is_null(const yaml_event_t *event)
 
 static void note_origin(struct reader *r, const char *key, size_t line)
 {
-	r->origins[option_find(key)] = (struct option_origin){r->source->serial, r->source->name,
-	                                                      r->source->is_argument ? 0 : (int)line};
+	r->origins[option_find(key)] =
+		(struct option_origin){r->source->serial, r->source->name, r->source->is_argument ? 0 : (int)line};
 }
 
 /* Sets an option and notes where it came from; the error names place and key. */
@@ -131,9 +133,10 @@ static int set_accuracy(struct reader *r, const char *text, int quoted, size_t l
 		return 0;
 	}
 	if (option_set(&config_options[option_find(weight)], r->config, text, quoted, r->error) != 0) {
-		char *weights = option_valid(&config_options[option_find(weight)]), *modes = option_valid(&config_options[option_find(mode)]);
-		favor_fail(r->error, "reward.accuracy: found \"%.80s\"; valid is %s, or %s, or {mode: visual-rft, weight: 1.0}", text, weights,
-		           modes);
+		char *weights = option_valid(&config_options[option_find(weight)]),
+			 *modes = option_valid(&config_options[option_find(mode)]);
+		favor_fail(r->error, "reward.accuracy: found \"%.80s\"; valid is %s, or %s, or {mode: visual-rft, weight: 1.0}",
+		           text, weights, modes);
 		free(weights);
 		free(modes);
 		return at_place(r, line);
@@ -145,7 +148,8 @@ static int set_accuracy(struct reader *r, const char *text, int quoted, size_t l
 
 static int fail_section(struct reader *r, const char *path, const char *found, size_t line)
 {
-	favor_fail(r->error, "%s: found %.80s where a mapping of options is expected", *path ? path : "the top level", found);
+	favor_fail(r->error, "%s: found %.80s where a mapping of options is expected", *path ? path : "the top level",
+	           found);
 	return at_place(r, line);
 }
 
@@ -210,8 +214,10 @@ static int fail_unknown(struct reader *r, const char *path, size_t line)
 	if (near)
 		favor_fail(r->error, "unknown key %.120s; the nearest valid key is %s", path, near);
 	else
-		favor_fail(r->error, "unknown key %.120s; valid at the top are method, model, data, rollout, reward, learner, placement, "
-		           "checkpoint and run", path);
+		favor_fail(r->error,
+		           "unknown key %.120s; valid at the top are method, model, data, rollout, reward, learner, placement, "
+		           "checkpoint and run",
+		           path);
 	return at_place(r, line);
 }
 
@@ -237,7 +243,8 @@ static int read_mapping(struct reader *r, const char *path, const yaml_event_t *
 {
 	if (!option_is_section(path)) {
 		char *valid = option_valid(&config_options[option_find(path)]);
-		favor_fail(r->error, "%s: found a mapping; valid is %s (a text with \": \" in it must stand in quotes)", path, valid);
+		favor_fail(r->error, "%s: found a mapping; valid is %s (a text with \": \" in it must stand in quotes)", path,
+		           valid);
 		free(valid);
 		return at_place(r, line_of(start));
 	}

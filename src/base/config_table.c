@@ -1,5 +1,5 @@
-/* The option table and what follows from one row: its default, what values it takes, how it prints. Adding an option is one field in
- * config.h and one row here. */
+/* The option table and what follows from one row: its default, what values it takes, how it prints. Adding an option is
+ * one field in config.h and one row here. */
 #include "base/config_table.h"
 
 #include <errno.h>
@@ -16,7 +16,8 @@ static const char *const accuracy_names[] = {"strict", "visual-rft", NULL};
 static const char *const schedule_names[] = {"constant", "linear", "cosine", NULL};
 static const char *const loss_names[] = {"grpo", "dr_grpo", "dapo", NULL};
 static const char *const scale_names[] = {"group", "none", NULL};
-static const char *const placement_names[] = {"auto", "colocate", NULL}; /* PLACEMENT_COUNTS is chosen by giving counts */
+/* PLACEMENT_COUNTS has no name: it is chosen by giving counts */
+static const char *const placement_names[] = {"auto", "colocate", NULL};
 
 #define AT(field) offsetof(struct config, field)
 #define BOOL(k, field, d, h) {.key = k, .kind = OPTION_BOOL, .offset = AT(field), .fallback = d, .help = h}
@@ -39,7 +40,8 @@ const struct option config_options[] = {
 
 	TEXT("model.path", model.path, "", "Hugging Face folder or checkpoint to start from"),
 	{.key = "model.init", .kind = OPTION_STRING, .offset = AT(model.init), .fallback = "", .names = init_names,
-	 .help = "\"\" reads the weights; random draws them from run.seed (the folder then needs config.json and tokenizer.json only)"},
+	 .help = "\"\" reads the weights; random draws them from run.seed (the folder then needs config.json and "
+	         "tokenizer.json only)"},
 	ENUM("model.vision", model.vision, "full", vision_names, "train the vision tower too, or leave it as it is"),
 	{.key = "model.dtype", .kind = OPTION_ENUM, .offset = AT(model.dtype), .fallback = "float32", .names = dtype_names,
 	 .refused = "bfloat16", .help = "type of weights and activations"},
@@ -57,17 +59,22 @@ const struct option config_options[] = {
 	 .help = "system turn: default, none, or the text itself"},
 	LIST("data.classes", data.classes, "class names in their order; [] takes the sorted labels of the data"),
 	TEXT("data.classes_file", data.classes_file, "", "class names from a file, one a line, instead of data.classes"),
-	TEXT("data.aliases", data.aliases, "", "JSON file {\"label\": [\"alias\", ...]} of answers that count as the label"),
-	INT64("data.min_pixels", data.min_pixels, "0", 0, 1e9, "images are scaled up to this area; 0 is the model folder's setting"),
+	TEXT("data.aliases", data.aliases, "",
+	     "JSON file {\"label\": [\"alias\", ...]} of answers that count as the label"),
+	INT64("data.min_pixels", data.min_pixels, "0", 0, 1e9,
+	      "images are scaled up to this area; 0 is the model folder's setting"),
 	INT64("data.max_pixels", data.max_pixels, "0", 0, 1e9,
 	      "images are scaled down to this area; 0 is the model folder's setting"),
-	INT32("data.eval_limit", data.eval_limit, "0", 0, 2147483647, "evaluate the first so many records only; 0 takes all"),
+	INT32("data.eval_limit", data.eval_limit, "0", 0, 2147483647,
+	      "evaluate the first so many records only; 0 takes all"),
 	BOOL("data.augment", data.augment, "false", "random crop, flip and colour noise of training images (sft only)"),
 
 	INT32("rollout.group_size", rollout.group_size, "8", 1, 4096, "responses sampled per prompt (G)"),
-	INT32("rollout.max_tokens", rollout.max_tokens, "96", 1, 1048576, "longest response in tokens, the stop token included"),
+	INT32("rollout.max_tokens", rollout.max_tokens, "96", 1, 1048576,
+	      "longest response in tokens, the stop token included"),
 	FLOAT("rollout.temperature", rollout.temperature, "1.0", 0, 100, "of sampling; 0 is greedy and not for training"),
-	FLOAT_ABOVE("rollout.top_p", rollout.top_p, "1.0", 0, 1, "sample from the most probable tokens of this mass; 1 is off"),
+	FLOAT_ABOVE("rollout.top_p", rollout.top_p, "1.0", 0, 1,
+	            "sample from the most probable tokens of this mass; 1 is off"),
 	INT32("rollout.top_k", rollout.top_k, "0", 0, 2147483647, "sample from the k most probable tokens; 0 is off"),
 	FLOAT("rollout.min_p", rollout.min_p, "0.0", 0, 1,
 	      "drop tokens less probable than this fraction of the most probable one; 0 is off"),
@@ -79,8 +86,10 @@ const struct option config_options[] = {
 	FLOAT("reward.format", reward.format, "1.0", 0, 1000, "weight of the <think><answer> format; 0 leaves it out"),
 
 	INT32("learner.steps", learner.steps, "100", 1, 1e9, "optimiser steps of the run"),
-	INT32("learner.groups_per_step", learner.groups_per_step, "4", 1, 1e6, "groups (sft: examples) in one step, over all ranks"),
-	INT32("learner.micro_batch", learner.micro_batch, "1", 1, 1e6, "groups (sft: examples) in one forward and backward pass"),
+	INT32("learner.groups_per_step", learner.groups_per_step, "4", 1, 1e6,
+	      "groups (sft: examples) in one step, over all ranks"),
+	INT32("learner.micro_batch", learner.micro_batch, "1", 1, 1e6,
+	      "groups (sft: examples) in one forward and backward pass"),
 	INT32("learner.iterations", learner.iterations, "1", 1, 1000, "optimiser steps on the same groups; 1 is on policy"),
 	FLOAT("learner.lr", learner.lr, "1.0e-5", 0, 10, "learning rate after warm-up"),
 	FLOAT("learner.lr_end", learner.lr_end, "0.0", 0, 10, "learning rate at the end of a linear or cosine schedule"),
@@ -93,13 +102,17 @@ const struct option config_options[] = {
 	     "normaliser of the loss: each response's length, max_tokens, or the tokens of the step"),
 	ENUM("learner.scale_rewards", learner.scale_rewards, "group", scale_names,
 	     "divide advantages by the group's standard deviation or not"),
-	BOOL("learner.mask_truncated", learner.mask_truncated, "false", "responses cut at max_tokens add nothing to the loss"),
-	FLOAT("learner.max_grad_norm", learner.max_grad_norm, "1.0", 0, 1e9, "gradients are scaled down to this norm; 0 is off"),
+	BOOL("learner.mask_truncated", learner.mask_truncated, "false",
+	     "responses cut at max_tokens add nothing to the loss"),
+	FLOAT("learner.max_grad_norm", learner.max_grad_norm, "1.0", 0, 1e9,
+	      "gradients are scaled down to this norm; 0 is off"),
 	FLOAT("learner.weight_decay", learner.weight_decay, "0.0", 0, 10, "decoupled weight decay of AdamW"),
 	FLOAT("learner.adam_beta1", learner.adam_beta1, "0.9", 0, 0.999999, "decay of the mean of gradients"),
 	FLOAT("learner.adam_beta2", learner.adam_beta2, "0.999", 0, 0.999999, "decay of the mean of squared gradients"),
-	FLOAT_ABOVE("learner.adam_eps", learner.adam_eps, "1.0e-8", 0, 1, "added to the root of the mean of squared gradients"),
-	BOOL("learner.recompute", learner.recompute, "false", "compute activations again in the backward pass: slower, less memory"),
+	FLOAT_ABOVE("learner.adam_eps", learner.adam_eps, "1.0e-8", 0, 1,
+	            "added to the root of the mean of squared gradients"),
+	BOOL("learner.recompute", learner.recompute, "false",
+	     "compute activations again in the backward pass: slower, less memory"),
 	INT32("learner.eval_every", learner.eval_every, "0", 0, 1e9, "steps between evaluations on data.eval; 0 is never"),
 
 	ENUM("placement", placement.mode, "auto", placement_names,
@@ -114,15 +127,19 @@ const struct option config_options[] = {
 	{.key = "run.dir", .kind = OPTION_STRING, .offset = AT(run.dir), .fallback = "runs/default", .required = 1,
 	 .help = "folder for all that the run leaves"},
 	UINT64("run.seed", run.seed, "0", "seed of sampling, data order and random weights"),
-	{.key = "run.deadline", .kind = OPTION_DOUBLE, .offset = AT(run.deadline), .fallback = "60.0", .max = 86400, .above = 1,
-	 .help = "seconds of silence after which a wait for another rank ends the job"},
-	INT32("run.threads", run.threads, "0", 0, 4096, "threads per rank; 0 shares the node's cores among its working ranks"),
-	INT64("run.memory_limit", run.memory_limit, "0", 0, 1e9, "MiB that a rank may use; 0 shares the node's memory among its ranks"),
-	INT32("run.samples_per_step", run.samples_per_step, "1", -1, 1e9, "groups written to samples.jsonl a step; -1 writes all"),
+	{.key = "run.deadline", .kind = OPTION_DOUBLE, .offset = AT(run.deadline), .fallback = "60.0", .max = 86400,
+	 .above = 1, .help = "seconds of silence after which a wait for another rank ends the job"},
+	INT32("run.threads", run.threads, "0", 0, 4096,
+	      "threads per rank; 0 shares the node's cores among its working ranks"),
+	INT64("run.memory_limit", run.memory_limit, "0", 0, 1e9,
+	      "MiB that a rank may use; 0 shares the node's memory among its ranks"),
+	INT32("run.samples_per_step", run.samples_per_step, "1", -1, 1e9,
+	      "groups written to samples.jsonl a step; -1 writes all"),
 };
 const int config_option_count = (int)(sizeof config_options / sizeof *config_options);
 _Static_assert(sizeof config_options / sizeof *config_options <= CONFIG_OPTIONS_MAX, "CONFIG_OPTIONS_MAX is too small");
-_Static_assert(sizeof(int) == sizeof(int32_t) && sizeof(enum method) == sizeof(int32_t), "options are stored through int32_t");
+_Static_assert(sizeof(int) == sizeof(int32_t) && sizeof(enum method) == sizeof(int32_t),
+               "options are stored through int32_t");
 
 int option_find(const char *key)
 {
@@ -226,7 +243,8 @@ char *option_valid(const struct option *o)
 		text = favor_format("one of %s", names);
 		break;
 	case OPTION_STRING:
-		text = o->names ? favor_format("%s or \"\"", names) : favor_strdup(o->required ? "a text that is not empty" : "a text");
+		text = o->names ? favor_format("%s or \"\"", names)
+		                : favor_strdup(o->required ? "a text that is not empty" : "a text");
 		break;
 	case OPTION_LIST:
 		text = favor_strdup("a list of texts such as [a, b]");

@@ -1,5 +1,5 @@
-/* The option table behind config.h, for the files config*.c (and their test) alone: one row an option, from which parsing, validation,
- * defaults, help and printing are made. */
+/* The option table behind config.h, for the files config*.c (and their test) alone: one row an option, from which
+ * parsing, validation, defaults, help and printing are made. */
 #ifndef FAVOR_BASE_CONFIG_TABLE_H
 #define FAVOR_BASE_CONFIG_TABLE_H
 
@@ -22,13 +22,13 @@ enum option_kind {
 struct option {
 	const char *key; /* "learner.lr" */
 	enum option_kind kind;
-	size_t offset;        /* in struct config */
-	const char *fallback; /* the default, as text of YAML; lists are empty by default */
-	double min, max;      /* numbers; both included unless above is set */
-	int above;            /* 1: the value must be greater than min */
+	size_t offset;            /* in struct config */
+	const char *fallback;     /* the default, as text of YAML; lists are empty by default */
+	double min, max;          /* numbers; both included unless above is set */
+	int above;                /* 1: the value must be greater than min */
 	const char *const *names; /* enum: by value, NULL at the end; string: if not NULL, the texts allowed besides "" */
-	const char *refused;  /* enum: a name that is known but not there yet */
-	int required;         /* string: "" is refused */
+	const char *refused;      /* enum: a name that is known but not there yet */
+	int required;             /* string: "" is refused */
 	const char *help;
 };
 
@@ -45,8 +45,8 @@ const char *option_nearest(const char *path);
 /* "a number > 0 and <= 10": what a value must be. New string, owned by the caller. */
 char *option_valid(const struct option *o);
 
-/* Sets the value from the text of a scalar (lists: not this way). quoted: it stood in quotes, so is text and never a number.
- * -1 with "found ..., valid is ..." (no place, no key: the caller puts them in front). */
+/* Sets the value from the text of a scalar (lists: not this way). quoted: it stood in quotes, so is text and never a
+ * number. -1 with "found ..., valid is ..." (no place, no key: the caller puts them in front). */
 int option_set(const struct option *o, struct config *c, const char *text, int quoted, struct favor_error *e);
 void option_set_default(const struct option *o, struct config *c);
 /* The value as text (for enums the name), not quoted; lists give NULL. New string, owned by the caller. */
@@ -64,8 +64,8 @@ struct option_origin {
 /* New string, owned by the caller: "conf.yaml:7", "argument \"learner.lr=1\"" or "the default". */
 char *option_origin_text(const struct option_origin *o);
 
-/* config_read.c: applies a YAML text to *c. prefix is "" for a file; for an argument its key, whose value the text is. Notes where each
- * option came from in origins[CONFIG_OPTIONS_MAX]. */
+/* config_read.c: applies a YAML text to *c. prefix is "" for a file; for an argument its key, whose value the text is.
+ * Notes where each option came from in origins[CONFIG_OPTIONS_MAX]. */
 struct config_source {
 	int serial;
 	const char *name; /* the file's name or the whole argument */

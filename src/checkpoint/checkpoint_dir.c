@@ -32,8 +32,8 @@ static int newest_first(const void *a, const void *b)
 	return (x < y) - (x > y);
 }
 
-/* Steps in the folder, newest first; the caller frees them. Temporary files left by writers that died are removed if asked. No folder:
- * none, and no error. */
+/* Steps in the folder, newest first; the caller frees them. Temporary files left by writers that died are removed if
+ * asked. No folder: none, and no error. */
 static int64_t *list_steps(const char *run_dir, int remove_temporary, int *count)
 {
 	int64_t *steps = favor_malloc(0);
@@ -87,7 +87,8 @@ char *checkpoint_latest(const char *run_dir)
 	return found;
 }
 
-/* Only complete ones count as kept, so that the newest complete one is never removed; what is newer but broken stays to be looked at. */
+/* Only complete ones count as kept, so that the newest complete one is never removed; what is newer but broken stays to
+ * be looked at. */
 int checkpoint_prune(const char *run_dir, int keep, struct favor_error *e)
 {
 	int count, kept = 0, rc = 0;
@@ -96,7 +97,8 @@ int checkpoint_prune(const char *run_dir, int keep, struct favor_error *e)
 		char *path = checkpoint_path(run_dir, steps[i]);
 		if (kept >= keep) {
 			if (unlink(path) != 0 && errno != ENOENT && rc == 0)
-				rc = favor_fail(e, "%s: an old checkpoint can't be removed: %s; the folder must be writable", path, strerror(errno));
+				rc = favor_fail(e, "%s: an old checkpoint can't be removed: %s; the folder must be writable", path,
+				                strerror(errno));
 		} else {
 			kept += is_complete(path, NULL);
 		}

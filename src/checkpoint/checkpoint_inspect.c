@@ -1,4 +1,5 @@
-/* What `favor inspect` shows of a checkpoint: for people without reading the values, as JSON with each tensor's statistics. */
+/* What `favor inspect` shows of a checkpoint: for people without reading the values, as JSON with each tensor's
+ * statistics. */
 #include "checkpoint/internal.h"
 
 #include <inttypes.h>
@@ -149,8 +150,8 @@ static void print_text(struct checkpoint_reader *r, FILE *out)
 	fprintf(out, "%s: ", r->source.path);
 	print_size(out, (double)r->source.size);
 	fprintf(out, ", checkpoint format %d, written by favor %s\n", CHECKPOINT_FORMAT, r->favor_version);
-	fprintf(out, "step       %" PRId64 " (policy version %" PRIu64 ", next sample %" PRIu64 ", seed %" PRIu64 ")\n", c->step,
-	        c->policy_version, c->cursor, c->seed);
+	fprintf(out, "step       %" PRId64 " (policy version %" PRIu64 ", next sample %" PRIu64 ", seed %" PRIu64 ")\n",
+	        c->step, c->policy_version, c->cursor, c->seed);
 	fprintf(out, "ranks      %s\n", *c->ranks ? c->ranks : "not known");
 	fprintf(out, "digest     %s\n", c->digest);
 	fprintf(out, "model      %d tensors, %" PRId64 " parameters, ", c->tensor_count, parameters);
@@ -163,8 +164,8 @@ static void print_text(struct checkpoint_reader *r, FILE *out)
 		print_size(out, (double)c->files[i].size);
 		fprintf(out, ")");
 	}
-	fprintf(out, "%s\nsamples    %d\nhistory    %d steps of %d metrics", c->file_count ? "" : "none", c->sample_count, c->history_rows,
-	        c->history_columns);
+	fprintf(out, "%s\nsamples    %d\nhistory    %d steps of %d metrics", c->file_count ? "" : "none", c->sample_count,
+	        c->history_rows, c->history_columns);
 	fprintf(out, c->history_rows ? "; the last step:\n" : "\n");
 	for (int k = 0; k < c->history_columns && c->history_rows; k++)
 		fprintf(out, "  %-48s %.6g\n", c->history[k].name, c->history[k].values[c->history_rows - 1]);

@@ -1,5 +1,5 @@
-/* Reading a checkpoint. Opening checks that all of it is there (names, types, shapes, sizes, moments in pairs); reading a tensor
- * checks its checksums; verifying makes the digest again. */
+/* Reading a checkpoint. Opening checks that all of it is there (names, types, shapes, sizes, moments in pairs); reading
+ * a tensor checks its checksums; verifying makes the digest again. */
 #include "base/hash.h"
 #include "checkpoint/internal.h"
 
@@ -59,8 +59,10 @@ static void take_shape(struct checkpoint_tensor *t, const struct h5_data *d)
 		t->shape[i] = (int64_t)d->dims[i];
 }
 
-/* One dataset of a tensor: opened, its shape compared with t's (or taken, where t has none yet), and read if `to` is set. */
-static int read_part(struct checkpoint_reader *r, hid_t group, const char *part, struct checkpoint_tensor *t, int take, float *to)
+/* One dataset of a tensor: opened, its shape compared with t's (or taken, where t has none yet), and read if `to` is
+ * set. */
+static int read_part(struct checkpoint_reader *r, hid_t group, const char *part, struct checkpoint_tensor *t, int take,
+                     float *to)
 {
 	const struct h5_source *s = &r->source;
 	struct h5_data d;
@@ -74,7 +76,8 @@ static int read_part(struct checkpoint_reader *r, hid_t group, const char *part,
 		take_shape(&found, &d);
 		shape_text(has, sizeof has, found.ndim, found.shape);
 		shape_text(wants, sizeof wants, t->ndim, t->shape);
-		rc = favor_fail(s->e, "%s: %s has the shape %s, where %s is wanted: the checkpoint is of another model", s->path, what, has, wants);
+		rc = favor_fail(s->e, "%s: %s has the shape %s, where %s is wanted: the checkpoint is of another model",
+		                s->path, what, has, wants);
 	}
 	if (rc == 0 && to)
 		rc = h5_read_data(s, &d, what, to);
@@ -120,12 +123,14 @@ static int read_attributes(struct checkpoint_reader *r)
 	struct checkpoint *c = &r->head;
 	int64_t format = 0;
 	if (H5Aexists(s->file, "format") <= 0)
-		return favor_fail(s->e, "%s: is an HDF5 file but no checkpoint of favor (the attribute format is missing)", s->path);
+		return favor_fail(s->e, "%s: is an HDF5 file but no checkpoint of favor (the attribute format is missing)",
+		                  s->path);
 	if (h5_read_int64(s, "format", &format) != 0)
 		return -1;
 	if (format != CHECKPOINT_FORMAT)
-		return favor_fail(s->e, "%s: is of checkpoint format %lld, this favor (%s) reads %d; use the version that wrote it", s->path,
-		                  (long long)format, FAVOR_VERSION, CHECKPOINT_FORMAT);
+		return favor_fail(s->e,
+		                  "%s: is of checkpoint format %lld, this favor (%s) reads %d; use the version that wrote it",
+		                  s->path, (long long)format, FAVOR_VERSION, CHECKPOINT_FORMAT);
 	char *digest = NULL;
 	int rc = h5_read_int64(s, "step", &c->step);
 	if (rc == 0)
@@ -155,7 +160,8 @@ static int count_members(const struct h5_source *s, hid_t group, const char *nam
 {
 	H5G_info_t info;
 	if (H5Gget_info(group, &info) < 0 || info.nlinks != (hsize_t)expected)
-		return favor_fail(s->e, "%s: %s has other tensors than /model and the other moment: the file is damaged", s->path, name);
+		return favor_fail(s->e, "%s: %s has other tensors than /model and the other moment: the file is damaged",
+		                  s->path, name);
 	return 0;
 }
 
@@ -238,7 +244,8 @@ static int read_history(struct checkpoint_reader *r)
 		names[i] = NULL;
 		rc = h5_open_data(s, group, column->name, what, H5T_IEEE_F64LE, &d);
 		if (rc == 0 && (d.ndim != 1 || d.dims[0] > INT32_MAX || (i > 0 && d.dims[0] != (hsize_t)c->history_rows)))
-			rc = favor_fail(s->e, "%s: %s has another number of steps than the other metrics: the file is damaged", s->path, what);
+			rc = favor_fail(s->e, "%s: %s has another number of steps than the other metrics: the file is damaged",
+			                s->path, what);
 		if (rc == 0) {
 			c->history_rows = (int32_t)d.dims[0];
 			column->values = favor_calloc(d.elements, sizeof *column->values);
@@ -255,10 +262,11 @@ static int read_history(struct checkpoint_reader *r)
 int reader_open(struct checkpoint_reader *r, const char *path, struct favor_error *e)
 {
 	*r = (struct checkpoint_reader){.model = -1, .exp_avg = -1, .exp_avg_sq = -1};
-	if (h5_open_file(&r->source, path, e) != 0 || read_attributes(r) != 0 || read_tensor_list(r) != 0 || read_files(r) != 0 ||
-	    read_history(r) != 0)
+	if (h5_open_file(&r->source, path, e) != 0 || read_attributes(r) != 0 || read_tensor_list(r) != 0 ||
+	    read_files(r) != 0 || read_history(r) != 0)
 		return -1;
-	return h5_read_strings(&r->source, r->source.file, "samples/json", "samples", &r->head.sample_count, &r->head.samples);
+	return h5_read_strings(&r->source, r->source.file, "samples/json", "samples", &r->head.sample_count,
+	                       &r->head.samples);
 }
 
 void reader_close(struct checkpoint_reader *r)
@@ -294,7 +302,8 @@ int checkpoint_read_tensors(const char *path, struct checkpoint_tensor *wanted, 
 		if (H5Lexists(r.model, t->name, H5P_DEFAULT) <= 0)
 			rc = favor_fail(e, "%s: the tensor %s is not in the checkpoint: it is of another model", path, t->name);
 		else if ((t->exp_avg || t->exp_avg_sq) && !reader_has_moments(&r, t->name))
-			rc = favor_fail(e, "%s: the tensor %s has no optimiser state in the checkpoint: it was not trained there", path, t->name);
+			rc = favor_fail(e, "%s: the tensor %s has no optimiser state in the checkpoint: it was not trained there",
+			                path, t->name);
 		else
 			rc = reader_read(&r, t);
 	}
@@ -326,8 +335,9 @@ int checkpoint_verify(const char *path, char digest[17], struct favor_error *e)
 	if (rc == 0) {
 		snprintf(digest, 17, "%016llx", (unsigned long long)made);
 		if (strcmp(digest, c->digest) != 0)
-			rc = favor_fail(e, "%s: the digest of the tensors is %s, the file says %s: it was changed after it was written", path, digest,
-			                c->digest);
+			rc = favor_fail(
+				e, "%s: the digest of the tensors is %s, the file says %s: it was changed after it was written", path,
+				digest, c->digest);
 	}
 	free(sorted);
 	reader_close(&r);

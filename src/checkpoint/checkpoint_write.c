@@ -1,5 +1,6 @@
-/* Writing a checkpoint: everything into path.tmp-PID, then fsync, rename and fsync of the folder, so that path is either the old file or the
- * whole new one at any moment. Also the digest, as it is made when written and made again when verified. */
+/* Writing a checkpoint: everything into path.tmp-PID, then fsync, rename and fsync of the folder, so that path is
+ * either the old file or the whole new one at any moment. Also the digest, as it is made when written and made again
+ * when verified. */
 #include "base/hash.h"
 #include "checkpoint/h5.h"
 #include "checkpoint/internal.h"
@@ -80,7 +81,8 @@ static int check(const char *path, const struct checkpoint *c, struct favor_erro
 		if (!name_fits(t->name))
 			return favor_fail(e, "%s: a tensor can't be stored under the name \"%s\"", path, t->name);
 		if (t->ndim < 0 || t->ndim > H5_DIMS_MAX)
-			return favor_fail(e, "%s: tensor %s has %d dimensions, a checkpoint takes up to %d", path, t->name, t->ndim, H5_DIMS_MAX);
+			return favor_fail(e, "%s: tensor %s has %d dimensions, a checkpoint takes up to %d", path, t->name, t->ndim,
+			                  H5_DIMS_MAX);
 		for (int k = 0; k < t->ndim; k++)
 			if (t->shape[k] < 0 || __builtin_mul_overflow(elements, t->shape[k], &elements) || elements > INT64_MAX / 4)
 				return favor_fail(e, "%s: tensor %s has an impossible size", path, t->name);
@@ -105,7 +107,7 @@ static int write_tensors(hid_t file, const struct checkpoint *c)
 {
 	int rc = -1;
 	hid_t model = h5_create_group(file, "model"), exp_avg = h5_create_group(file, "optimizer/exp_avg"),
-	      exp_avg_sq = h5_create_group(file, "optimizer/exp_avg_sq");
+		  exp_avg_sq = h5_create_group(file, "optimizer/exp_avg_sq");
 	if (model < 0 || exp_avg < 0 || exp_avg_sq < 0)
 		goto done;
 	for (int i = 0; i < c->tensor_count; i++) {
@@ -137,7 +139,8 @@ static int write_files(hid_t file, const struct checkpoint *c)
 	return rc;
 }
 
-/* Names of metrics have slashes: /history/rewards/accuracy/mean. Their order, and which they are, stands in /text/columns. */
+/* Names of metrics have slashes: /history/rewards/accuracy/mean. Their order, and which they are, stands in
+ * /text/columns. */
 static int write_history(hid_t file, const struct checkpoint *c)
 {
 	hid_t group = h5_create_group(file, "history");
@@ -145,7 +148,8 @@ static int write_history(hid_t file, const struct checkpoint *c)
 	int rc = group < 0 ? -1 : 0;
 	for (int i = 0; i < c->history_columns && rc == 0; i++) {
 		names[i] = c->history[i].name;
-		rc = h5_write_data(group, names[i], H5T_IEEE_F64LE, 1, &(hsize_t){(hsize_t)c->history_rows}, c->history[i].values);
+		rc = h5_write_data(group, names[i], H5T_IEEE_F64LE, 1, &(hsize_t){(hsize_t)c->history_rows},
+		                   c->history[i].values);
 	}
 	if (rc == 0)
 		rc = h5_write_strings(file, "text/columns", c->history_columns, names);
@@ -154,8 +158,8 @@ static int write_history(hid_t file, const struct checkpoint *c)
 	return rc;
 }
 
-/* As an attribute, for h5py and h5dump; and in /text, where favor itself reads it: HDF5 keeps the text of such an attribute in a heap that
- * has no checksum, and follows whatever a damaged one says. */
+/* As an attribute, for h5py and h5dump; and in /text, where favor itself reads it: HDF5 keeps the text of such an
+ * attribute in a heap that has no checksum, and follows whatever a damaged one says. */
 static int write_text(hid_t file, const char *name, const char *text)
 {
 	if (!text)
@@ -198,9 +202,12 @@ static double size_mib(const struct checkpoint *c)
 static int fail_write(const char *path, const struct checkpoint *c, const char *reason, int code, struct favor_error *e)
 {
 	if (code == ENOSPC || code == EDQUOT || code == EFBIG)
-		return favor_fail(e, "%s: the checkpoint can't be written: %s; it needs %.1f MiB: make room, or keep fewer (checkpoint.keep), or "
-		                  "write to another disk (run.dir)", path, reason, size_mib(c));
-	return favor_fail(e, "%s: the checkpoint can't be written: %s; the folder must exist and be writable", path, reason);
+		return favor_fail(e,
+		                  "%s: the checkpoint can't be written: %s; it needs %.1f MiB: make room, or keep fewer "
+		                  "(checkpoint.keep), or write to another disk (run.dir)",
+		                  path, reason, size_mib(c));
+	return favor_fail(e, "%s: the checkpoint can't be written: %s; the folder must exist and be writable", path,
+	                  reason);
 }
 
 /* The folder that path lies in; new string. */
@@ -227,7 +234,8 @@ int checkpoint_write(const char *path, struct checkpoint *c, struct favor_error 
 {
 	if (check(path, c, e) != 0)
 		return -1;
-	snprintf(c->digest, sizeof c->digest, "%016llx", (unsigned long long)checkpoint_digest(c->tensors, c->tensor_count));
+	snprintf(c->digest, sizeof c->digest, "%016llx",
+	         (unsigned long long)checkpoint_digest(c->tensors, c->tensor_count));
 	char *temporary = favor_format("%s.tmp-%ld", path, (long)getpid()), *folder = folder_of(path);
 	char reason[512] = "";
 	int code = 0, rc = -1;

@@ -1,3 +1,4 @@
+/* HDF5 for this room: errors as text, datasets with checksums, and reading that trusts nothing. See h5.h. */
 #include "checkpoint/h5.h"
 
 #include <errno.h>
@@ -23,7 +24,9 @@ static herr_t innermost(unsigned depth, const H5E_error2_t *entry, void *to)
 	struct reason *r = to;
 	if (depth > 0)
 		return 0;
-	const char *text = entry->desc && *entry->desc ? entry->desc : entry->func_name ? entry->func_name : "unknown reason";
+	const char *text = entry->desc && *entry->desc ? entry->desc
+	                   : entry->func_name          ? entry->func_name
+	                                               : "unknown reason";
 	/* "file write failed: ..., errno = 28, error message = 'No space left on device', buf = ..." */
 	const char *code = strstr(text, "errno = ");
 	if (code)
@@ -57,8 +60,8 @@ void h5_close(hid_t id)
 hid_t h5_create_file(const char *path)
 {
 	hid_t access = H5Pcreate(H5P_FILE_ACCESS), creation = H5Pcreate(H5P_FILE_CREATE), file = -1;
-	/* the format of 1.10 has checksums on all metadata; locks are of no use for a file that nobody knows yet, and some network
-	 * file systems have none */
+	/* the format of 1.10 has checksums on all metadata; locks are of no use for a file that nobody knows yet, and some
+	 * network file systems have none */
 	if (access >= 0 && creation >= 0 && H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110) >= 0 &&
 	    H5Pset_file_locking(access, 0, 1) >= 0)
 		file = H5Fcreate(path, H5F_ACC_TRUNC, creation, access);
@@ -81,7 +84,8 @@ static hid_t link_properties(void)
 hid_t h5_create_group(hid_t loc, const char *name)
 {
 	hid_t links = link_properties(), creation = H5Pcreate(H5P_GROUP_CREATE), group = -1;
-	if (links >= 0 && creation >= 0 && H5Pset_link_creation_order(creation, H5P_CRT_ORDER_TRACKED | H5P_CRT_ORDER_INDEXED) >= 0)
+	if (links >= 0 && creation >= 0 &&
+	    H5Pset_link_creation_order(creation, H5P_CRT_ORDER_TRACKED | H5P_CRT_ORDER_INDEXED) >= 0)
 		group = H5Gcreate2(loc, name, links, creation, H5P_DEFAULT);
 	h5_close(links);
 	h5_close(creation);
@@ -108,7 +112,8 @@ int h5_write_text(hid_t loc, const char *name, const char *text)
 	return rc;
 }
 
-/* Whole rows of the last dimensions, as many as fit; rows are dealt out evenly, as a chunk at the end takes the room of a full one. */
+/* Whole rows of the last dimensions, as many as fit; rows are dealt out evenly, as a chunk at the end takes the room of
+ * a full one. */
 static void chunk_shape(int ndim, const hsize_t *dims, size_t element, hsize_t *chunk)
 {
 	hsize_t room = H5_CHUNK_BYTES / element;
@@ -176,7 +181,8 @@ static int fail_read(const struct h5_source *s, const char *what)
 	char reason[512];
 	h5_reason(reason, sizeof reason);
 	if (strstr(reason, "letcher32"))
-		return favor_fail(s->e, "%s: %s: the checksum is wrong: the file is damaged; use another checkpoint", s->path, what);
+		return favor_fail(s->e, "%s: %s: the checksum is wrong: the file is damaged; use another checkpoint", s->path,
+		                  what);
 	return favor_fail(s->e, "%s: %s can't be read: %s", s->path, what, reason);
 }
 
@@ -188,7 +194,8 @@ int h5_open_file(struct h5_source *s, const char *path, struct favor_error *e)
 	if (stat(path, &st) != 0)
 		return favor_fail(e, "%s: can't be opened: %s; give the path of a checkpoint", path, strerror(errno));
 	if (!S_ISREG(st.st_mode))
-		return favor_fail(e, "%s: is no file; give the path of a checkpoint such as RUN_DIR/checkpoints/step-000100.h5", path);
+		return favor_fail(e, "%s: is no file; give the path of a checkpoint such as RUN_DIR/checkpoints/step-000100.h5",
+		                  path);
 	s->size = (uint64_t)st.st_size;
 	hid_t access = H5Pcreate(H5P_FILE_ACCESS);
 	if (access >= 0 && H5Pset_file_locking(access, 0, 1) >= 0)
@@ -199,7 +206,9 @@ int h5_open_file(struct h5_source *s, const char *path, struct favor_error *e)
 	h5_close(access);
 	if (s->file >= 0)
 		return 0;
-	return favor_fail(e, "%s: can't be opened as a checkpoint (HDF5): %s; the file is cut short, damaged or of another kind", path, reason);
+	return favor_fail(
+		e, "%s: can't be opened as a checkpoint (HDF5): %s; the file is cut short, damaged or of another kind", path,
+		reason);
 }
 
 void h5_close_file(struct h5_source *s)
@@ -245,8 +254,8 @@ int h5_names(const struct h5_source *s, hid_t group, const char *group_name, int
 		H5Pget_link_creation_order(creation, &order);
 	h5_close(creation);
 	int by_creation = (order & H5P_CRT_ORDER_INDEXED) != 0;
-	/* native order: asked for another one, HDF5 1.10 builds a table, and frees what it never set if the group is damaged. For an index by
-	 * creation it is the order of creation. */
+	/* native order: asked for another one, HDF5 1.10 builds a table, and frees what it never set if the group is
+	 * damaged. For an index by creation it is the order of creation. */
 	hsize_t at = 0;
 	int rc = 0;
 	if (H5Literate(group, by_creation ? H5_INDEX_CRT_ORDER : H5_INDEX_NAME, H5_ITER_NATIVE, &at, add_name, &l) < 0)
@@ -267,7 +276,7 @@ static int read_integer(const struct h5_source *s, const char *name, hid_t memor
 		return favor_fail(s->e, "%s: the attribute %s is missing: this is no complete checkpoint", s->path, name);
 	int rc = 0;
 	hid_t attribute = H5Aopen(s->file, name, H5P_DEFAULT), type = attribute >= 0 ? H5Aget_type(attribute) : -1,
-	      space = attribute >= 0 ? H5Aget_space(attribute) : -1;
+		  space = attribute >= 0 ? H5Aget_space(attribute) : -1;
 	if (type < 0 || space < 0)
 		rc = fail_read(s, name);
 	else if (H5Tget_class(type) != H5T_INTEGER || H5Sget_simple_extent_npoints(space) != 1)
@@ -290,7 +299,8 @@ int h5_read_uint64(const struct h5_source *s, const char *name, uint64_t *value)
 	return read_integer(s, name, H5T_NATIVE_UINT64, value);
 }
 
-/* Data must lie in this file, as it is (fletcher32 and nothing else), and all of it: then its size is bounded by the file's. */
+/* Data must lie in this file, as it is (fletcher32 and nothing else), and all of it: then its size is bounded by the
+ * file's. */
 static int check_storage(const struct h5_source *s, const struct h5_data *d, const char *what)
 {
 	int rc = 0;
@@ -298,7 +308,8 @@ static int check_storage(const struct h5_source *s, const struct h5_data *d, con
 	H5D_layout_t layout = creation >= 0 ? H5Pget_layout(creation) : H5D_LAYOUT_ERROR;
 	if (layout == H5D_LAYOUT_ERROR) {
 		rc = fail_read(s, what);
-	} else if ((layout != H5D_CHUNKED && layout != H5D_CONTIGUOUS && layout != H5D_COMPACT) || H5Pget_external_count(creation) != 0) {
+	} else if ((layout != H5D_CHUNKED && layout != H5D_CONTIGUOUS && layout != H5D_COMPACT) ||
+	           H5Pget_external_count(creation) != 0) {
 		rc = favor_fail(s->e, "%s: the data of %s lies in other files; a checkpoint holds all of it", s->path, what);
 	} else {
 		int filters = H5Pget_nfilters(creation);
@@ -307,19 +318,21 @@ static int check_storage(const struct h5_source *s, const struct h5_data *d, con
 			size_t none = 0;
 			H5Z_filter_t filter = H5Pget_filter2(creation, (unsigned)i, &flags, &none, NULL, 0, NULL, NULL);
 			if (filter != H5Z_FILTER_FLETCHER32)
-				rc = favor_fail(s->e, "%s: %s is compressed (filter %d); write it again without: h5repack -f FLET IN.h5 OUT.h5", s->path,
-				                what, (int)filter);
+				rc = favor_fail(
+					s->e, "%s: %s is compressed (filter %d); write it again without: h5repack -f FLET IN.h5 OUT.h5",
+					s->path, what, (int)filter);
 		}
 		hsize_t stored = H5Dget_storage_size(d->dataset);
 		if (rc == 0 && (stored < d->bytes || stored > s->size))
-			rc = favor_fail(s->e, "%s: %s should have %zu bytes, the file has %llu of it: the file is damaged", s->path, what, d->bytes,
-			                stored > s->size ? 0ull : (unsigned long long)stored);
+			rc = favor_fail(s->e, "%s: %s should have %zu bytes, the file has %llu of it: the file is damaged", s->path,
+			                what, d->bytes, stored > s->size ? 0ull : (unsigned long long)stored);
 	}
 	h5_close(creation);
 	return rc;
 }
 
-int h5_open_data(const struct h5_source *s, hid_t loc, const char *name, const char *what, hid_t type, struct h5_data *d)
+int h5_open_data(const struct h5_source *s, hid_t loc, const char *name, const char *what, hid_t type,
+                 struct h5_data *d)
 {
 	*d = (struct h5_data){.dataset = -1, .type = -1};
 	d->dataset = H5Dopen2(loc, name, H5P_DEFAULT);
@@ -328,18 +341,20 @@ int h5_open_data(const struct h5_source *s, hid_t loc, const char *name, const c
 	d->type = H5Dget_type(d->dataset);
 	hid_t space = H5Dget_space(d->dataset);
 	d->ndim = space >= 0 ? H5Sget_simple_extent_ndims(space) : -1;
-	int known = d->type >= 0 && d->ndim >= 0 && d->ndim <= H5_DIMS_MAX && H5Sget_simple_extent_type(space) != H5S_NULL &&
-	            H5Sget_simple_extent_dims(space, d->dims, NULL) >= 0;
+	int known = d->type >= 0 && d->ndim >= 0 && d->ndim <= H5_DIMS_MAX &&
+	            H5Sget_simple_extent_type(space) != H5S_NULL && H5Sget_simple_extent_dims(space, d->dims, NULL) >= 0;
 	h5_close(space);
 	if (!known)
 		return favor_fail(s->e, "%s: %s has no shape of up to %d dimensions", s->path, what, H5_DIMS_MAX);
-	int fits = type ? H5Tequal(d->type, type) > 0 : H5Tget_class(d->type) == H5T_STRING && H5Tis_variable_str(d->type) == 0;
+	int fits =
+		type ? H5Tequal(d->type, type) > 0 : H5Tget_class(d->type) == H5T_STRING && H5Tis_variable_str(d->type) == 0;
 	if (!fits)
 		return favor_fail(s->e, "%s: %s is not of the type that a checkpoint has there", s->path, what);
 	d->elements = 1;
 	d->bytes = H5Tget_size(d->type);
 	for (int i = 0; i < d->ndim; i++)
-		if (__builtin_mul_overflow(d->bytes, d->dims[i], &d->bytes) || __builtin_mul_overflow(d->elements, d->dims[i], &d->elements))
+		if (__builtin_mul_overflow(d->bytes, d->dims[i], &d->bytes) ||
+		    __builtin_mul_overflow(d->elements, d->dims[i], &d->elements))
 			return favor_fail(s->e, "%s: %s has an impossible size", s->path, what);
 	return d->bytes ? check_storage(s, d, what) : 0;
 }

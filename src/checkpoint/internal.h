@@ -24,7 +24,8 @@ int reader_open(struct checkpoint_reader *r, const char *path, struct favor_erro
 void reader_close(struct checkpoint_reader *r);
 /* 1 if the tensor has moments. */
 int reader_has_moments(const struct checkpoint_reader *r, const char *name);
-/* Fills the arrays whose pointers are set in t (each of checkpoint_elements floats), which must have the shape that the file has. */
+/* Fills the arrays whose pointers are set in t (each of checkpoint_elements floats), which must have the shape that the
+ * file has. */
 int reader_read(struct checkpoint_reader *r, const struct checkpoint_tensor *t);
 
 #endif

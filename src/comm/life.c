@@ -15,7 +15,7 @@
 #include <time.h>
 
 static const double OTHERS_LATER = 2.0; /* seconds */
-static const double STAGGER = 0.5, STAGGER_MOST = 5.0;
+static const double STAGGER = 2.0, STAGGER_MOST = 30.0;
 static const double BEAT_SECONDS = 1.0, PHASE_BEAT_SECONDS = 0.1;
 static const long NAP_FIRST = 20000, NAP_LAST = 2000000; /* nanoseconds */
 

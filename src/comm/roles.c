@@ -115,12 +115,25 @@ static int set_placement(struct world *w, const struct placement_options *p, str
 	return 0;
 }
 
+static int same_node(const struct world *w, int rank)
+{
+	return strcmp(w->peers[rank].host, w->peers[w->rank].host) == 0;
+}
+
+int world_node_ranks(const struct world *w)
+{
+	int ranks = 0;
+	for (int i = 0; i < w->size; i++)
+		ranks += same_node(w, i);
+	return ranks;
+}
+
 /* The node's cores / ranks of the role on this node, at least 1. */
 static int core_share(const struct world *w, enum role r)
 {
 	int ranks = 0;
 	for (int i = 0; i < w->size; i++)
-		ranks += (world_roles_of(w, i) & r) && strcmp(w->peers[i].host, w->peers[w->rank].host) == 0;
+		ranks += (world_roles_of(w, i) & r) && same_node(w, i);
 	int cores = CPU_COUNT(&w->node_cores) / (ranks ? ranks : 1);
 	return cores ? cores : 1;
 }

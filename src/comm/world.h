@@ -54,6 +54,8 @@ int world_role_index(const struct world *w, enum role r); /* 0.. among that role
 int world_is_leader(const struct world *w);
 /* "rollout 2, reward 1, learner 1"; new string, owned by the caller. */
 char *world_placement_text(const struct world *w);
+/* Ranks on this rank's node, itself included. */
+int world_node_ranks(const struct world *w);
 /* Cores that this rank may use while ranks of that role compute: the node's cores / ranks of the role on this node,
  * at least 1. A binding that was asked for (mpirun --bind-to, srun) is kept to; mpirun's default one is lifted by
  * world_assign where it is in the way, so call that before the first parallel region. */

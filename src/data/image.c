@@ -1,5 +1,5 @@
-/* Images from files: recognises the format, has it decoded, turns it upright. The decoders are image_jpeg.c, image_png.c
- * and image_webp.c. */
+/* Images from files: recognises the format, has it decoded, turns it upright. The decoders are image_jpeg.c,
+ * image_png.c and image_webp.c. */
 #include "data/image_codec.h"
 
 #include <errno.h>
@@ -21,8 +21,8 @@ int image_allocate(struct image *im, int64_t width, int64_t height, const char *
 	if (width < 1 || height < 1)
 		return favor_fail(e, "%s: an image of %lld x %lld pixels", name, (long long)width, (long long)height);
 	if (width > IMAGE_MAX_PIXELS || height > IMAGE_MAX_PIXELS || width * height > IMAGE_MAX_PIXELS)
-		return favor_fail(e, "%s: %lld x %lld pixels are more than the %lld that are allowed; make the image smaller", name,
-		                  (long long)width, (long long)height, (long long)IMAGE_MAX_PIXELS);
+		return favor_fail(e, "%s: %lld x %lld pixels are more than the %lld that are allowed; make the image smaller",
+		                  name, (long long)width, (long long)height, (long long)IMAGE_MAX_PIXELS);
 	im->width = (int32_t)width;
 	im->height = (int32_t)height;
 	im->pixels = favor_malloc((size_t)(width * height) * 3);
@@ -35,7 +35,8 @@ static void turn(struct image *im, int orientation)
 	if (orientation < 2 || orientation > 8)
 		return;
 	const int64_t w = im->width, h = im->height;
-	struct image out = {.width = orientation > 4 ? im->height : im->width, .height = orientation > 4 ? im->width : im->height};
+	struct image out = {.width = orientation > 4 ? im->height : im->width,
+	                    .height = orientation > 4 ? im->width : im->height};
 	out.pixels = favor_malloc((size_t)(w * h) * 3);
 	for (int64_t y = 0; y < out.height; y++)
 		for (int64_t x = 0; x < out.width; x++) {

@@ -1,4 +1,5 @@
-/* The orientation tag of EXIF and XMP metadata. Broken metadata is no reason to refuse an image: it counts as absent. */
+/* The orientation tag of EXIF and XMP metadata. Broken metadata is no reason to refuse an image: it counts as absent.
+ */
 #include "data/image_codec.h"
 
 #include <string.h>
@@ -59,6 +60,8 @@ int xmp_orientation(const void *data, size_t n)
 {
 	static const char key[] = "tiff:Orientation";
 	const size_t length = sizeof key - 1;
+	if (n < length)
+		return 0;
 	const char *p = data, *end = p + n;
 	while ((p = memmem(p, (size_t)(end - p), key, length))) {
 		p += length;

@@ -45,7 +45,8 @@ static void source_nothing(j_decompress_ptr c)
 static boolean source_end(j_decompress_ptr c)
 {
 	struct reader *r = c->client_data;
-	favor_fail(r->e, "%s: truncated JPEG: the file ends after %zu bytes, before the image does", r->file->name, r->file->n);
+	favor_fail(r->e, "%s: truncated JPEG: the file ends after %zu bytes, before the image does", r->file->name,
+	           r->file->n);
 	longjmp(r->jump, 1);
 	return FALSE;
 }
@@ -81,7 +82,8 @@ static void read_orientation(struct reader *r)
 	*r->orientation = from_exif ? from_exif : from_xmp;
 }
 
-/* Adobe's inverted inks, which Pillow takes every four-component JPEG for: out = (255 - k) - (255 - k) * ink / 255, rounded. */
+/* Adobe's inverted inks, which Pillow takes every four-component JPEG for: out = (255 - k) - (255 - k) * ink / 255,
+ * rounded. */
 static void cmyk_to_rgb(uint8_t *rgb, const unsigned char *inverted, int32_t width)
 {
 	for (int32_t x = 0; x < width; x++) {
@@ -100,15 +102,20 @@ static int decode(struct reader *r)
 	if (setjmp(r->jump))
 		return -1;
 	jpeg_create_decompress(c);
-	r->source = (struct jpeg_source_mgr){.next_input_byte = r->file->data, .bytes_in_buffer = r->file->n, .init_source = source_nothing,
-	                                     .fill_input_buffer = source_end, .skip_input_data = source_skip,
-	                                     .resync_to_restart = jpeg_resync_to_restart, .term_source = source_nothing};
+	r->source = (struct jpeg_source_mgr){.next_input_byte = r->file->data,
+	                                     .bytes_in_buffer = r->file->n,
+	                                     .init_source = source_nothing,
+	                                     .fill_input_buffer = source_end,
+	                                     .skip_input_data = source_skip,
+	                                     .resync_to_restart = jpeg_resync_to_restart,
+	                                     .term_source = source_nothing};
 	c->src = &r->source;
 	jpeg_save_markers(c, JPEG_APP0 + 1, 0xffff);
 	jpeg_read_header(c, TRUE);
 	read_orientation(r);
 	if (c->num_components != 1 && c->num_components != 3 && c->num_components != 4)
-		return favor_fail(r->e, "%s: a JPEG of %d components: only grey, colour and four inks can be read", r->file->name, c->num_components);
+		return favor_fail(r->e, "%s: a JPEG of %d components: only grey, colour and four inks can be read",
+		                  r->file->name, c->num_components);
 	if (image_allocate(r->im, c->image_width, c->image_height, r->file->name, r->e))
 		return -1;
 	c->out_color_space = c->num_components == 4 ? JCS_CMYK : JCS_RGB;

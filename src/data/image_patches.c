@@ -8,14 +8,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-int image_smart_size(int32_t width, int32_t height, int32_t factor, int64_t min_pixels, int64_t max_pixels, int32_t *out_width,
-                     int32_t *out_height, struct favor_error *e)
+int image_smart_size(int32_t width, int32_t height, int32_t factor, int64_t min_pixels, int64_t max_pixels,
+                     int32_t *out_width, int32_t *out_height, struct favor_error *e)
 {
 	const double longer = width > height ? width : height, shorter = width > height ? height : width;
 	if (width < 1 || height < 1)
 		return favor_fail(e, "an image of %d x %d pixels can't be resized", width, height);
 	if (longer / shorter > 200)
-		return favor_fail(e, "an image of %d x %d pixels is more than 200 times as long as wide; crop it", width, height);
+		return favor_fail(e, "an image of %d x %d pixels is more than 200 times as long as wide; crop it", width,
+		                  height);
 	/* rint rounds halves to even, as Python's round */
 	double w = rint((double)width / factor) * factor, h = rint((double)height / factor) * factor;
 	const double area = (double)width * height;
@@ -29,22 +30,27 @@ int image_smart_size(int32_t width, int32_t height, int32_t factor, int64_t min_
 		h = ceil(height * beta / factor) * factor;
 	}
 	if (w * h > (double)IMAGE_MAX_PIXELS)
-		return favor_fail(e, "an image of %d x %d pixels would be resized to %.0f x %.0f: lower min_pixels or max_pixels", width, height, w, h);
+		return favor_fail(e,
+		                  "an image of %d x %d pixels would be resized to %.0f x %.0f: lower min_pixels or max_pixels",
+		                  width, height, w, h);
 	*out_width = (int32_t)w;
 	*out_height = (int32_t)h;
 	return 0;
 }
 
 /* Size after resizing, and the grid. */
-static int plan(const struct image_settings *s, int32_t width, int32_t height, int32_t *w, int32_t *h, struct patches *grid, struct favor_error *e)
+static int plan(const struct image_settings *s, int32_t width, int32_t height, int32_t *w, int32_t *h,
+                struct patches *grid, struct favor_error *e)
 {
 	const int32_t factor = s->patch_size * s->merge_size;
 	if (s->do_resize) {
 		if (image_smart_size(width, height, factor, s->min_pixels, s->max_pixels, w, h, e))
 			return -1;
 	} else if (width % factor || height % factor || width < 1 || height < 1) {
-		return favor_fail(e, "an image of %d x %d pixels does not divide into blocks of %d, and the model's image settings say do_resize: false", width,
-		                  height, factor);
+		return favor_fail(e,
+		                  "an image of %d x %d pixels does not divide into blocks of %d, and the model's image "
+		                  "settings say do_resize: false",
+		                  width, height, factor);
 	} else {
 		*w = width;
 		*h = height;
@@ -55,13 +61,15 @@ static int plan(const struct image_settings *s, int32_t width, int32_t height, i
 	return 0;
 }
 
-int image_grid(const struct image_settings *s, int32_t width, int32_t height, struct patches *grid, struct favor_error *e)
+int image_grid(const struct image_settings *s, int32_t width, int32_t height, struct patches *grid,
+               struct favor_error *e)
 {
 	int32_t w, h;
 	return plan(s, width, height, &w, &h, grid, e);
 }
 
-/* (value * factor - mean) / std for each channel and 8-bit value, in the reference's order: product in doubles, the rest in floats. */
+/* (value * factor - mean) / std for each channel and 8-bit value, in the reference's order: product in doubles, the
+ * rest in floats. */
 static void fill_table(float table[3][256], const struct image_settings *s)
 {
 	for (int c = 0; c < 3; c++)

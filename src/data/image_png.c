@@ -1,5 +1,5 @@
-/* PNG by libpng, which is asked for the stored samples; the conversion to RGB is done here, as Pillow does it: alpha and
- * transparent colours are dropped, gamma is ignored, 16-bit colour keeps its high byte, 16-bit grey is cut at 255.
+/* PNG by libpng, which is asked for the stored samples; the conversion to RGB is done here, as Pillow does it: alpha
+ * and transparent colours are dropped, gamma is ignored, 16-bit colour keeps its high byte, 16-bit grey is cut at 255.
  * libpng reports errors by longjmp: all that a jump must not lose lives in struct reader, which the caller owns. */
 #include "data/image_codec.h"
 
@@ -19,7 +19,7 @@ struct reader {
 	unsigned char *raw; /* one row, or the whole image if it is interlaced */
 	png_bytep *rows;    /* its rows, if it is interlaced */
 	unsigned char *exif;
-	int complete;       /* all pixels are there: what is wrong after them does not matter */
+	int complete; /* all pixels are there: what is wrong after them does not matter */
 };
 
 static void on_error(png_structp png, png_const_charp message)
@@ -41,7 +41,8 @@ static void read_bytes(png_structp png, png_bytep to, size_t n)
 	struct reader *r = png_get_io_ptr(png);
 	if (n > r->file->n - r->position) {
 		if (!r->complete)
-			favor_fail(r->e, "%s: truncated PNG: the file ends after %zu bytes, before the image does", r->file->name, r->file->n);
+			favor_fail(r->e, "%s: truncated PNG: the file ends after %zu bytes, before the image does", r->file->name,
+			           r->file->n);
 		r->position = r->file->n + 1; /* keeps this message */
 		png_error(png, "truncated");
 	}
@@ -50,10 +51,14 @@ static void read_bytes(png_structp png, png_bytep to, size_t n)
 }
 
 /* One row of stored samples to RGB. */
-static void convert_row(uint8_t *rgb, const unsigned char *raw, int32_t width, int type, int depth, const png_color *palette, int colors)
+static void convert_row(uint8_t *rgb, const unsigned char *raw, int32_t width, int type, int depth,
+                        const png_color *palette, int colors)
 {
 	const int wide = depth == 16 ? 2 : 1;
-	const int channels = type == PNG_COLOR_TYPE_RGB ? 3 : type == PNG_COLOR_TYPE_RGB_ALPHA ? 4 : type == PNG_COLOR_TYPE_GRAY_ALPHA ? 2 : 1;
+	const int channels = type == PNG_COLOR_TYPE_RGB          ? 3
+	                     : type == PNG_COLOR_TYPE_RGB_ALPHA  ? 4
+	                     : type == PNG_COLOR_TYPE_GRAY_ALPHA ? 2
+	                                                         : 1;
 	for (int32_t x = 0; x < width; x++, raw += channels * wide, rgb += 3) {
 		if (type == PNG_COLOR_TYPE_PALETTE) {
 			const png_color none = {0, 0, 0}, c = raw[0] < colors ? palette[raw[0]] : none;
@@ -86,7 +91,10 @@ static int text_orientation(struct reader *r, const char *text, size_t n)
 	size_t size = 0;
 	int high = -1;
 	for (; p < end; p++) {
-		int d = *p >= '0' && *p <= '9' ? *p - '0' : *p >= 'a' && *p <= 'f' ? *p - 'a' + 10 : *p >= 'A' && *p <= 'F' ? *p - 'A' + 10 : -1;
+		int d = *p >= '0' && *p <= '9'   ? *p - '0'
+		        : *p >= 'a' && *p <= 'f' ? *p - 'a' + 10
+		        : *p >= 'A' && *p <= 'F' ? *p - 'A' + 10
+		                                 : -1;
 		if (d < 0)
 			continue;
 		if (high >= 0)
@@ -149,7 +157,8 @@ static int decode(struct reader *r)
 	for (png_uint_32 y = 0; y < height; y++) {
 		if (!r->rows)
 			png_read_row(png, r->raw, NULL);
-		convert_row(r->im->pixels + (size_t)y * width * 3, r->rows ? r->rows[y] : r->raw, r->im->width, type, depth, palette, colors);
+		convert_row(r->im->pixels + (size_t)y * width * 3, r->rows ? r->rows[y] : r->raw, r->im->width, type, depth,
+		            palette, colors);
 	}
 	r->complete = 1;
 	png_read_end(png, r->info); /* metadata may come after the pixels */

@@ -1,7 +1,8 @@
-/* Antialiased bicubic resizing with the results of Pillow's, to the 8-bit value. The algorithm: two passes, across and down, each a
- * weighted sum over the pixels within the filter's support, which grows with the scale when shrinking. Weights are computed in
- * doubles, normalised, and rounded to integers of WEIGHT_BITS fractional bits; sums are rounded and cut to 0..255 after each pass.
- * A pass that changes nothing is left out. The order of the passes shows in the result: see down_first. */
+/* Antialiased bicubic resizing with the results of Pillow's, to the 8-bit value. The algorithm: two passes, across and
+ * down, each a weighted sum over the pixels within the filter's support, which grows with the scale when shrinking.
+ * Weights are computed in doubles, normalised, and rounded to integers of WEIGHT_BITS fractional bits; sums are rounded
+ * and cut to 0..255 after each pass. A pass that changes nothing is left out. The order of the passes shows in the
+ * result: see down_first. */
 #include "data/image.h"
 
 #include <math.h>
@@ -15,10 +16,10 @@ enum {
 };
 
 struct weights {
-	int32_t taps;       /* room for one output pixel */
-	int32_t *first;     /* [size] first input pixel */
-	int32_t *count;     /* [size] */
-	int32_t *value;     /* [size, taps] */
+	int32_t taps;   /* room for one output pixel */
+	int32_t *first; /* [size] first input pixel */
+	int32_t *count; /* [size] */
+	int32_t *value; /* [size, taps] */
 };
 
 /* Cubic convolution with a = -0.5. */
@@ -54,8 +55,8 @@ static void weights_init(struct weights *w, int32_t in, int32_t out)
 		for (int32_t x = 0; x < to - from; x++) {
 			if (sum != 0.0)
 				k[x] /= sum;
-			w->value[(size_t)i * (size_t)w->taps + (size_t)x] =
-				k[x] < 0 ? (int32_t)(-0.5 + k[x] * (1 << WEIGHT_BITS)) : (int32_t)(0.5 + k[x] * (1 << WEIGHT_BITS));
+			w->value[(size_t)i * (size_t)w->taps + (size_t)x] = k[x] < 0 ? (int32_t)(-0.5 + k[x] * (1 << WEIGHT_BITS))
+			                                                             : (int32_t)(0.5 + k[x] * (1 << WEIGHT_BITS));
 		}
 		w->first[i] = from;
 		w->count[i] = to - from;
@@ -76,9 +77,10 @@ static inline uint8_t rounded(int32_t sum)
 	return (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v);
 }
 
-/* in [height, in_width, 3] -> out [height, out_width, 3]. ROWS rows are turned so that their pixels of a column lie side by side:
- * the innermost loop then runs over rows and becomes vector instructions. */
-static void resize_across(uint8_t *out, int32_t out_width, const uint8_t *in, int32_t in_width, int32_t height, const struct weights *w)
+/* in [height, in_width, 3] -> out [height, out_width, 3]. ROWS rows are turned so that their pixels of a column lie
+ * side by side: the innermost loop then runs over rows and becomes vector instructions. */
+static void resize_across(uint8_t *out, int32_t out_width, const uint8_t *in, int32_t in_width, int32_t height,
+                          const struct weights *w)
 {
 	uint8_t *turned = favor_calloc((size_t)in_width * 3, ROWS); /* [in_width, 3, ROWS] */
 	for (int32_t y0 = 0; y0 < height; y0 += ROWS) {
@@ -99,7 +101,8 @@ static void resize_across(uint8_t *out, int32_t out_width, const uint8_t *in, in
 					sum[i] += column[i] * k[t];
 			for (int r = 0; r < rows; r++)
 				for (int c = 0; c < 3; c++)
-					out[((size_t)(y0 + r) * (size_t)out_width + (size_t)x) * 3 + (size_t)c] = rounded(sum[c * ROWS + r]);
+					out[((size_t)(y0 + r) * (size_t)out_width + (size_t)x) * 3 + (size_t)c] =
+						rounded(sum[c * ROWS + r]);
 		}
 	}
 	free(turned);
@@ -135,8 +138,8 @@ static void resize_down(uint8_t *out, int32_t out_height, const uint8_t *in, int
 	}
 }
 
-/* Pillow 13 and later shrink a tall image's height first, older ones always begin across (its pull request 9549). The rule was found by
- * comparing with both orders. */
+/* Pillow 13 and later shrink a tall image's height first, older ones always begin across (its pull request 9549). The
+ * rule was found by comparing with both orders. */
 static int down_first(const struct image *in, int32_t width, int32_t height)
 {
 	return in->height > height && (int64_t)in->height - height > 2 * ((int64_t)in->width - width);

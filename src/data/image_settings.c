@@ -1,5 +1,6 @@
-/* What a model folder says about its images: preprocessor_config.json, or the object "image_processor" in processor_config.json
- * (which wins, as in transformers). Old files give min_pixels and max_pixels, newer ones size.shortest_edge and size.longest_edge. */
+/* What a model folder says about its images: preprocessor_config.json, or the object "image_processor" in
+ * processor_config.json (which wins, as in transformers). Old files give min_pixels and max_pixels, newer ones
+ * size.shortest_edge and size.longest_edge. */
 #include "data/image.h"
 
 #include <jansson.h>
@@ -29,7 +30,8 @@ void image_settings_default(struct image_settings *s)
 }
 
 /* A whole number from 1 to most; absent or null leaves *out. */
-static int get_count(const json_t *o, const char *key, int64_t most, int64_t *out, const char *name, struct favor_error *e)
+static int get_count(const json_t *o, const char *key, int64_t most, int64_t *out, const char *name,
+                     struct favor_error *e)
 {
 	const json_t *v = json_object_get(o, key);
 	if (!v || json_is_null(v))
@@ -52,7 +54,8 @@ static int get_flag(const json_t *o, const char *key, int *out, const char *name
 }
 
 /* One number for all channels, or a list of three. */
-static int get_channels(const json_t *o, const char *key, float out[3], int positive, const char *name, struct favor_error *e)
+static int get_channels(const json_t *o, const char *key, float out[3], int positive, const char *name,
+                        struct favor_error *e)
 {
 	const json_t *v = json_object_get(o, key);
 	if (!v || json_is_null(v))
@@ -63,7 +66,8 @@ static int get_channels(const json_t *o, const char *key, float out[3], int posi
 		const json_t *x = json_is_array(v) ? json_array_get(v, i) : v;
 		const double number = json_number_value(x);
 		if (!json_is_number(x) || (positive && !(number >= 1e-6)) || fabs(number) > 1e6)
-			return favor_fail(e, "%s: \"%s\" must have 3 %snumbers, one a channel", name, key, positive ? "positive " : "");
+			return favor_fail(e, "%s: \"%s\" must have 3 %snumbers, one a channel", name, key,
+			                  positive ? "positive " : "");
 		out[i] = (float)number;
 	}
 	return 0;
@@ -78,15 +82,18 @@ static int parse_size(struct image_settings *s, const json_t *o, const char *nam
 		most = 28 * 28 * 1280; /* what transformers takes where the file names none */
 	} else if (!json_is_object(size)) {
 		return favor_fail(e, "%s: \"size\" must be an object with shortest_edge and longest_edge", name);
-	} else if (get_count(size, "shortest_edge", INT32_MAX, &least, name, e) || get_count(size, "longest_edge", INT32_MAX, &most, name, e)) {
+	} else if (get_count(size, "shortest_edge", INT32_MAX, &least, name, e) ||
+	           get_count(size, "longest_edge", INT32_MAX, &most, name, e)) {
 		return -1;
 	}
 	if (get_count(o, "min_pixels", INT32_MAX, &least, name, e) || get_count(o, "max_pixels", INT32_MAX, &most, name, e))
 		return -1;
 	if (!least || !most)
-		return favor_fail(e, "%s: \"size\" must have shortest_edge and longest_edge, in pixels (Qwen2-VL resizes by area)", name);
+		return favor_fail(
+			e, "%s: \"size\" must have shortest_edge and longest_edge, in pixels (Qwen2-VL resizes by area)", name);
 	if (least > most)
-		return favor_fail(e, "%s: the smallest area (%lld pixels) exceeds the largest (%lld)", name, (long long)least, (long long)most);
+		return favor_fail(e, "%s: the smallest area (%lld pixels) exceeds the largest (%lld)", name, (long long)least,
+		                  (long long)most);
 	s->min_pixels = least;
 	s->max_pixels = most;
 	return 0;
@@ -94,7 +101,8 @@ static int parse_size(struct image_settings *s, const json_t *o, const char *nam
 
 static int parse(struct image_settings *s, const json_t *o, const char *name, struct favor_error *e)
 {
-	static const char *const processors[] = {"Qwen2VLImageProcessor", "Qwen2VLImageProcessorFast", "Qwen2VLImageProcessorPil"};
+	static const char *const processors[] = {"Qwen2VLImageProcessor", "Qwen2VLImageProcessorFast",
+	                                         "Qwen2VLImageProcessorPil"};
 	image_settings_default(s);
 	const json_t *type = json_object_get(o, "image_processor_type");
 	int known = !type || json_is_null(type);
@@ -108,7 +116,8 @@ static int parse(struct image_settings *s, const json_t *o, const char *name, st
 		return -1;
 	if (resample != 3)
 		return favor_fail(e, "%s: \"resample\": %lld can't be run; 3 (bicubic) can", name, (long long)resample);
-	if (get_count(o, "patch_size", 256, &patch, name, e) || get_count(o, "temporal_patch_size", 16, &temporal, name, e) ||
+	if (get_count(o, "patch_size", 256, &patch, name, e) ||
+	    get_count(o, "temporal_patch_size", 16, &temporal, name, e) ||
 	    get_count(o, "merge_size", 16, &merge, name, e) || parse_size(s, o, name, e) ||
 	    get_channels(o, "image_mean", s->mean, 0, name, e) || get_channels(o, "image_std", s->std, 1, name, e) ||
 	    get_flag(o, "do_resize", &s->do_resize, name, e) || get_flag(o, "do_rescale", &s->do_rescale, name, e) ||
@@ -126,9 +135,10 @@ static int parse(struct image_settings *s, const json_t *o, const char *name, st
 	return 0;
 }
 
-/* The settings are the object "image_processor" if the text has one, else the whole object unless `nested`. 1 = done, 0 = there are
- * none (a processor_config.json of the old kind), -1 = an error. */
-static int parse_text(struct image_settings *s, const char *json, size_t n, int nested, const char *name, struct favor_error *e)
+/* The settings are the object "image_processor" if the text has one, else the whole object unless `nested`. 1 = done, 0
+ * = there are none (a processor_config.json of the old kind), -1 = an error. */
+static int parse_text(struct image_settings *s, const char *json, size_t n, int nested, const char *name,
+                      struct favor_error *e)
 {
 	json_error_t bad;
 	int rc = -1;

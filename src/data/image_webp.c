@@ -1,6 +1,7 @@
 /* WebP by libwebp: lossy, lossless, and the first frame of an animation on a black canvas. Alpha is dropped.
  *
- *   RIFF size WEBP  VP8 | VP8L | VP8X (canvas) ... ALPH, VP8 | ANIM, ANMF (x, y, w, h, duration, flags, then ALPH, VP8 | VP8L) ... EXIF, XMP */
+ *   RIFF size WEBP  VP8 | VP8L | VP8X (canvas) ... ALPH, VP8 | ANIM, ANMF (x, y, w, h, duration, flags, then ALPH, VP8
+ * | VP8L) ... EXIF, XMP */
 #include "data/image_codec.h"
 
 #include <stdlib.h>
@@ -50,8 +51,8 @@ static int find_chunks(struct container *c, const struct image_file *f, struct f
 }
 
 /* Decodes a bitstream of known size into the image at (x, y). */
-static int decode_into(struct image *im, int32_t x, int32_t y, int32_t width, int32_t height, const unsigned char *data, size_t n,
-                       const struct image_file *f, struct favor_error *e)
+static int decode_into(struct image *im, int32_t x, int32_t y, int32_t width, int32_t height, const unsigned char *data,
+                       size_t n, const struct image_file *f, struct favor_error *e)
 {
 	WebPDecoderConfig config;
 	if (!WebPInitDecoderConfig(&config))
@@ -71,12 +72,14 @@ static int decode_into(struct image *im, int32_t x, int32_t y, int32_t width, in
 	return 0;
 }
 
-static int decode_animation(struct image *im, const struct container *c, const struct image_file *f, struct favor_error *e)
+static int decode_animation(struct image *im, const struct container *c, const struct image_file *f,
+                            struct favor_error *e)
 {
 	WebPBitstreamFeatures frame;
 	if (c->extended.n < 10 || c->frame.n <= FRAME_HEADER)
 		return favor_fail(e, "%s: broken WebP: an animation without a first frame", f->name);
-	const int64_t width = (int64_t)little(c->extended.data + 4, 3) + 1, height = (int64_t)little(c->extended.data + 7, 3) + 1;
+	const int64_t width = (int64_t)little(c->extended.data + 4, 3) + 1,
+				  height = (int64_t)little(c->extended.data + 7, 3) + 1;
 	const int64_t x = 2 * (int64_t)little(c->frame.data, 3), y = 2 * (int64_t)little(c->frame.data + 3, 3);
 	const unsigned char *data = c->frame.data + FRAME_HEADER;
 	const size_t n = c->frame.n - FRAME_HEADER;

@@ -1,9 +1,7 @@
-/* Writing images: PNG and JPEG by libpng and libjpeg. The errors of both libraries come back by longjmp; what a jump must not
- * lose lives in one struct outside the function that jumps. */
+/* Writing images: PNG and JPEG by libpng and libjpeg. */
 #include "data/image.h"
 
 #include <errno.h>
-#include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,68 +9,43 @@
 #include <jpeglib.h>
 #include <png.h>
 
-struct jpeg_writer {
-	struct jpeg_compress_struct jpeg;
-	struct jpeg_error_mgr manager;
-	jmp_buf jump;
+/* Sizes are checked before, and output goes to memory: what libjpeg still can fail at is memory. */
+static void on_error(j_common_ptr c)
+{
 	char message[JMSG_LENGTH_MAX];
-	unsigned char *data; /* malloc'd by libjpeg, or NULL */
-	unsigned long size;
-};
-
-static void jpeg_jump(j_common_ptr c)
-{
-	struct jpeg_writer *w = c->client_data;
-	c->err->format_message(c, w->message);
-	longjmp(w->jump, 1);
-}
-
-static void jpeg_silent(j_common_ptr c)
-{
-	(void)c;
-}
-
-/* Apart from its caller, so that no local of it changes between setjmp and longjmp. */
-static int jpeg_compress(struct jpeg_writer *w, const struct image *im, int quality)
-{
-	if (setjmp(w->jump))
-		return -1;
-	jpeg_create_compress(&w->jpeg);
-	jpeg_mem_dest(&w->jpeg, &w->data, &w->size);
-	w->jpeg.image_width = (JDIMENSION)im->width;
-	w->jpeg.image_height = (JDIMENSION)im->height;
-	w->jpeg.input_components = 3;
-	w->jpeg.in_color_space = JCS_RGB;
-	jpeg_set_defaults(&w->jpeg);
-	jpeg_set_quality(&w->jpeg, quality, TRUE);
-	jpeg_start_compress(&w->jpeg, TRUE);
-	while (w->jpeg.next_scanline < w->jpeg.image_height) {
-		JSAMPROW row = im->pixels + (size_t)w->jpeg.next_scanline * (size_t)im->width * 3;
-		jpeg_write_scanlines(&w->jpeg, &row, 1);
-	}
-	jpeg_finish_compress(&w->jpeg);
-	return 0;
+	c->err->format_message(c, message);
+	favor_die("libjpeg can't encode an image: %s", message);
 }
 
 int image_encode_jpeg(const struct image *im, int quality, void **data, size_t *n, struct favor_error *e)
 {
-	struct jpeg_writer *w = favor_calloc(1, sizeof *w);
-	w->jpeg.err = jpeg_std_error(&w->manager);
-	w->manager.error_exit = jpeg_jump;
-	w->manager.output_message = jpeg_silent;
-	w->jpeg.client_data = w;
-	int rc = jpeg_compress(w, im, quality);
-	if (rc)
-		favor_fail(e, "libjpeg can't encode an image of %d x %d pixels: %s", im->width, im->height, w->message);
-	jpeg_destroy_compress(&w->jpeg);
-	if (rc == 0) {
-		*data = w->data;
-		*n = w->size;
-	} else {
-		free(w->data);
+	struct jpeg_compress_struct jpeg = {0};
+	struct jpeg_error_mgr manager;
+	unsigned char *out = NULL;
+	unsigned long size = 0;
+	if (im->width < 1 || im->height < 1 || im->width > JPEG_MAX_DIMENSION || im->height > JPEG_MAX_DIMENSION)
+		return favor_fail(e, "an image of %d x %d pixels can't be a JPEG: 1 to %ld a side can", im->width, im->height,
+		                  (long)JPEG_MAX_DIMENSION);
+	jpeg.err = jpeg_std_error(&manager);
+	manager.error_exit = on_error;
+	jpeg_create_compress(&jpeg);
+	jpeg_mem_dest(&jpeg, &out, &size);
+	jpeg.image_width = (JDIMENSION)im->width;
+	jpeg.image_height = (JDIMENSION)im->height;
+	jpeg.input_components = 3;
+	jpeg.in_color_space = JCS_RGB;
+	jpeg_set_defaults(&jpeg);
+	jpeg_set_quality(&jpeg, quality, TRUE);
+	jpeg_start_compress(&jpeg, TRUE);
+	while (jpeg.next_scanline < jpeg.image_height) {
+		JSAMPROW row = im->pixels + (size_t)jpeg.next_scanline * (size_t)im->width * 3;
+		jpeg_write_scanlines(&jpeg, &row, 1);
 	}
-	free(w);
-	return rc;
+	jpeg_finish_compress(&jpeg);
+	jpeg_destroy_compress(&jpeg);
+	*data = out;
+	*n = size;
+	return 0;
 }
 
 int image_write_jpeg(const struct image *im, const char *path, int quality, struct favor_error *e)

@@ -1,5 +1,5 @@
-/* The files of the synthetic data set. Image i of a split shows activity i modulo their number, in a shuffled order, so that
- * every prefix of a split is nearly balanced. classes.txt is written last: a folder that has it is complete. */
+/* The files of the synthetic data set. A split has each activity equally often (to within one), in a shuffled order.
+ * classes.txt is written last: a folder that has it is complete. */
 #include "data/synth.h"
 
 #include "base/rng.h"
@@ -52,24 +52,27 @@ static int make_folders(const char *dir, struct favor_error *e)
 /* One line that names what the folder was made with. */
 static char *describe(const struct synth_options *o)
 {
-	return favor_format("{\"format\": %d, \"train\": %d, \"test\": %d, \"size\": %d, \"seed\": %llu}\n", FORMAT, o->train, o->test,
-	                    o->size, (unsigned long long)o->seed);
+	return favor_format("{\"format\": %d, \"train\": %d, \"test\": %d, \"size\": %d, \"seed\": %llu}\n", FORMAT,
+	                    o->train, o->test, o->size, (unsigned long long)o->seed);
 }
 
-/* 1 = made with the same options and complete, 0 = nothing there or an interrupted run with the same options, -1 = another data set. */
+/* 1 = made with the same options and complete, 0 = nothing there or an interrupted run with the same options, -1 =
+ * another data set. */
 static int already_there(const char *dir, const char *wanted, struct favor_error *e)
 {
 	int rc = 0;
 	char found[256] = "";
-	char *options = favor_format("%s/options.json", dir), *classes = favor_format("%s/classes.txt", dir), *records = favor_format("%s/train.jsonl", dir);
+	char *options = favor_format("%s/options.json", dir), *classes = favor_format("%s/classes.txt", dir),
+		 *records = favor_format("%s/train.jsonl", dir);
 	FILE *f = fopen(options, "r");
 	if (f) {
 		size_t n = fread(found, 1, sizeof found - 1, f);
 		found[n] = 0;
 		fclose(f);
 		if (strcmp(found, wanted))
-			rc = favor_fail(e, "%s holds a data set made with other options (%s says %.*s): name another folder or remove it", dir, options,
-			                (int)strcspn(found, "\n"), found);
+			rc = favor_fail(
+				e, "%s holds a data set made with other options (%s says %.*s): name another folder or remove it", dir,
+				options, (int)strcspn(found, "\n"), found);
 		else
 			rc = access(classes, R_OK) == 0;
 	} else if (access(classes, F_OK) == 0 || access(records, F_OK) == 0) {
@@ -103,7 +106,8 @@ static int write_text(const char *dir, const char *name, const char *text, struc
 }
 
 /* Images of both splits have different indices, so no test image is a training image. */
-static int write_split(const char *dir, const char *split, int32_t count, uint64_t first, const struct synth_options *o, struct favor_error *e)
+static int write_split(const char *dir, const char *split, int32_t count, uint64_t first, const struct synth_options *o,
+                       struct favor_error *e)
 {
 	int rc = -1;
 	char *path = favor_format("%s/%s.jsonl", dir, split);
@@ -116,7 +120,8 @@ static int write_split(const char *dir, const char *split, int32_t count, uint64
 	rng_permutation(o->seed, RNG_SYNTH, UINT64_MAX - first, (uint32_t)count, order);
 	for (int32_t i = 0; i < count; i++) {
 		struct image im = {0};
-		char *think = NULL, *name = favor_format("images/%s/%06d.jpg", split, i + 1), *file = favor_format("%s/%s", dir, name);
+		char *think = NULL, *name = favor_format("images/%s/%06d.jpg", split, i + 1),
+			 *file = favor_format("%s/%s", dir, name);
 		int activity = (int)(order[i] % (uint32_t)synth_activity_count());
 		synth_draw(o->seed, first + (uint64_t)i, activity, o->size, &im, &think);
 		int bad = image_write_jpeg(&im, file, JPEG_QUALITY, e);
@@ -164,10 +169,12 @@ int synth_write(const char *dir, const struct synth_options *o, struct favor_err
 		classes = longer;
 	}
 	rc = -1;
-	if (make_folders(dir, e) || write_text(dir, "options.json", wanted, e) || write_split(dir, "train", o->train, 0, o, e) ||
-	    write_split(dir, "test", o->test, MAX_IMAGES + 1, o, e) || write_text(dir, "classes.txt", classes, e))
+	if (make_folders(dir, e) || write_text(dir, "options.json", wanted, e) ||
+	    write_split(dir, "train", o->train, 0, o, e) || write_split(dir, "test", o->test, MAX_IMAGES + 1, o, e) ||
+	    write_text(dir, "classes.txt", classes, e))
 		goto done;
-	fprintf(stderr, "synth: %d training and %d test images of %d activities in %s\n", o->train, o->test, synth_activity_count(), dir);
+	fprintf(stderr, "synth: %d training and %d test images of %d activities in %s\n", o->train, o->test,
+	        synth_activity_count(), dir);
 	rc = 0;
 done:
 	free(wanted);

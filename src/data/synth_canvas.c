@@ -1,5 +1,5 @@
-/* Shapes in integers: every sample of a shape's bounding box is tested against the shape. Fast enough for a few dozen shapes
- * on an image of 100 pixels, and exact. */
+/* Shapes in integers: every sample of a shape's bounding box is tested against the shape. Fast enough for a few dozen
+ * shapes on an image of 100 pixels, and exact. */
 #include "data/synth_canvas.h"
 
 #include <stdlib.h>
@@ -36,7 +36,9 @@ void canvas_finish(const struct canvas *c, struct image *im)
 				for (int j = 0; j < CANVAS_SAMPLES; j++)
 					for (int i = 0; i < CANVAS_SAMPLES; i++)
 						sum += c->rgb[((size_t)(y * CANVAS_SAMPLES + j) * (size_t)c->width +
-						               (size_t)(x * CANVAS_SAMPLES + i)) * 3 + (size_t)k];
+						               (size_t)(x * CANVAS_SAMPLES + i)) *
+						                  3 +
+						              (size_t)k];
 				im->pixels[((size_t)y * (size_t)im->width + (size_t)x) * 3 + (size_t)k] = (uint8_t)(sum / n);
 			}
 }
@@ -75,8 +77,8 @@ static int64_t integer_sqrt(int64_t n)
 
 void canvas_capsule(struct canvas *c, struct point a, struct point b, int32_t ra, int32_t rb, struct paint p)
 {
-	struct box box = box_of(c, a.x < b.x ? a.x : b.x, a.y < b.y ? a.y : b.y, a.x > b.x ? a.x : b.x, a.y > b.y ? a.y : b.y,
-	                        ra > rb ? ra : rb);
+	struct box box = box_of(c, a.x < b.x ? a.x : b.x, a.y < b.y ? a.y : b.y, a.x > b.x ? a.x : b.x,
+	                        a.y > b.y ? a.y : b.y, ra > rb ? ra : rb);
 	const int64_t dx = b.x - a.x, dy = b.y - a.y, length2 = dx * dx + dy * dy, length = integer_sqrt(length2);
 	for (int32_t y = box.y0; y < box.y1; y++)
 		for (int32_t x = box.x0; x < box.x1; x++) {
@@ -144,7 +146,8 @@ void canvas_polygon(struct canvas *c, const struct point *corners, int n, struct
 			cross[j] = at;
 		}
 		for (int i = 0; i + 1 < count; i += 2) {
-			int32_t from = clamp(cross[i] / SAMPLE - 1, 0, c->width), to = clamp(cross[i + 1] / SAMPLE + 2, 0, c->width);
+			int32_t from = clamp(cross[i] / SAMPLE - 1, 0, c->width),
+					to = clamp(cross[i + 1] / SAMPLE + 2, 0, c->width);
 			for (int32_t x = from; x < to; x++) {
 				int32_t px = x * SAMPLE + SAMPLE / 2;
 				if (px >= cross[i] && px < cross[i + 1])

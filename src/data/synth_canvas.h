@@ -1,6 +1,6 @@
-/* The canvas of the synthetic images: CANVAS_SAMPLES^2 samples a pixel, shapes tested at the samples in integer arithmetic
- * (so that the same shape gives the same pixels on every machine), averaged down at the end.
- * Coordinates are fixed point: CANVAS_UNIT to a pixel, x to the right, y down. Used by synth_*.c alone. */
+/* The canvas of the synthetic images: CANVAS_SAMPLES^2 samples a pixel, shapes tested at the samples in integer
+ * arithmetic (so that the same shape gives the same pixels on every machine), averaged down at the end. Coordinates are
+ * fixed point: CANVAS_UNIT to a pixel, x to the right, y down. Used by synth_*.c alone. */
 #ifndef FAVOR_DATA_SYNTH_CANVAS_H
 #define FAVOR_DATA_SYNTH_CANVAS_H
 

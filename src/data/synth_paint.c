@@ -30,12 +30,14 @@ static struct paint dimmed(struct paint p, int percent)
 	return (struct paint){p.r * percent / 100, p.g * percent / 100, p.b * percent / 100, p.alpha, p.shade};
 }
 
-static void bone(struct canvas *c, const struct camera *v, struct vec a, struct vec b, double ra, double rb, struct paint p)
+static void bone(struct canvas *c, const struct camera *v, struct vec a, struct vec b, double ra, double rb,
+                 struct paint p)
 {
 	canvas_capsule(c, camera_point(v, a), camera_point(v, b), size_of(v, ra), size_of(v, rb), p);
 }
 
-static void oval(struct canvas *c, const struct camera *v, struct vec center, struct vec axis, double minor, struct paint p)
+static void oval(struct canvas *c, const struct camera *v, struct vec center, struct vec axis, double minor,
+                 struct paint p)
 {
 	struct point m = camera_point(v, center), e = camera_point(v, vec_add(center, axis));
 	canvas_ellipse(c, m, (struct point){e.x - m.x, e.y - m.y}, size_of(v, minor), p);
@@ -94,10 +96,12 @@ static void paint_torso(struct canvas *c, const struct camera *v, const struct s
 		                     vec_add(j->hip[1], vec(-0.085, -0.14)), vec_add(j->hip[0], vec(0.085, -0.14))};
 		polygon(c, v, hem, 4, dimmed(b->trousers, 100));
 	}
-	struct vec sides[4] = {j->shoulder[0], j->shoulder[1], vec_add(waist, vec(j->hip[1].x - j->pelvis.x, j->hip[1].y - j->pelvis.y)),
+	struct vec sides[4] = {j->shoulder[0], j->shoulder[1],
+	                       vec_add(waist, vec(j->hip[1].x - j->pelvis.x, j->hip[1].y - j->pelvis.y)),
 	                       vec_add(waist, vec(j->hip[0].x - j->pelvis.x, j->hip[0].y - j->pelvis.y))};
-	struct vec chest = vec_add(vec(j->shoulder[0].x / 2 + j->shoulder[1].x / 2, j->shoulder[0].y / 2 + j->shoulder[1].y / 2),
-	                           vec_hang(0.03, -j->lean));
+	struct vec chest =
+		vec_add(vec(j->shoulder[0].x / 2 + j->shoulder[1].x / 2, j->shoulder[0].y / 2 + j->shoulder[1].y / 2),
+	            vec_hang(0.03, -j->lean));
 	bone(c, v, sides[2], sides[3], r, r, flat);
 	bone(c, v, sides[0], sides[1], r * 0.8, r * 0.8, flat);
 	polygon(c, v, sides, 4, flat);
@@ -112,28 +116,32 @@ static void paint_head(struct canvas *c, const struct camera *v, const struct sc
 	const struct vec up = vec_hang(1, 180 + tilt), ahead = vec_hang(1, 90 + tilt);
 	const double turn = j->front > 0.5 ? 0 : 1; /* the face is at the front of the head, or in its middle */
 	bone(c, v, j->neck, j->head, 0.026, 0.024, dimmed(b->skin, 90));
-	if (b->hair_style == 2) { /* falls on the shoulders */
-		for (int i = 0; i < 2; i++) { /* behind a head in profile, on both sides of a face */
+	if (b->hair_style == 2) {
+		/* falls on the shoulders: behind a head in profile, on both sides of a face */
+		for (int i = 0; i < 2; i++) {
 			double x = turn ? -0.3 : i ? 0.66 : -0.66, wide = turn ? 0.72 : 0.36;
 			struct vec from = vec(j->head.x + ahead.x * r * x, j->head.y + ahead.y * r * x);
-			bone(c, v, from, vec(from.x - up.x * r * 1.25 + ahead.x * r * x * 0.3, from.y - up.y * r * 1.25 + ahead.y * r * x * 0.3), r * wide,
-			     r * wide * 0.7, b->hair);
+			struct vec fall = vec((ahead.x * x * 0.3 - up.x * 1.25) * r, (ahead.y * x * 0.3 - up.y * 1.25) * r);
+			bone(c, v, from, vec_add(from, fall), r * wide, r * wide * 0.7, b->hair);
 		}
 	}
 	oval(c, v, j->head, vec(up.x * r, up.y * r), r * 0.84, b->skin);
 	if (b->hair_style) {
-		struct vec crown = vec(j->head.x + (up.x * 0.32 - ahead.x * 0.3 * turn) * r, j->head.y + (up.y * 0.32 - ahead.y * 0.3 * turn) * r);
+		struct vec crown = vec(j->head.x + (up.x * 0.32 - ahead.x * 0.3 * turn) * r,
+		                       j->head.y + (up.y * 0.32 - ahead.y * 0.3 * turn) * r);
 		struct paint hair = b->hair_style == 3 ? dimmed(b->shoes, 85) : b->hair;
 		oval(c, v, crown, vec(up.x * r * 0.78, up.y * r * 0.78), r * 0.9, s->away ? b->hair : hair);
 		if (s->away) {
 			oval(c, v, j->head, vec(up.x * r, up.y * r), r * 0.86, b->hair);
 			return;
 		}
-		struct vec face = vec(j->head.x + (ahead.x * 0.24 * turn - up.x * 0.34) * r, j->head.y + (ahead.y * 0.24 * turn - up.y * 0.34) * r);
+		struct vec face = vec(j->head.x + (ahead.x * 0.24 * turn - up.x * 0.34) * r,
+		                      j->head.y + (ahead.y * 0.24 * turn - up.y * 0.34) * r);
 		oval(c, v, face, vec(up.x * r * 0.64, up.y * r * 0.64), r * 0.72, b->skin);
 		if (b->hair_style == 3) {
 			struct vec brim = vec(crown.x - up.x * r * 0.1, crown.y - up.y * r * 0.1);
-			bone(c, v, brim, vec_add(brim, vec(ahead.x * r * 1.3 * turn, ahead.y * r * 1.3 * turn)), r * 0.16, r * 0.1, dimmed(hair, 80));
+			bone(c, v, brim, vec_add(brim, vec(ahead.x * r * 1.3 * turn, ahead.y * r * 1.3 * turn)), r * 0.16, r * 0.1,
+			     dimmed(hair, 80));
 		}
 	}
 	if (s->away)
@@ -147,7 +155,8 @@ static void paint_head(struct canvas *c, const struct camera *v, const struct sc
 	}
 }
 
-static void paint_layer(struct canvas *c, const struct camera *v, const struct scene *s, enum layer layer, struct draws *d)
+static void paint_layer(struct canvas *c, const struct camera *v, const struct scene *s, enum layer layer,
+                        struct draws *d)
 {
 	for (int i = 0; i < s->prop_count; i++)
 		if (s->props[i].layer == layer)
@@ -158,7 +167,8 @@ void paint_person(struct canvas *c, const struct camera *v, const struct scene *
 {
 	if (s->place != PLACE_WATER && s->place != PLACE_ROCK) {
 		double lift = fmin(s->joints.ankle[0].y, s->joints.ankle[1].y);
-		oval(c, v, vec(s->joints.pelvis.x, 0), vec(0.24 - 0.3 * fmax(0, lift), 0), 0.035, (struct paint){10, 10, 20, 84, 0});
+		oval(c, v, vec(s->joints.pelvis.x, 0), vec(0.24 - 0.3 * fmax(0, lift), 0), 0.035,
+		     (struct paint){10, 10, 20, 84, 0});
 	}
 	paint_layer(c, v, s, LAYER_BACK, d);
 	int front = s->joints.front > 0.5;
@@ -182,7 +192,8 @@ void paint_person(struct canvas *c, const struct camera *v, const struct scene *
 	paint_layer(c, v, s, LAYER_TOP, d);
 	if (s->place == PLACE_WATER) {
 		/* what is under the line shines through */
-		double left = -v->x / v->scale - 2, right = (v->width - v->x) / v->scale + 2, bottom = -(v->height - v->y) / v->scale - 2;
+		double left = -v->x / v->scale - 2, right = (v->width - v->x) / v->scale + 2,
+			   bottom = -(v->height - v->y) / v->scale - 2;
 		struct vec sea[4] = {vec(left, s->water), vec(right, s->water), vec(right, bottom), vec(left, bottom)};
 		polygon(c, v, sea, 4, (struct paint){40, 120 + draw_below(d, 40), 190, 178, 0});
 		for (int i = 0; i < 9; i++) {
@@ -204,16 +215,19 @@ static void paint_bicycle(struct canvas *c, const struct camera *v, const struct
 {
 	const struct paint dark = {34, 34, 38, 256, 0};
 	const struct vec o = p->at;
-	struct vec rear = vec(o.x - 0.27, o.y + 0.17), fore = vec(o.x + 0.29, o.y + 0.17), crank = vec(o.x - 0.02, o.y + 0.16);
+	struct vec rear = vec(o.x - 0.27, o.y + 0.17), fore = vec(o.x + 0.29, o.y + 0.17),
+			   crank = vec(o.x - 0.02, o.y + 0.16);
 	struct vec saddle = vec(o.x - 0.13, o.y + 0.45), head = vec(o.x + 0.2, o.y + 0.42), bar = vec(o.x + 0.2, o.y + 0.5);
-	struct vec wheels[2] = {rear, fore}, pedal[2] = {vec_add(crank, vec_hang(0.07, p->angle)), vec_add(crank, vec_hang(0.07, p->angle + 180))};
+	struct vec wheels[2] = {rear, fore},
+			   pedal[2] = {vec_add(crank, vec_hang(0.07, p->angle)), vec_add(crank, vec_hang(0.07, p->angle + 180))};
 	for (int i = 0; i < 2; i++) {
 		canvas_ring(c, camera_point(v, wheels[i]), size_of(v, 0.165), size_of(v, 0.024), dark);
 		for (int k = 0; k < 3; k++)
-			bone(c, v, vec_add(wheels[i], vec_hang(0.16, 60 * k)), vec_add(wheels[i], vec_hang(0.16, 60 * k + 180)), 0.004, 0.004,
-			     (struct paint){170, 170, 176, 200, 0});
+			bone(c, v, vec_add(wheels[i], vec_hang(0.16, 60 * k)), vec_add(wheels[i], vec_hang(0.16, 60 * k + 180)),
+			     0.004, 0.004, (struct paint){170, 170, 176, 200, 0});
 	}
-	struct vec lines[][2] = {{rear, crank}, {rear, saddle}, {crank, saddle}, {crank, head}, {saddle, head}, {head, fore}, {head, bar}};
+	struct vec lines[][2] = {{rear, crank},  {rear, saddle}, {crank, saddle}, {crank, head},
+	                         {saddle, head}, {head, fore},   {head, bar}};
 	for (int i = 0; i < 7; i++)
 		bone(c, v, lines[i][0], lines[i][1], 0.012, 0.012, frame);
 	bone(c, v, pedal[0], pedal[1], 0.009, 0.009, dark);
@@ -223,9 +237,11 @@ static void paint_bicycle(struct canvas *c, const struct camera *v, const struct
 
 void paint_prop(struct canvas *c, const struct camera *v, const struct prop *p, struct draws *d)
 {
-	static const int tints[][3] = {{200, 60, 50}, {50, 90, 190}, {60, 150, 90}, {230, 160, 50}, {120, 70, 150}, {90, 90, 96}};
+	static const int tints[][3] = {{200, 60, 50},  {50, 90, 190},  {60, 150, 90},
+	                               {230, 160, 50}, {120, 70, 150}, {90, 90, 96}};
 	const int k = draw_below(d, 6), wood_tone = draw_below(d, 40);
-	struct paint tint = {tints[k][0], tints[k][1], tints[k][2], 256, 0}, wood = {150 + wood_tone, 96 + wood_tone, 50 + wood_tone / 2, 256, 0};
+	struct paint tint = {tints[k][0], tints[k][1], tints[k][2], 256, 0},
+				 wood = {150 + wood_tone, 96 + wood_tone, 50 + wood_tone / 2, 256, 0};
 	const struct paint dark = {38, 38, 42, 256, 0}, steel = {150, 152, 160, 256, 0}, page = {246, 244, 234, 256, 0};
 	switch (p->object) {
 	case OBJECT_BALL:
@@ -246,15 +262,18 @@ void paint_prop(struct canvas *c, const struct camera *v, const struct prop *p, 
 	case OBJECT_BOX: {
 		const double x = p->at.x, y = p->at.y, h = p->size + 0.015;
 		struct vec side[4] = {vec(x - 0.15, y), vec(x + 0.13, y), vec(x + 0.13, y + h), vec(x - 0.15, y + h)};
-		struct vec top[4] = {vec(x - 0.15, y + h), vec(x + 0.13, y + h), vec(x + 0.13, y + h - 0.04), vec(x - 0.15, y + h - 0.04)};
+		struct vec top[4] = {vec(x - 0.15, y + h), vec(x + 0.13, y + h), vec(x + 0.13, y + h - 0.04),
+		                     vec(x - 0.15, y + h - 0.04)};
 		polygon(c, v, side, 4, wood);
 		polygon(c, v, top, 4, dimmed(wood, 118));
 		break;
 	}
 	case OBJECT_BOOK: {
-		struct vec cover[4] = {local(p, -0.085, -0.06), local(p, 0.085, -0.06), local(p, 0.085, 0.065), local(p, -0.085, 0.065)};
-		struct vec leaf[2][4] = {{local(p, -0.075, -0.05), local(p, -0.005, -0.058), local(p, -0.005, 0.05), local(p, -0.075, 0.056)},
-		                         {local(p, 0.075, -0.05), local(p, 0.005, -0.058), local(p, 0.005, 0.05), local(p, 0.075, 0.056)}};
+		struct vec cover[4] = {local(p, -0.085, -0.06), local(p, 0.085, -0.06), local(p, 0.085, 0.065),
+		                       local(p, -0.085, 0.065)};
+		struct vec leaf[2][4] = {
+			{local(p, -0.075, -0.05), local(p, -0.005, -0.058), local(p, -0.005, 0.05), local(p, -0.075, 0.056)},
+			{local(p, 0.075, -0.05), local(p, 0.005, -0.058), local(p, 0.005, 0.05), local(p, 0.075, 0.056)}};
 		polygon(c, v, cover, 4, tint);
 		for (int i = 0; i < 2; i++)
 			polygon(c, v, leaf[i], 4, page);

@@ -4,12 +4,13 @@
 
 #include "data/synth_person.h"
 
-/* Where body coordinates come to lie: first scaled and moved (pixels, y down), then rolled about the image's centre, then mirrored. */
+/* Where body coordinates come to lie: first scaled and moved (pixels, y down), then rolled about the image's centre,
+ * then mirrored. */
 struct camera {
 	int32_t width, height; /* of the image, in pixels */
 	double roll;           /* degrees */
 	int mirrored;
-	double scale, x, y;    /* pixels per body height; the pixel of body (0, 0) */
+	double scale, x, y; /* pixels per body height; the pixel of body (0, 0) */
 };
 struct point camera_pixel(const struct camera *v, double x, double y);
 struct point camera_point(const struct camera *v, struct vec p);

@@ -1,6 +1,6 @@
-/* Bodies and poses: for each activity the joint angles, their spread, the objects, and the words that say truthfully what was
- * drawn. Some pairs are near one another on purpose: running and walking, waving and throwing, sitting and reading, jumping
- * and stretching. */
+/* Bodies and poses: for each activity the joint angles, their spread, the objects, and the words that say truthfully
+ * what was drawn. Some pairs are near one another on purpose: running and walking, waving and throwing, sitting and
+ * reading, jumping and stretching. */
 #include "data/synth_person.h"
 
 #include "base/rng.h"
@@ -61,12 +61,16 @@ static void draw_body(struct body *b, struct draws *d)
 	static const struct {
 		const char *name;
 		int r, g, b;
-	} colors[] = {{"red", 205, 40, 40}, {"blue", 45, 80, 200}, {"green", 40, 150, 70}, {"yellow", 235, 205, 50},
-	              {"orange", 240, 130, 30}, {"purple", 130, 60, 170}, {"white", 236, 236, 232}, {"black", 38, 38, 42},
-	              {"pink", 240, 130, 175}, {"gray", 128, 130, 134}};
-	static const int skins[][3] = {{246, 214, 188}, {232, 190, 160}, {204, 154, 118}, {164, 112, 78}, {120, 78, 54}, {84, 54, 40}};
-	static const int hairs[][3] = {{30, 24, 22}, {70, 44, 28}, {120, 76, 40}, {214, 176, 96}, {150, 60, 32}, {150, 148, 146}};
-	static const int legs[][3] = {{40, 48, 84}, {60, 60, 64}, {110, 96, 78}, {72, 92, 130}, {34, 34, 36}, {150, 140, 126}, {96, 40, 44}};
+	} colors[] = {{"red", 205, 40, 40},     {"blue", 45, 80, 200},    {"green", 40, 150, 70},
+	              {"yellow", 235, 205, 50}, {"orange", 240, 130, 30}, {"purple", 130, 60, 170},
+	              {"white", 236, 236, 232}, {"black", 38, 38, 42},    {"pink", 240, 130, 175},
+	              {"gray", 128, 130, 134}};
+	static const int skins[][3] = {{246, 214, 188}, {232, 190, 160}, {204, 154, 118},
+	                               {164, 112, 78},  {120, 78, 54},   {84, 54, 40}};
+	static const int hairs[][3] = {{30, 24, 22},   {70, 44, 28},  {120, 76, 40},
+	                               {214, 176, 96}, {150, 60, 32}, {150, 148, 146}};
+	static const int legs[][3] = {{40, 48, 84}, {60, 60, 64},    {110, 96, 78}, {72, 92, 130},
+	                              {34, 34, 36}, {150, 140, 126}, {96, 40, 44}};
 	static const int feet[][3] = {{40, 36, 36}, {230, 230, 226}, {120, 76, 44}, {180, 40, 44}};
 	const double child = draw_chance(d, 0.15) ? draw_between(d, 1.15, 1.35) : draw_between(d, 0.92, 1.08);
 	b->head = 0.066 * child;
@@ -111,7 +115,8 @@ static void place_joints(struct joints *j, const struct body *b, const struct po
 	for (int i = 0; i < 2; i++) {
 		double side = i ? -1 : 1;
 		/* shoulders and hips lie across the torso */
-		j->shoulder[i] = vec_add(vec_hang(b->torso * 0.93, 180 - p->lean), vec_hang(side * b->shoulders * across, 90 - p->lean));
+		j->shoulder[i] =
+			vec_add(vec_hang(b->torso * 0.93, 180 - p->lean), vec_hang(side * b->shoulders * across, 90 - p->lean));
 		j->hip[i] = vec(side * b->hips * across, 0);
 		j->elbow[i] = vec_add(j->shoulder[i], vec_hang(b->upper_arm, p->arm[i][0]));
 		j->hand[i] = vec_add(j->elbow[i], vec_hang(b->forearm, p->arm[i][1]));
@@ -140,7 +145,8 @@ static void stand(struct scene *s, double lift)
 }
 
 /* Two bones from `from` reach for `target`; bend +1 puts the middle joint on the left of the way there. */
-static void reach(struct vec from, struct vec *middle, struct vec *end, double first, double second, struct vec target, int bend)
+static void reach(struct vec from, struct vec *middle, struct vec *end, double first, double second, struct vec target,
+                  int bend)
 {
 	double dx = target.x - from.x, dy = target.y - from.y, far = sqrt(dx * dx + dy * dy);
 	double most = (first + second) * 0.995, scale = far > most ? most / far : 1;
@@ -192,20 +198,23 @@ static void set_leg(struct pose *p, int side, double upper, double lower)
 }
 
 /* A limb with both angles drawn, upper first: evenly between bounds, or normally. */
-static void draw_limb(struct draws *d, double limb[2], double sign, double upper_lo, double upper_hi, double lower_lo, double lower_hi)
+static void draw_limb(struct draws *d, double limb[2], double sign, double upper_lo, double upper_hi, double lower_lo,
+                      double lower_hi)
 {
 	limb[0] = sign * draw_between(d, upper_lo, upper_hi);
 	limb[1] = sign * draw_between(d, lower_lo, lower_hi);
 }
 
-static void draw_limb_normal(struct draws *d, double limb[2], double upper, double upper_deviation, double lower, double lower_deviation)
+static void draw_limb_normal(struct draws *d, double limb[2], double upper, double upper_deviation, double lower,
+                             double lower_deviation)
 {
 	limb[0] = draw_normal(d, upper, upper_deviation);
 	limb[1] = draw_normal(d, lower, lower_deviation);
 }
 
 /* How the person faces, leans and holds the head; the limbs hang down. */
-static struct pose draw_pose(struct draws *d, double front_lo, double front_hi, double lean, double lean_deviation, double head_lo, double head_hi)
+static struct pose draw_pose(struct draws *d, double front_lo, double front_hi, double lean, double lean_deviation,
+                             double head_lo, double head_hi)
 {
 	struct pose p = {.front = draw_between(d, front_lo, front_hi)};
 	p.lean = draw_normal(d, lean, lean_deviation);
@@ -242,7 +251,8 @@ static void compose_running(struct scene *s, struct draws *d)
 	place_joints(&s->joints, &s->body, &p);
 	stand(s, draw_chance(d, 0.5) ? draw_between(d, 0, 0.06) : 0);
 	say(s, "leans forward with bent elbows",
-	    kicked ? "The stride is long and the back foot is kicked up." : "The stride is long and the front knee is pulled up high.");
+	    kicked ? "The stride is long and the back foot is kicked up."
+	           : "The stride is long and the front knee is pulled up high.");
 }
 
 static void compose_walking(struct scene *s, struct draws *d)
@@ -338,7 +348,8 @@ static void compose_jumping(struct scene *s, struct draws *d)
 	}
 	place_joints(&s->joints, &s->body, &p);
 	stand(s, draw_between(d, 0.10, 0.26));
-	say(s, up ? "has both arms thrown up" : "has both arms spread wide", "Both feet are off the ground at the same time.");
+	say(s, up ? "has both arms thrown up" : "has both arms spread wide",
+	    "Both feet are off the ground at the same time.");
 }
 
 static void compose_stretching(struct scene *s, struct draws *d)
@@ -431,7 +442,8 @@ static void compose_throwing(struct scene *s, struct draws *d)
 		add_prop(s, OBJECT_BALL, LAYER_TOP, vec_add(j->hand[side], draw_point(d, 0.08, 0.3, 0, 0.15)), 0, size);
 	else
 		add_prop(s, OBJECT_BALL, LAYER_TOP, vec_add(j->hand[side], vec(0, 0.03)), 0, size);
-	say(s, "steps with one arm raised", released ? "A ball has just left the raised hand." : "A ball is in the raised hand.");
+	say(s, "steps with one arm raised",
+	    released ? "A ball has just left the raised hand." : "A ball is in the raised hand.");
 }
 
 static void compose_kicking(struct scene *s, struct draws *d)
@@ -449,7 +461,8 @@ static void compose_kicking(struct scene *s, struct draws *d)
 	double away = draw_between(d, 0.09, 0.32);
 	const struct vec ball = vec(foot.x + away, fmax(0.05, foot.y + draw_between(d, -0.05, 0.4 * away)));
 	add_prop(s, OBJECT_BALL, LAYER_TOP, ball, 0, draw_between(d, 0.9, 1.3));
-	say(s, "stands on one leg", draw_chance(d, 0.5) ? "The other leg is swung up toward a ball." : "The other foot points at a ball.");
+	say(s, "stands on one leg",
+	    draw_chance(d, 0.5) ? "The other leg is swung up toward a ball." : "The other foot points at a ball.");
 }
 
 static void compose_lifting(struct scene *s, struct draws *d)
@@ -475,7 +488,8 @@ static void compose_lifting(struct scene *s, struct draws *d)
 		if (style == 2) /* arms may be too short for the grip */
 			bar.y = (j->hand[0].y + j->hand[1].y) / 2;
 		add_prop(s, OBJECT_BARBELL, LAYER_FRONT, bar, tilt, draw_between(d, 0.8, 1.15));
-		static const char *const cue[] = {"Both hands hold a heavy bar above the head.", "Both hands hold a heavy bar at the chest.",
+		static const char *const cue[] = {"Both hands hold a heavy bar above the head.",
+		                                  "Both hands hold a heavy bar at the chest.",
 		                                  "Both hands hold a heavy bar at the hips."};
 		say(s, squat ? "squats with bent knees" : "stands firm with legs apart", cue[style]);
 		return;
@@ -520,7 +534,8 @@ static void compose_guitar(struct scene *s, struct draws *d)
 		s->pose_text = "stands with both arms bent";
 	}
 	double angle = draw_between(d, 8, 42);
-	struct vec at = vec_add(j->pelvis, seated ? draw_point(d, 0.06, 0.1, 0.07, 0.13) : draw_point(d, -0.04, 0.03, 0.07, 0.13));
+	struct vec at =
+		vec_add(j->pelvis, seated ? draw_point(d, 0.06, 0.1, 0.07, 0.13) : draw_point(d, -0.04, 0.03, 0.07, 0.13));
 	struct vec along = vec_hang(1, 90 + angle);
 	add_prop(s, OBJECT_GUITAR, LAYER_FRONT, at, angle, draw_between(d, 0.9, 1.1));
 	reach_hand(s, 0, vec(at.x + along.x * 0.24, at.y + along.y * 0.24), 1);
@@ -577,10 +592,11 @@ static const struct activity {
 	const char *name;
 	void (*compose)(struct scene *s, struct draws *d);
 } activities[ACTIVITY_COUNT] = {
-	{"climbing", compose_climbing}, {"cycling", compose_cycling}, {"jumping", compose_jumping}, {"kicking", compose_kicking},
-	{"lifting weights", compose_lifting}, {"playing guitar", compose_guitar}, {"reading", compose_reading},
-	{"running", compose_running}, {"sitting", compose_sitting}, {"stretching", compose_stretching},
-	{"swimming", compose_swimming}, {"throwing", compose_throwing}, {"walking", compose_walking}, {"waving", compose_waving},
+	{"climbing", compose_climbing},     {"cycling", compose_cycling},         {"jumping", compose_jumping},
+	{"kicking", compose_kicking},       {"lifting weights", compose_lifting}, {"playing guitar", compose_guitar},
+	{"reading", compose_reading},       {"running", compose_running},         {"sitting", compose_sitting},
+	{"stretching", compose_stretching}, {"swimming", compose_swimming},       {"throwing", compose_throwing},
+	{"walking", compose_walking},       {"waving", compose_waving},
 };
 
 const char *activity_name(int activity)

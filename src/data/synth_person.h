@@ -37,7 +37,7 @@ struct body {
 	double shoulders, hips;                                          /* half widths as seen from the front */
 	double thickness;                                                /* factor on limb radii */
 	struct paint skin, hair, shirt, trousers, shoes;
-	int hair_style;    /* 0 bald, 1 short, 2 long, 3 cap */
+	int hair_style; /* 0 bald, 1 short, 2 long, 3 cap */
 	int long_sleeves, shorts, skirt;
 	const char *shirt_name;
 };
@@ -57,10 +57,24 @@ struct joints {
 };
 
 enum object {
-	OBJECT_NONE, OBJECT_BALL, OBJECT_CHAIR, OBJECT_BOOK, OBJECT_GUITAR, OBJECT_BARBELL, OBJECT_DUMBBELL, OBJECT_BICYCLE,
-	OBJECT_LADDER, OBJECT_BOX, OBJECT_COUNT
+	OBJECT_NONE,
+	OBJECT_BALL,
+	OBJECT_CHAIR,
+	OBJECT_BOOK,
+	OBJECT_GUITAR,
+	OBJECT_BARBELL,
+	OBJECT_DUMBBELL,
+	OBJECT_BICYCLE,
+	OBJECT_LADDER,
+	OBJECT_BOX,
+	OBJECT_COUNT
 };
-enum layer { LAYER_BACK, LAYER_MIDDLE, LAYER_FRONT, LAYER_TOP }; /* behind all | between far and near limbs | over the torso | over all */
+enum layer {
+	LAYER_BACK,
+	LAYER_MIDDLE,
+	LAYER_FRONT,
+	LAYER_TOP
+}; /* behind all | between far and near limbs | over the torso | over all */
 struct prop {
 	enum object object;
 	enum layer layer;
@@ -69,7 +83,17 @@ struct prop {
 };
 
 /* The first ones suit every activity; water and rock belong to swimming and climbing. */
-enum place { PLACE_GRASS, PLACE_SAND, PLACE_ROAD, PLACE_SNOW, PLACE_ROOM, PLACE_GYM, PLACE_PLAIN, PLACE_WATER, PLACE_ROCK };
+enum place {
+	PLACE_GRASS,
+	PLACE_SAND,
+	PLACE_ROAD,
+	PLACE_SNOW,
+	PLACE_ROOM,
+	PLACE_GYM,
+	PLACE_PLAIN,
+	PLACE_WATER,
+	PLACE_ROCK
+};
 
 enum { MAX_PROPS = 8 };
 struct scene {

@@ -55,7 +55,8 @@ static void paint_ground(struct canvas *c, const struct camera *v, enum place pl
 	}
 	const uint64_t salt = hash_mix(d->seed ^ hash_mix(d->index + 77));
 	const double radians = v->roll * 3.14159265358979323846 / 180;
-	const struct unroll r = {(int32_t)lrint(cos(radians) * 65536), (int32_t)lrint(sin(radians) * 65536), c->width, c->height, v->mirrored};
+	const struct unroll r = {(int32_t)lrint(cos(radians) * 65536), (int32_t)lrint(sin(radians) * 65536), c->width,
+	                         c->height, v->mirrored};
 	const int32_t line = (int32_t)lrint(horizon * CANVAS_SAMPLES);
 	for (int32_t y = 0; y < c->height; y++)
 		for (int32_t x = 0; x < c->width; x++) {
@@ -66,12 +67,18 @@ static void paint_ground(struct canvas *c, const struct camera *v, enum place pl
 			int32_t span = below ? c->height - line : line, at = below ? b - line : b;
 			at = at < 0 ? 0 : at > span ? span : at;
 			int strength = below ? t.strength : t.wall_strength;
-			int32_t noise = strength ? grain(salt, a, b, t.grain_wide * CANVAS_SAMPLES, t.grain_high * CANVAS_SAMPLES) * strength / 16 +
-			                           grain(salt + 1, a, b, t.grain_wide * 3 * CANVAS_SAMPLES, t.grain_high * 4 * CANVAS_SAMPLES) * strength / 24
-			                         : 0;
+			int32_t noise =
+				strength
+					? grain(salt, a, b, t.grain_wide * CANVAS_SAMPLES, t.grain_high * CANVAS_SAMPLES) * strength / 16 +
+						  grain(salt + 1, a, b, t.grain_wide * 3 * CANVAS_SAMPLES, t.grain_high * 4 * CANVAS_SAMPLES) *
+							  strength / 24
+					: 0;
 			for (int k = 0; k < 3; k++) {
-				int32_t value = from[k] + (to[k] - from[k]) * at / (span > 0 ? span : 1) + noise + (indoor && below ? shift[k] / 3 : shift[k]);
-				c->rgb[((size_t)y * (size_t)c->width + (size_t)x) * 3 + (size_t)k] = (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value);
+				int32_t value = from[k] + (to[k] - from[k]) * at / (span > 0 ? span : 1) + noise +
+				                (indoor && below ? shift[k] / 3 : shift[k]);
+				c->rgb[((size_t)y * (size_t)c->width + (size_t)x) * 3 + (size_t)k] = (uint8_t)(value < 0     ? 0
+				                                                                               : value > 255 ? 255
+				                                                                                             : value);
 			}
 		}
 }
@@ -79,7 +86,8 @@ static void paint_ground(struct canvas *c, const struct camera *v, enum place pl
 /* Shapes in pixels before the roll. */
 static void block(struct canvas *c, const struct camera *v, double x0, double y0, double x1, double y1, struct paint p)
 {
-	struct point corners[4] = {camera_pixel(v, x0, y0), camera_pixel(v, x1, y0), camera_pixel(v, x1, y1), camera_pixel(v, x0, y1)};
+	struct point corners[4] = {camera_pixel(v, x0, y0), camera_pixel(v, x1, y0), camera_pixel(v, x1, y1),
+	                           camera_pixel(v, x0, y1)};
 	canvas_polygon(c, corners, 4, p);
 }
 
@@ -89,7 +97,8 @@ static void blob(struct canvas *c, const struct camera *v, double x, double y, d
 	canvas_ellipse(c, m, (struct point){e.x - m.x, e.y - m.y}, (int32_t)lrint(ry * CANVAS_UNIT), p);
 }
 
-static void line(struct canvas *c, const struct camera *v, double x0, double y0, double x1, double y1, double r, struct paint p)
+static void line(struct canvas *c, const struct camera *v, double x0, double y0, double x1, double y1, double r,
+                 struct paint p)
 {
 	int32_t radius = (int32_t)lrint(r * CANVAS_UNIT);
 	canvas_capsule(c, camera_pixel(v, x0, y0), camera_pixel(v, x1, y1), radius, radius, p);
@@ -99,11 +108,13 @@ static void paint_trees(struct canvas *c, const struct camera *v, double horizon
 {
 	const double w = v->width, unit = v->height;
 	for (int i = draw_below(d, 4); i > 0; i--) {
-		double x = draw_between(d, 0, w), tall = draw_between(d, 0.14, 0.4) * unit, y = horizon + draw_between(d, 0, 0.04) * unit;
+		double x = draw_between(d, 0, w), tall = draw_between(d, 0.14, 0.4) * unit,
+			   y = horizon + draw_between(d, 0, 0.04) * unit;
 		struct paint leaf = draw_paint(d, 40, 40, 100, 50, 40, 30);
 		line(c, v, x, y, x, y - tall * 0.6, tall * 0.045, (struct paint){92, 66, 44, 256, 0});
 		if (snowy || draw_chance(d, 0.3)) {
-			struct point fir[3] = {camera_pixel(v, x - tall * 0.26, y - tall * 0.18), camera_pixel(v, x + tall * 0.26, y - tall * 0.18),
+			struct point fir[3] = {camera_pixel(v, x - tall * 0.26, y - tall * 0.18),
+			                       camera_pixel(v, x + tall * 0.26, y - tall * 0.18),
 			                       camera_pixel(v, x, y - tall * 1.1)};
 			leaf.r = leaf.r / 2 + (snowy ? 30 : 0);
 			leaf.g -= 30;
@@ -146,8 +157,7 @@ static void paint_wall(struct canvas *c, const struct camera *v, enum place plac
 		double wide = draw_between(d, 0.14, 0.3) * w, tall = draw_between(d, 0.25, 0.5) * horizon;
 		block(c, v, x, y, x + wide, y + tall, (struct paint){92, 70, 52, 256, 0});
 		int window = draw_chance(d, 0.5);
-		struct paint inside = window ? (struct paint){176, 210, 236, 256, 0}
-		                             : draw_paint(d, 60, 180, 60, 180, 60, 180);
+		struct paint inside = window ? (struct paint){176, 210, 236, 256, 0} : draw_paint(d, 60, 180, 60, 180, 60, 180);
 		block(c, v, x + 0.012 * w, y + 0.012 * h, x + wide - 0.012 * w, y + tall - 0.012 * h, inside);
 		if (window)
 			line(c, v, x + wide / 2, y, x + wide / 2, y + tall, 0.006 * w, (struct paint){92, 70, 52, 256, 0});
@@ -165,7 +175,8 @@ void paint_place(struct canvas *c, const struct camera *v, enum place place, dou
 	paint_ground(c, v, place, horizon, d);
 	if (place <= PLACE_SNOW && draw_chance(d, 0.6)) /* clouds */
 		for (int i = 1 + draw_below(d, 3); i > 0; i--) {
-			double x = draw_between(d, 0, w), y = draw_between(d, 0.05, 0.8) * horizon, r = draw_between(d, 0.05, 0.12) * w;
+			double x = draw_between(d, 0, w), y = draw_between(d, 0.05, 0.8) * horizon,
+				   r = draw_between(d, 0.05, 0.12) * w;
 			for (int k = 0; k < 3; k++)
 				blob(c, v, x + draw_between(d, -1.2, 1.2) * r, y, r, r * 0.4, (struct paint){248, 250, 252, 170, 0});
 		}
@@ -185,7 +196,8 @@ void paint_place(struct canvas *c, const struct camera *v, enum place place, dou
 	case PLACE_ROAD:
 		paint_houses(c, v, horizon, d);
 		for (double x = -w; x < 2 * w; x += 0.3 * w)
-			line(c, v, x, horizon + (h - horizon) * 0.7, x + 0.15 * w, horizon + (h - horizon) * 0.7, 0.01 * h, (struct paint){232, 226, 190, 220, 0});
+			line(c, v, x, horizon + (h - horizon) * 0.7, x + 0.15 * w, horizon + (h - horizon) * 0.7, 0.01 * h,
+			     (struct paint){232, 226, 190, 220, 0});
 		break;
 	case PLACE_SNOW:
 		paint_trees(c, v, horizon, 1, d);
@@ -205,7 +217,8 @@ void paint_place(struct canvas *c, const struct camera *v, enum place place, dou
 	case PLACE_ROCK:
 		for (int i = 0; i < 14; i++) {
 			struct vec from = draw_point(d, 0, w, 0, h), along = draw_point(d, -0.2, 0.2, 0, 0.2);
-			line(c, v, from.x, from.y, from.x + along.x * w, from.y + along.y * h, 0.006 * h, (struct paint){84, 70, 60, 150, 0});
+			line(c, v, from.x, from.y, from.x + along.x * w, from.y + along.y * h, 0.006 * h,
+			     (struct paint){84, 70, 60, 150, 0});
 		}
 		for (int i = draw_chance(d, 0.5) ? 16 : 4; i > 0; i--) { /* holds */
 			struct vec at = draw_point(d, 0, w, 0, h);

@@ -60,15 +60,19 @@ static struct extent extent_of(const struct scene *s)
 }
 
 /* Something the activity has no use for, beside the person; NULL where none fits. Returns the sentence about it. */
-static const char *paint_distractor(struct canvas *c, const struct camera *v, const struct scene *s, const struct extent *e, struct draws *d)
+static const char *paint_distractor(struct canvas *c, const struct camera *v, const struct scene *s,
+                                    const struct extent *e, struct draws *d)
 {
 	static const struct {
 		enum object object;
 		double height, size; /* of its middle above the floor */
 		const char *text;
-	} choices[] = {{OBJECT_BALL, 0.05, 1, "A ball lies nearby."},       {OBJECT_CHAIR, 0, 0.24, "An empty chair stands nearby."},
-	               {OBJECT_BOX, 0, 0.2, "A box stands nearby."},         {OBJECT_GUITAR, 0.08, 0.9, "A guitar lies nearby."},
-	               {OBJECT_DUMBBELL, 0.04, 1, "A dumbbell lies nearby."}, {OBJECT_BICYCLE, 0, 1, "A parked bicycle stands nearby."},
+	} choices[] = {{OBJECT_BALL, 0.05, 1, "A ball lies nearby."},
+	               {OBJECT_CHAIR, 0, 0.24, "An empty chair stands nearby."},
+	               {OBJECT_BOX, 0, 0.2, "A box stands nearby."},
+	               {OBJECT_GUITAR, 0.08, 0.9, "A guitar lies nearby."},
+	               {OBJECT_DUMBBELL, 0.04, 1, "A dumbbell lies nearby."},
+	               {OBJECT_BICYCLE, 0, 1, "A parked bicycle stands nearby."},
 	               {OBJECT_BOOK, 0.04, 0.8, "A book lies nearby."}};
 	const int k = draw_below(d, 7), right = draw_below(d, 2);
 	const double gap = draw_between(d, 0.14, 0.4), depth = draw_between(d, 0.82, 1.0), tilt = draw_normal(d, 0, 5);
@@ -83,11 +87,13 @@ static const char *paint_distractor(struct canvas *c, const struct camera *v, co
 	there.x = x;
 	there.y = v->y - (1 - depth) * 0.3 * v->scale; /* a little farther away: higher and smaller */
 	there.scale = v->scale * depth;
-	double angle = choices[k].object == OBJECT_GUITAR || choices[k].object == OBJECT_DUMBBELL ? tilt : choices[k].object == OBJECT_BICYCLE ? 60 : 0;
+	double angle = choices[k].object == OBJECT_GUITAR || choices[k].object == OBJECT_DUMBBELL ? tilt
+	               : choices[k].object == OBJECT_BICYCLE                                      ? 60
+	                                                                                          : 0;
 	struct prop p = {choices[k].object, LAYER_BACK, vec(0, choices[k].height), angle, choices[k].size};
 	struct point shadow = camera_point(&there, vec(0, 0)), edge = camera_point(&there, vec(reach, 0));
-	canvas_ellipse(c, shadow, (struct point){edge.x - shadow.x, edge.y - shadow.y}, (int32_t)lrint(0.025 * there.scale * CANVAS_UNIT),
-	               (struct paint){10, 10, 20, 84, 0});
+	canvas_ellipse(c, shadow, (struct point){edge.x - shadow.x, edge.y - shadow.y},
+	               (int32_t)lrint(0.025 * there.scale * CANVAS_UNIT), (struct paint){10, 10, 20, 84, 0});
 	paint_prop(c, &there, &p, d);
 	return choices[k].text;
 }
@@ -112,7 +118,8 @@ static void expose(struct image *im, struct draws *d)
 	int gain[3], exposure = 200 + draw_below(d, 100);
 	for (int k = 0; k < 3; k++)
 		gain[k] = exposure + draw_below(d, 31) - 15;
-	const int slope_x = draw_below(d, 61) - 30, slope_y = draw_below(d, 41) - 20, amplitude = draw_below(d, 11), lift = draw_below(d, 21) - 4;
+	const int slope_x = draw_below(d, 61) - 30, slope_y = draw_below(d, 41) - 20, amplitude = draw_below(d, 11),
+			  lift = draw_below(d, 21) - 4;
 	const int blur = draw_chance(d, 0.2);
 	const uint64_t salt = hash_mix(d->seed + 13 * hash_mix(d->index ^ 0x5eed));
 	const size_t w = (size_t)im->width, h = (size_t)im->height;
@@ -121,8 +128,11 @@ static void expose(struct image *im, struct draws *d)
 		memcpy(old, im->pixels, w * h * 3);
 		for (size_t y = 1; y + 1 < h; y++)
 			for (size_t i = 3; i + 3 < w * 3; i++) {
-				int sum = 4 * old[y * w * 3 + i] + 2 * (old[y * w * 3 + i - 3] + old[y * w * 3 + i + 3] + old[(y - 1) * w * 3 + i] + old[(y + 1) * w * 3 + i]) +
-				          old[(y - 1) * w * 3 + i - 3] + old[(y - 1) * w * 3 + i + 3] + old[(y + 1) * w * 3 + i - 3] + old[(y + 1) * w * 3 + i + 3];
+				int sum = 4 * old[y * w * 3 + i] +
+				          2 * (old[y * w * 3 + i - 3] + old[y * w * 3 + i + 3] + old[(y - 1) * w * 3 + i] +
+				               old[(y + 1) * w * 3 + i]) +
+				          old[(y - 1) * w * 3 + i - 3] + old[(y - 1) * w * 3 + i + 3] + old[(y + 1) * w * 3 + i - 3] +
+				          old[(y + 1) * w * 3 + i + 3];
 				im->pixels[y * w * 3 + i] = (uint8_t)((sum + 8) / 16);
 			}
 		free(old);
@@ -143,12 +153,18 @@ static void expose(struct image *im, struct draws *d)
 static char *trace(const struct scene *s, const char *distractor)
 {
 	static const char *const places[] = {
-		[PLACE_GRASS] = "on grass", [PLACE_SAND] = "on sand", [PLACE_ROAD] = "on a road", [PLACE_SNOW] = "on snow",
-		[PLACE_ROOM] = "in a room", [PLACE_GYM] = "in a gym", [PLACE_PLAIN] = "before a plain wall", [PLACE_WATER] = "in water",
+		[PLACE_GRASS] = "on grass",
+		[PLACE_SAND] = "on sand",
+		[PLACE_ROAD] = "on a road",
+		[PLACE_SNOW] = "on snow",
+		[PLACE_ROOM] = "in a room",
+		[PLACE_GYM] = "in a gym",
+		[PLACE_PLAIN] = "before a plain wall",
+		[PLACE_WATER] = "in water",
 		[PLACE_ROCK] = "on a rock wall",
 	};
-	return favor_format("A person in %s %s %s.%s%s %s", s->body.shirt_name, s->pose_text, places[s->place], distractor ? " " : "",
-	                    distractor ? distractor : "", s->cue_text);
+	return favor_format("A person in %s %s %s.%s%s %s", s->body.shirt_name, s->pose_text, places[s->place],
+	                    distractor ? " " : "", distractor ? distractor : "", s->cue_text);
 }
 
 void synth_draw(uint64_t seed, uint64_t index, int32_t activity, int32_t size, struct image *im, char **think)

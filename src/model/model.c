@@ -191,7 +191,8 @@ struct model *model_random(const char *folder, struct backend *b, uint64_t seed,
 		float *values = favor_malloc((size_t)p->count * sizeof *values);
 		size_t length = strlen(p->name);
 		int bias = length > 5 && !strcmp(p->name + length - 5, ".bias");
-		double std = p->ndim == 5 ? 1 / sqrt((double)m->config.vision.patch_dim) : 0.02;
+		double fan_in = p->ndim == 5 ? (double)m->config.vision.patch_dim : (double)p->shape[1];
+		double std = 0.5 / sqrt(fan_in); /* 0.02 at a width of 768; narrower models need more to start from */
 		for (int64_t j = 0; j < p->count; j++)
 			values[j] = p->ndim > 1 ? (float)(std * rng_normal(seed, RNG_INIT, (uint64_t)i, (uint32_t)(j >> 32), (uint32_t)j))
 			            : bias      ? 0.0f

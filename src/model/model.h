@@ -40,7 +40,7 @@ void *run_upload(const struct run *r, const void *from, size_t bytes);
 /* A Hugging Face folder: config.json + safetensors. NULL on error: a missing or misshapen tensor is named with both shapes. Tensors that the model has not
  * are named in *warning (owned by the caller, NULL if none; may be NULL). */
 struct model *model_open(const char *folder, struct backend *b, char **warning, struct favor_error *e);
-/* config.json alone, weights drawn: normal with std 0.02 (patch embedding: 1/sqrt(patch_dim)), norms 1, biases 0. A function of the seed alone. */
+/* config.json alone, weights drawn: normal with std 0.5 / sqrt(inputs), norms 1, biases 0. A function of the seed alone. */
 struct model *model_random(const char *folder, struct backend *b, uint64_t seed, struct favor_error *e);
 /* config.json alone; weights zero, to be filled (from a checkpoint or a publish). */
 struct model *model_empty(const char *folder, struct backend *b, struct favor_error *e);

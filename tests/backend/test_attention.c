@@ -86,8 +86,8 @@ static void backward(const struct problem *p, const struct layout *l, struct sha
 {
 	struct cpu_state state;
 	struct backend b = backend_of(&state, threads);
-	cpu_attention_backward(&b, p->dq, p->dk, p->dv, p->do_, p->o, p->lse, p->q, p->k, p->v, s.heads, s.kv_heads, p->scale,
-	                       l->segments, l->count);
+	cpu_attention_backward(&b, p->dq, p->dk, p->dv, p->do_, p->o, p->lse, p->q, p->k, p->v, s.heads, s.kv_heads,
+	                       p->scale, l->segments, l->count);
 	free(state.scratch);
 }
 
@@ -154,14 +154,24 @@ static struct layout decode(int prompt, int responses, int room, int t)
 }
 
 /* The odd ones: an empty segment, a single key, a prefix alone, rows that no segment covers, a prefix that starts in
- * mid-array and overlaps another segment's own keys, a part of a prompt (q_len < kv_len), and queries that see no key. */
+ * mid-array and overlaps another segment's own keys, a part of a prompt (q_len < kv_len), and queries that see no key.
+ */
 static struct layout odd(void)
 {
 	struct layout l = {.count = 9, .query_rows = 90, .key_rows = 300};
-	struct segment s[] = {{0, 1, 0, 0, 7, 1, 1},     {1, 3, 100, 70, 200, 3, 1}, {4, 0, 100, 70, 203, 0, 1},
+	struct segment s[] = {{0, 1, 0, 0, 7, 1, 1},      {1, 3, 100, 70, 200, 3, 1}, {4, 0, 100, 70, 203, 0, 1},
 	                      {4, 1, 100, 70, 210, 1, 1}, {7, 5, 3, 130, 40, 0, 0},   {12, 20, 0, 0, 30, 150, 1},
 	                      {40, 9, 5, 1, 90, 64, 0},   {50, 30, 0, 0, 280, 20, 1}, {80, 10, 10, 65, 0, 129, 1}};
 	memcpy(l.segments, s, sizeof s);
+	return l;
+}
+
+/* Two groups decoded in one call, their prompts equally long but in different places. */
+static struct layout two_groups(void)
+{
+	struct layout l = {.count = 4, .query_rows = 4, .key_rows = 300};
+	for (int g = 0; g < 4; g++)
+		l.segments[g] = (struct segment){g, 1, g / 2 * 80, 80, 160 + g * 30, 25, 1};
 	return l;
 }
 
@@ -174,10 +184,11 @@ static void check_against_reference(const struct layout *l, struct shape s, uint
 	ref_attention(NULL, r.o, r.lse, r.q, r.k, r.v, s.heads, s.kv_heads, r.scale, l->segments, l->count);
 	/* rows that no segment covers still hold the same random numbers */
 	assert_close(a.o, r.o, FORWARD_TOLERANCE, "o");
-	assert_close(tensor_of(a.lse, s.heads, l->query_rows), tensor_of(r.lse, s.heads, l->query_rows), FORWARD_TOLERANCE, "lse");
+	assert_close(tensor_of(a.lse, s.heads, l->query_rows), tensor_of(r.lse, s.heads, l->query_rows), FORWARD_TOLERANCE,
+	             "lse");
 	backward(&a, l, s, 2);
-	ref_attention_backward(NULL, r.dq, r.dk, r.dv, r.do_, r.o, r.lse, r.q, r.k, r.v, s.heads, s.kv_heads, r.scale, l->segments,
-	                       l->count);
+	ref_attention_backward(NULL, r.dq, r.dk, r.dv, r.do_, r.o, r.lse, r.q, r.k, r.v, s.heads, s.kv_heads, r.scale,
+	                       l->segments, l->count);
 	assert_close(a.dq, r.dq, BACKWARD_TOLERANCE, "dq");
 	assert_close(a.dk, r.dk, BACKWARD_TOLERANCE, "dk");
 	assert_close(a.dv, r.dv, BACKWARD_TOLERANCE, "dv");
@@ -188,10 +199,13 @@ static void check_against_reference(const struct layout *l, struct shape s, uint
 static void test_reference(void **unused)
 {
 	(void)unused;
-	const struct shape shapes[] = {{2, 2, 8},  {6, 2, 16}, {3, 1, 20}, {4, 4, 24}, {7, 1, 32},
+	const struct shape shapes[] = {{2, 2, 8},  {6, 2, 16}, {3, 1, 20},  {4, 4, 24},  {7, 1, 32},
 	                               {4, 2, 64}, {2, 1, 80}, {2, 2, 128}, {1, 1, 256}, {120, 1, 4}};
-	const struct layout layouts[] = {causal(1),      causal(63),          causal(130),         windows(3, 40), windows(1, 100),
-	                                 packed(70, 3, 1, 40), packed(1, 2, 65, 3), decode(100, 4, 80, 70), odd()};
+	const struct layout layouts[] = {causal(1),           causal(63),
+	                                 causal(130),         windows(3, 40),
+	                                 windows(1, 100),     packed(70, 3, 1, 40),
+	                                 packed(1, 2, 65, 3), decode(100, 4, 80, 70),
+	                                 two_groups(),        odd()};
 	for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
 		for (size_t l = 0; l < sizeof layouts / sizeof *layouts; l++)
 			if (shapes[s].heads < 100 || layouts[l].query_rows <= 90)
@@ -207,7 +221,8 @@ static double weighted_output(struct problem *p, const struct layout *l, struct 
 	return sum;
 }
 
-static void check_differences(struct problem *p, const struct layout *l, struct shape s, struct tensor x, struct tensor dx)
+static void check_differences(struct problem *p, const struct layout *l, struct shape s, struct tensor x,
+                              struct tensor dx)
 {
 	const float step = 1.0f / 128;
 	for (int64_t i = 0; i < x.rows; i++) {
@@ -234,8 +249,8 @@ static void test_differences(void **unused)
 	for (int64_t i = 0; i < p.dq.rows; i++)
 		memset(p.dq.data + i * p.dq.stride, 0, (size_t)(p.dq.cols + p.dk.cols + p.dv.cols) * sizeof(float));
 	weighted_output(&p, &l, s);
-	ref_attention_backward(NULL, p.dq, p.dk, p.dv, p.do_, p.o, p.lse, p.q, p.k, p.v, s.heads, s.kv_heads, p.scale, l.segments,
-	                       l.count);
+	ref_attention_backward(NULL, p.dq, p.dk, p.dv, p.do_, p.o, p.lse, p.q, p.k, p.v, s.heads, s.kv_heads, p.scale,
+	                       l.segments, l.count);
 	check_differences(&p, &l, s, p.q, p.dq);
 	check_differences(&p, &l, s, p.k, p.dk);
 	check_differences(&p, &l, s, p.v, p.dv);
@@ -296,7 +311,8 @@ static void test_shared_prefix(void **unused)
 			struct problem alone = problem_new(&one, s, 77);
 			for (int r = 0; r < PROMPT + LENGTH; r++) {
 				int from = r < PROMPT ? r : r + g * LENGTH;
-				memcpy(alone.q.data + r * alone.q.stride, p.q.data + from * p.q.stride, (size_t)p.q.cols * sizeof(float));
+				memcpy(alone.q.data + r * alone.q.stride, p.q.data + from * p.q.stride,
+				       (size_t)p.q.cols * sizeof(float));
 				memcpy(alone.k.data + (r + SHIFT) * alone.k.stride, p.k.data + from * p.k.stride,
 				       (size_t)(p.k.cols + p.v.cols) * sizeof(float));
 			}
@@ -376,8 +392,12 @@ static void test_exponential(void **unused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_reference),    cmocka_unit_test(test_differences), cmocka_unit_test(test_decode_is_training),
-		cmocka_unit_test(test_shared_prefix), cmocka_unit_test(test_threads),     cmocka_unit_test(test_exponential),
+		cmocka_unit_test(test_reference),
+		cmocka_unit_test(test_differences),
+		cmocka_unit_test(test_decode_is_training),
+		cmocka_unit_test(test_shared_prefix),
+		cmocka_unit_test(test_threads),
+		cmocka_unit_test(test_exponential),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,7 @@
-/* Products: against the plain reference, and the promise that a row's bits depend on nothing but the row and the weights:
- * not on the number of rows or threads, on strides, or on whether packed weights were used. meson.build runs this twice, the
- * second time with oneDNN held to AVX2, where it has no kernel that keeps the promise and own_product.c steps in. */
+/* Products: against the plain reference, and the promise that a row's bits depend on nothing but the row and the
+ * weights: not on the number of rows or threads, on strides, or on whether packed weights were used. meson.build runs
+ * this twice, the second time with oneDNN held to AVX2, where it has no kernel that keeps the promise and own_product.c
+ * steps in. */
 #include "backend/cpu/cpu_state.h"
 #include "backend/cpu/matmul.h"
 #include "backend/cpu/own_product.h"
@@ -77,8 +78,8 @@ static void assert_same(struct tensor a, struct tensor c, const char *what, int6
 {
 	for (int64_t i = 0; i < a.rows; i++)
 		if (memcmp(a.data + i * a.stride, c.data + i * c.stride, (size_t)a.cols * sizeof(float)))
-			fail_msg("%s, N %d, K or T %d: row %d differs with %d rows and %d threads", what, (int)a.cols, (int)a.rows, (int)i,
-			         (int)rows, threads);
+			fail_msg("%s, N %d, K or T %d: row %d differs with %d rows and %d threads", what, (int)a.cols, (int)a.rows,
+			         (int)i, (int)rows, threads);
 }
 
 static void check_reference(struct fixture *f, int64_t t, int64_t n, int64_t k, int64_t gap, int accumulate)
@@ -107,7 +108,8 @@ static void test_reference(void **unused)
 	(void)unused;
 	struct fixture f;
 	fixture_start(&f, 2);
-	const int shapes[][3] = {{1, 1, 1}, {1, 40, 8}, {7, 1, 33}, {70, 17, 5}, {3, 100, 64}, {129, 65, 70}, {33, 256, 300}};
+	const int shapes[][3] = {{1, 1, 1},    {1, 40, 8},    {7, 1, 33},    {70, 17, 5},
+	                         {3, 100, 64}, {129, 65, 70}, {33, 256, 300}};
 	for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
 		for (int flags = 0; flags < 4; flags++)
 			check_reference(&f, shapes[i][0], shapes[i][1], shapes[i][2], flags & 1 ? 12 : 0, flags >> 1);
@@ -189,8 +191,9 @@ static void test_rows_are_independent(void **unused)
 	(void)unused;
 	struct fixture f;
 	fixture_start(&f, 1);
-	const int shapes[][2] = {{1, 8},   {2, 100}, {3, 17},  {7, 64},   {8, 8},     {12, 33},   {16, 16},  {17, 20}, {20, 48}, {24, 80},
-	                         {33, 31}, {40, 12}, {64, 65}, {100, 96}, {192, 588}, {1024, 64}, {64, 2500}};
+	const int shapes[][2] = {{1, 8},   {2, 100},  {3, 17},    {7, 64},    {8, 8},    {12, 33},
+	                         {16, 16}, {17, 20},  {20, 48},   {24, 80},   {33, 31},  {40, 12},
+	                         {64, 65}, {100, 96}, {192, 588}, {1024, 64}, {64, 2500}};
 	for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
 		for (int flags = 0; flags < 4; flags++)
 			check_rows(&f, shapes[i][0], shapes[i][1], i % 2 == 0 ? 0 : 12, flags & 1, flags >> 1);
@@ -199,7 +202,7 @@ static void test_rows_are_independent(void **unused)
 	fixture_end(&f);
 }
 
-/* The gradient of the weights is one sum over all rows: it must not be split over threads, and strides must not matter. */
+/* The gradient of the weights is one sum over all rows: it must not be split over threads; strides don't matter. */
 static void test_weight_gradient(void **unused)
 {
 	(void)unused;
@@ -209,7 +212,8 @@ static void test_weight_gradient(void **unused)
 	const int threads[] = {2, 3, 8, 16, 64};
 	for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
 		int64_t t = shapes[i][0], n = shapes[i][1], k = shapes[i][2];
-		struct tensor dense_x = random_tensor(t, k, 0, 1), dense_dy = random_tensor(t, n, 0, 2), dw = random_tensor(n, k, 0, 3);
+		struct tensor dense_x = random_tensor(t, k, 0, 1), dense_dy = random_tensor(t, n, 0, 2),
+					  dw = random_tensor(n, k, 0, 3);
 		struct tensor x = random_tensor(t, k, 4, 1), dy = random_tensor(t, n, 8, 2), dbias = random_tensor(1, n, 0, 4);
 		for (int64_t r = 0; r < t; r++) {
 			memcpy(x.data + r * x.stride, dense_x.data + r * k, (size_t)k * sizeof(float));
@@ -275,8 +279,19 @@ static void test_own_product(void **unused)
 		int64_t m = shapes[i][0], n = shapes[i][1], k = shapes[i][2];
 		struct tensor x = random_tensor(m, k, 5, 1), w = random_tensor(n, k, 3, 2), y = random_tensor(m, n, 7, 3);
 		struct tensor bias = random_tensor(1, n, 0, 4), want = copy_of(y), last = copy_of(y);
-		struct own_product p = {.m = m, .n = n, .k = k, .a = x.data, .b = w.data, .bias = bias.data, .a_row = x.stride,
-		                        .a_col = 1, .b_row = 1, .b_col = w.stride, .c = y.data, .c_row = y.stride, .accumulate = 1};
+		struct own_product p = {.m = m,
+		                        .n = n,
+		                        .k = k,
+		                        .a = x.data,
+		                        .b = w.data,
+		                        .bias = bias.data,
+		                        .a_row = x.stride,
+		                        .a_col = 1,
+		                        .b_row = 1,
+		                        .b_col = w.stride,
+		                        .c = y.data,
+		                        .c_row = y.stride,
+		                        .accumulate = 1};
 		float *memory = favor_malloc(own_product_floats(&p, 3) * sizeof(float));
 		own_product_run(&p, 3, memory);
 		ref_linear(NULL, want, x, w, bias.data, 1);

@@ -1,4 +1,5 @@
-/* What every room stands on: errors, the arena, random numbers (published vectors of Philox4x32-10), hashes (published vectors of FNV-1a). */
+/* What every room stands on: errors, the arena, random numbers (published vectors of Philox4x32-10), hashes (published
+ * vectors of FNV-1a). */
 #include "base/arena.h"
 #include "base/error.h"
 #include "base/hash.h"
@@ -142,13 +143,17 @@ static void test_philox(void **state)
 	} vectors[] = {
 		{0, 0, 0, 0, {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}},
 		{UINT64_MAX, UINT64_MAX, UINT32_MAX, UINT32_MAX, {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}},
-		{0x299f31d0a4093822, 0x0370734413198a2e, 0x85a308d3, 0x243f6a88, {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}},
+		{0x299f31d0a4093822,
+	     0x0370734413198a2e,
+	     0x85a308d3,
+	     0x243f6a88,
+	     {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}},
 	};
 	for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++) {
 		uint32_t words[4];
 		/* a domain of 5 with its bits taken out of the index again: the plain counter */
-		rng_words(vectors[i].seed, RNG_INIT, vectors[i].index ^ (uint64_t)RNG_INIT << 56, vectors[i].response, vectors[i].position,
-		          words);
+		rng_words(vectors[i].seed, RNG_INIT, vectors[i].index ^ (uint64_t)RNG_INIT << 56, vectors[i].response,
+		          vectors[i].position, words);
 		assert_memory_equal(words, vectors[i].words, sizeof words);
 	}
 	/* 53 bits of the first two words */
@@ -244,8 +249,8 @@ static void test_hash(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_fail),          cmocka_unit_test(test_die),         cmocka_unit_test(test_arena),
-		cmocka_unit_test(test_philox),        cmocka_unit_test(test_distributions), cmocka_unit_test(test_permutation),
+		cmocka_unit_test(test_fail),   cmocka_unit_test(test_die),           cmocka_unit_test(test_arena),
+		cmocka_unit_test(test_philox), cmocka_unit_test(test_distributions), cmocka_unit_test(test_permutation),
 		cmocka_unit_test(test_hash),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -22,8 +22,8 @@ static const char example[] =
 	"data:    {train: data/synth/train.jsonl, eval: data/synth/test.jsonl, shots: 4, seed: 0, prompt: think}\n"
 	"rollout: {group_size: 8, max_tokens: 96, temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0}\n"
 	"reward:  {accuracy: 1.0, format: 1.0}\n"
-	"learner: {steps: 100, groups_per_step: 4, lr: 1.0e-5, schedule: cosine, warmup: 5, beta: 0.04, clip_low: 0.2, clip_high: 0.2, "
-	"loss: grpo, max_grad_norm: 1.0, weight_decay: 0.0}\n"
+	"learner: {steps: 100, groups_per_step: 4, lr: 1.0e-5, schedule: cosine, warmup: 5, beta: 0.04, clip_low: 0.2, "
+	"clip_high: 0.2, loss: grpo, max_grad_norm: 1.0, weight_decay: 0.0}\n"
 	"placement: auto\n"
 	"checkpoint: {every: 20, keep: 3}\n"
 	"run:     {dir: runs/quickstart, seed: 0, deadline: 60}\n";
@@ -95,9 +95,15 @@ static void test_defaults(void **state)
 static void test_table_covers_struct(void **state)
 {
 	(void)state;
-	static const size_t sizes[] = {
-		[OPTION_BOOL] = 4, [OPTION_INT32] = 4, [OPTION_INT64] = 8, [OPTION_UINT64] = 8, [OPTION_FLOAT] = 4, [OPTION_DOUBLE] = 8,
-		[OPTION_ENUM] = 4, [OPTION_STRING] = sizeof(char *), [OPTION_LIST] = sizeof(struct string_list)};
+	static const size_t sizes[] = {[OPTION_BOOL] = 4,
+	                               [OPTION_INT32] = 4,
+	                               [OPTION_INT64] = 8,
+	                               [OPTION_UINT64] = 8,
+	                               [OPTION_FLOAT] = 4,
+	                               [OPTION_DOUBLE] = 8,
+	                               [OPTION_ENUM] = 4,
+	                               [OPTION_STRING] = sizeof(char *),
+	                               [OPTION_LIST] = sizeof(struct string_list)};
 	unsigned char covered[sizeof(struct config)] = {0};
 	for (int i = 0; i < config_option_count; i++) {
 		const struct option *o = &config_options[i];
@@ -141,7 +147,8 @@ static void test_places(void **state)
 	(void)state;
 	REFUSED("learner:\n  lr: abc\n", NULL, "t.yaml:2: learner.lr: found abc", "a number from 0 to 10");
 	REFUSED("", "learner.lr=abc", "argument \"learner.lr=abc\": learner.lr: found abc", "a number from 0 to 10");
-	REFUSED("learner:\n  steps: 3\n  lrr: 1\n", NULL, "t.yaml:3: unknown key learner.lrr", "nearest valid key is learner.lr");
+	REFUSED("learner:\n  steps: 3\n  lrr: 1\n", NULL, "t.yaml:3: unknown key learner.lrr",
+	        "nearest valid key is learner.lr");
 	REFUSED("learnr: {steps: 3}\n", NULL, "t.yaml:1: unknown key learnr", "nearest valid key is ");
 	REFUSED("steps: 3\n", NULL, "unknown key steps", "learner.steps");
 	REFUSED("", "rollout.temprature=1", "unknown key rollout.temprature", "rollout.temperature");
@@ -153,14 +160,16 @@ static void test_places(void **state)
 static void test_values(void **state)
 {
 	(void)state;
-	static const char *const numbers[] = {"1e-5x", "nan", ".nan", ".inf", "-.inf", "inf", "0x1p-3", "1,5", "1e", ".", "1e99", "11", "-1",
-	                                      "true", "\"0.5\"", "1 2", "[1]", "{a: 1}", "", "~", "1_000"};
+	static const char *const numbers[] = {"1e-5x",   "nan", ".nan", ".inf",   "-.inf", "inf", "0x1p-3",
+	                                      "1,5",     "1e",  ".",    "1e99",   "11",    "-1",  "true",
+	                                      "\"0.5\"", "1 2", "[1]",  "{a: 1}", "",      "~",   "1_000"};
 	for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
 		char *yaml = favor_format("learner:\n  lr: %s\n", numbers[i]);
 		REFUSED(yaml, NULL, "t.yaml:2: learner.lr: found", "valid is a number");
 		free(yaml);
 	}
-	static const char *const integers[] = {"1.5", "1.0", "1e3", "0x10", "99999999999999999999", "0", "1000000001", "\"5\"", "5x", "+", ""};
+	static const char *const integers[] = {"1.5",   "1.0", "1e3", "0x10", "99999999999999999999", "0", "1000000001",
+	                                       "\"5\"", "5x",  "+",   ""};
 	for (size_t i = 0; i < sizeof integers / sizeof *integers; i++) {
 		char *yaml = favor_format("learner: {steps: %s}", integers[i]);
 		REFUSED(yaml, NULL, "t.yaml:1: learner.steps: found", "an integer from 1 to 1000000000");
@@ -177,7 +186,8 @@ static void test_values(void **state)
 	REFUSED("model: {path: [a]}", NULL, "model.path: found a list");
 	REFUSED("data: {system: a: b}", NULL, "t.yaml:1");
 	REFUSED("", "data.system=Answer: shortly", "data.system: found a mapping", "quotes");
-	REFUSED("data: {system: \"\"}", NULL, "data.system: found the text \"\" in quotes; valid is a text that is not empty");
+	REFUSED("data: {system: \"\"}", NULL,
+	        "data.system: found the text \"\" in quotes; valid is a text that is not empty");
 	REFUSED("data: {classes: a}", NULL, "data.classes: found a, which is no list; valid is a list of texts");
 	REFUSED("data: {classes: [a, [b]]}", NULL, "data.classes: item 2");
 	REFUSED("data: {classes: [a, \"\"]}", NULL, "data.classes: item 2");
@@ -198,7 +208,8 @@ static void test_yaml_errors(void **state)
 	REFUSED("method: grpo\n\tlearner: 1\n", NULL, "t.yaml:2", "not valid YAML");
 	REFUSED("method: grpo\nrun: {dir: \"\xff\xfe\"}\n", NULL, "t.yaml:2", "not valid YAML");
 	REFUSED("method: grpo\n\nmethod: sft\n", NULL, "t.yaml:3: method is given twice, first in line 1");
-	REFUSED("learner: {lr: 1}\nrun: {seed: 1}\nlearner: {steps: 5}\n", NULL, "t.yaml:3: learner is given twice, first in line 1");
+	REFUSED("learner: {lr: 1}\nrun: {seed: 1}\nlearner: {steps: 5}\n", NULL,
+	        "t.yaml:3: learner is given twice, first in line 1");
 	REFUSED("learner:\n  lr: 1\n  lr: 1\n", NULL, "t.yaml:3: learner.lr is given twice");
 	REFUSED("", "learner={lr: 1, lr: 2}", "learner.lr is given twice");
 	REFUSED("learner: &a {lr: 1}\n", NULL, "anchors and aliases (&a)");
@@ -234,7 +245,10 @@ static void test_checks(void **state)
 	REFUSED("data: {classes: [a, b, a]}\n", NULL, "\"a\" twice, as items 1 and 3");
 	REFUSED("data: {augment: true}\n", NULL, "data.augment is for method sft");
 	struct config c = {0};
-	load_text(&c, "method: sft\nrollout: {group_size: 1, temperature: 0}\nreward: {accuracy: 0, format: 0}\ndata: {augment: true}\n", NULL, 0);
+	load_text(&c,
+	          "method: sft\nrollout: {group_size: 1, temperature: 0}\nreward: {accuracy: 0, format: 0}\n"
+	          "data: {augment: true}\n",
+	          NULL, 0);
 	assert_int_equal(c.data.augment, 1);
 	config_free(&c);
 }
@@ -300,7 +314,8 @@ static void test_accuracy(void **state)
 	assert_true(c.reward.accuracy == 0.5f);
 	assert_int_equal(c.reward.accuracy_mode, ACCURACY_VISUAL_RFT);
 	config_free(&c);
-	REFUSED("reward: {accuracy: visualrft}\n", NULL, "reward.accuracy: found \"visualrft\"", "one of strict, visual-rft");
+	REFUSED("reward: {accuracy: visualrft}\n", NULL, "reward.accuracy: found \"visualrft\"",
+	        "one of strict, visual-rft");
 	REFUSED("reward: {accuracy: -1}\n", NULL, "reward.accuracy: found \"-1\"", "a number from 0 to 1000");
 	REFUSED("reward: {accuracy: {mod: strict}}\n", NULL, "unknown key reward.accuracy.mod", "reward.accuracy.mode");
 }
@@ -309,10 +324,16 @@ static void test_overrides(void **state)
 {
 	(void)state;
 	struct config c = {0};
-	const char *const overrides[] = {
-		"learner.lr=1e-4", "learner.lr=2e-4", "data.classes=[walking, \"sitting, still\", it's]", "rollout.stop=['<|im_end|>']",
-		"data.eval=",      "method=sft",      "learner={steps: 7, beta: 0}",                  "data.system=\"a: b=c # d\"",
-		"run.dir=runs/a b", "model.path=~"};
+	const char *const overrides[] = {"learner.lr=1e-4",
+	                                 "learner.lr=2e-4",
+	                                 "data.classes=[walking, \"sitting, still\", it's]",
+	                                 "rollout.stop=['<|im_end|>']",
+	                                 "data.eval=",
+	                                 "method=sft",
+	                                 "learner={steps: 7, beta: 0}",
+	                                 "data.system=\"a: b=c # d\"",
+	                                 "run.dir=runs/a b",
+	                                 "model.path=~"};
 	load_text(&c, example, overrides, sizeof overrides / sizeof *overrides);
 	assert_true(c.learner.lr == 2e-4f);
 	assert_int_equal(c.data.classes.count, 3);
@@ -346,12 +367,14 @@ static double draw(struct draws *d)
 	return rng_uniform(11, RNG_INIT, d->index, 0, d->position++);
 }
 
-/* Text of all sorts: YAML's special words and characters, control characters, non-ASCII, line ends, blanks at the ends. */
+/* Text of all sorts: YAML's special words and characters, control characters, non-ASCII, line ends, blanks. */
 static char *random_text(struct draws *d, int may_be_empty)
 {
-	static const char *const parts[] = {"a",  " ",   "\n", "\t", "\"", "'",  "\\",  ": ", " #", "- ", "null", "~",     "true", "1e5",
-	                                    "{x", "[y]", "&z", "*w", "!t", "%",  "@",   "`",  "|",  ">",  "\r",   "\x01",  "\x7f", "\xc2\x85",
-	                                    "ü",  "日本", "\xe2\x80\xa8", "\xf0\x9f\x8f\x83", "\xef\xbb\xbf", "\xef\xbf\xbe", "runs/x", "=", ","};
+	static const char *const parts[] = {
+		"a",    " ",    "\n", "\t",   "\"",     "'",        "\\",           ": ",               " #",           "- ",
+		"null", "~",    "true", "1e5", "{x",     "[y]",      "&z",           "*w",               "!t",           "%",
+		"@",    "`",    "|",   ">",    "\r",     "\x01",     "\x7f",         "\xc2\x85",         "ü",            "日本",
+		"=",    ",",    "?",   "<<",   "runs/x", "\xe2\x80\xa8", "\xf0\x9f\x8f\x83", "\xef\xbb\xbf", "\xef\xbf\xbe"};
 	int n = (int)(draw(d) * 12) + !may_be_empty;
 	char *text = favor_strdup("");
 	while (n-- > 0) {
@@ -366,7 +389,9 @@ static void randomise(const struct option *o, struct config *c, struct draws *d)
 {
 	void *field = (char *)c + o->offset;
 	double u = draw(d), power = pow(10, -12 * draw(d)); /* small and large values alike */
-	double low = o->above ? o->max * 1e-30 : o->min, value = u < 0.1 ? low : u > 0.9 ? o->max : low + (o->max - low) * u * power;
+	double low = o->above ? o->max * 1e-30 : o->min, value = low + (o->max - low) * u * power;
+	if (u < 0.1 || u > 0.9)
+		value = u < 0.1 ? low : o->max;
 	switch (o->kind) {
 	case OPTION_BOOL:
 		*(int *)field = u < 0.5;
@@ -508,10 +533,18 @@ static void test_print(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_example),    cmocka_unit_test(test_defaults),    cmocka_unit_test(test_table_covers_struct),
-		cmocka_unit_test(test_files),      cmocka_unit_test(test_places),      cmocka_unit_test(test_values),
-		cmocka_unit_test(test_yaml_errors), cmocka_unit_test(test_checks),     cmocka_unit_test(test_placement),
-		cmocka_unit_test(test_accuracy),   cmocka_unit_test(test_overrides),   cmocka_unit_test(test_round_trip),
+		cmocka_unit_test(test_example),
+		cmocka_unit_test(test_defaults),
+		cmocka_unit_test(test_table_covers_struct),
+		cmocka_unit_test(test_files),
+		cmocka_unit_test(test_places),
+		cmocka_unit_test(test_values),
+		cmocka_unit_test(test_yaml_errors),
+		cmocka_unit_test(test_checks),
+		cmocka_unit_test(test_placement),
+		cmocka_unit_test(test_accuracy),
+		cmocka_unit_test(test_overrides),
+		cmocka_unit_test(test_round_trip),
 		cmocka_unit_test(test_print),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

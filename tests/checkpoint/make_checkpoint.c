@@ -1,4 +1,4 @@
-/* make_checkpoint OUT.h5: writes the sample checkpoint, and to stdout what inspect --json says of it. For test_h5py.sh. */
+/* make_checkpoint OUT.h5: writes the sample checkpoint, and to stdout what inspect --json says of it. (test_h5py.sh) */
 #include "sample.h"
 
 #include <stdio.h>

@@ -46,8 +46,13 @@ static float *random_values(int64_t n, uint64_t which)
 
 void sample_make(struct checkpoint *c, int64_t step)
 {
-	*c = (struct checkpoint){.step = step, .seed = UINT64_MAX, .cursor = 1ull << 40, .policy_version = (uint64_t)step,
-	                         .tensor_count = TENSOR_COUNT, .history_rows = ROWS, .history_columns = COLUMNS};
+	*c = (struct checkpoint){.step = step,
+	                         .seed = UINT64_MAX,
+	                         .cursor = 1ull << 40,
+	                         .policy_version = (uint64_t)step,
+	                         .tensor_count = TENSOR_COUNT,
+	                         .history_rows = ROWS,
+	                         .history_columns = COLUMNS};
 	c->config = favor_strdup("method: grpo\nlearner:\n  lr: 1.0e-05 # \"größer\"\n");
 	c->ranks = favor_strdup("rollout 2, reward 1, learner 1");
 	c->tensors = favor_calloc(TENSOR_COUNT, sizeof *c->tensors);
@@ -123,7 +128,8 @@ struct checkpoint_tensor *sample_room(const struct checkpoint *c)
 int sample_equal(const struct checkpoint_tensor *a, const struct checkpoint_tensor *b)
 {
 	size_t bytes = (size_t)sample_elements(a) * sizeof(float);
-	return strcmp(a->name, b->name) == 0 && a->ndim == b->ndim && memcmp(a->shape, b->shape, (size_t)a->ndim * sizeof *a->shape) == 0 &&
+	return strcmp(a->name, b->name) == 0 && a->ndim == b->ndim &&
+	       memcmp(a->shape, b->shape, (size_t)a->ndim * sizeof *a->shape) == 0 &&
 	       memcmp(a->values, b->values, bytes) == 0 && (!a->exp_avg || memcmp(a->exp_avg, b->exp_avg, bytes) == 0) &&
 	       (!a->exp_avg_sq || memcmp(a->exp_avg_sq, b->exp_avg_sq, bytes) == 0);
 }

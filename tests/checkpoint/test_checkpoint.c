@@ -17,7 +17,11 @@
 #include <unistd.h>
 
 /* Calls that must succeed, with their message if they don't. */
-#define OK(call) do { if ((call) != 0) fail_msg("%s: %s", #call, e.message); } while (0)
+#define OK(call) \
+	do { \
+		if ((call) != 0) \
+			fail_msg("%s: %s", #call, e.message); \
+	} while (0)
 
 static int files_in(const char *folder)
 {
@@ -159,9 +163,9 @@ static void test_digest(void **state)
 	for (int i = 0; i < c.tensor_count; i++) {
 		struct checkpoint_tensor *t = &c.tensors[i], saved = *t;
 		float *parts[] = {t->values, t->exp_avg, t->exp_avg_sq};
-		int64_t n = sample_elements(t);
+		int64_t n = sample_elements(t), stride = n > 100 ? 97 : 1;
 		for (int p = 0; p < 3; p++)
-			for (int64_t k = 0; parts[p] && k < n; k += n > 100 ? 97 : 1) {
+			for (int64_t k = 0; parts[p] && k < n; k += stride) {
 				uint32_t *bits = (uint32_t *)(void *)&parts[p][k];
 				*bits ^= 1u << k % 32;
 				assert_true(checkpoint_digest(c.tensors, c.tensor_count) != digest);
@@ -202,7 +206,8 @@ static void test_refused(void **state)
 	struct checkpoint_tensor t = c.tensors[0];
 	t.shape[0] = 53, t.shape[1] = 37;
 	assert_int_equal(checkpoint_read_tensors(path, &t, 1, &e), -1);
-	assert_non_null(strstr(e.message, "tensor model.layers.1.mlp.weight has the shape [37, 53], where [53, 37] is wanted"));
+	assert_non_null(
+		strstr(e.message, "tensor model.layers.1.mlp.weight has the shape [37, 53], where [53, 37] is wanted"));
 	assert_non_null(strstr(e.message, path));
 	t = c.tensors[0];
 	t.name = "model.layers.9.mlp.weight";
@@ -295,7 +300,8 @@ static void test_folder(void **state)
 	assert_latest(run, 100);
 
 	/* strangers and left-overs */
-	char *stranger = favor_format("%s/checkpoints/step-notes.h5", run), *left = favor_format("%s/checkpoints/step-000060.h5.tmp-123", run);
+	char *stranger = favor_format("%s/checkpoints/step-notes.h5", run),
+		 *left = favor_format("%s/checkpoints/step-000060.h5.tmp-123", run);
 	sample_write(stranger, "x", 1);
 	sample_write(left, "x", 1);
 	OK(checkpoint_prune(run, 0, &e));
@@ -342,7 +348,8 @@ static void test_inspect(void **state)
 	assert_int_equal(json_integer_value(json_object_get(root, "seed")), 5);
 	assert_string_equal(json_string_value(json_object_get(root, "digest")), c.digest);
 	assert_string_equal(json_string_value(json_object_get(root, "config")), c.config);
-	json_t *tensors = json_object_get(root, "tensors"), *t = json_array_get(tensors, 3), *history = json_object_get(root, "history");
+	json_t *tensors = json_object_get(root, "tensors"), *t = json_array_get(tensors, 3),
+		   *history = json_object_get(root, "history");
 	assert_int_equal(json_array_size(tensors), c.tensor_count);
 	assert_string_equal(json_string_value(json_object_get(t, "name")), "model.norm.weight");
 	assert_int_equal(json_integer_value(json_array_get(json_object_get(t, "shape"), 0)), 37);

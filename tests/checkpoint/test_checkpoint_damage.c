@@ -1,5 +1,5 @@
-/* Files that are no whole checkpoints: cut anywhere, with changed bytes, of other kinds, made to mislead. Each is refused with a message that
- * names the file; none crashes, hangs or asks for absurd memory. */
+/* Files that are no whole checkpoints: cut anywhere, with changed bytes, of other kinds, made to mislead. Each is
+ * refused with a message that names the file; none crashes, hangs or asks for absurd memory. */
 #include "checkpoint/checkpoint.h"
 #include "sample.h"
 
@@ -14,7 +14,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* For builds with LeakSanitizer: on damaged files HDF5 1.10 leaks some of what it has read. Our own leaks are seen all the same. */
+/* For builds with LeakSanitizer: on damaged files HDF5 1.10 leaks some of what it has read. Our own leaks are seen all
+ * the same. */
 const char *__lsan_default_suppressions(void);
 const char *__lsan_default_suppressions(void)
 {
@@ -58,7 +59,8 @@ static int tear_down(void **state)
 /* What was opened must be what was written. */
 static void assert_same(const struct checkpoint *a, const struct checkpoint *b)
 {
-	assert_true(a->step == b->step && a->seed == b->seed && a->cursor == b->cursor && a->policy_version == b->policy_version);
+	assert_true(a->step == b->step && a->seed == b->seed && a->cursor == b->cursor &&
+	            a->policy_version == b->policy_version);
 	assert_string_equal(a->config, b->config);
 	assert_string_equal(a->ranks, b->ranks);
 	assert_string_equal(a->digest, b->digest);
@@ -76,7 +78,7 @@ static void assert_same(const struct checkpoint *a, const struct checkpoint *b)
 		assert_string_equal(a->samples[i], b->samples[i]);
 }
 
-/* Opens, reads and verifies f->path: -1 with a message if any of them refuses it; else all must be as it was written. */
+/* Opens, reads and verifies f->path: -1 with a message if any of them refuses it; else all must be as written. */
 static int use(struct fixture *f, struct favor_error *e)
 {
 	struct checkpoint r;
@@ -256,7 +258,8 @@ static void test_attributes(void **state)
 static void test_texts(void **state)
 {
 	struct fixture *f = *state;
-	static const char *const names[] = {"text/favor_version", "text/config", "text/ranks", "text/digest", "text/columns"};
+	static const char *const names[] = {"text/favor_version", "text/config", "text/ranks", "text/digest",
+	                                    "text/columns"};
 	hid_t file;
 	for (int i = 0; i < 5; i++) {
 		file = edit(f);
@@ -288,7 +291,8 @@ static void test_texts(void **state)
 static void replace(hid_t file, const char *name, hid_t type, int ndim, const hsize_t *dims, hid_t creation)
 {
 	H5Ldelete(file, name, H5P_DEFAULT);
-	hid_t space = H5Screate_simple(ndim, dims, NULL), dataset = H5Dcreate2(file, name, type, space, H5P_DEFAULT, creation, H5P_DEFAULT);
+	hid_t space = H5Screate_simple(ndim, dims, NULL),
+		  dataset = H5Dcreate2(file, name, type, space, H5P_DEFAULT, creation, H5P_DEFAULT);
 	assert_true(dataset >= 0);
 	H5Dclose(dataset);
 	H5Sclose(space);
@@ -298,7 +302,8 @@ static void test_datasets(void **state)
 {
 	struct fixture *f = *state;
 	static const char name[] = "/model/model.norm.weight";
-	hid_t chunked = H5Pcreate(H5P_DATASET_CREATE), external = H5Pcreate(H5P_DATASET_CREATE), packed = H5Pcreate(H5P_DATASET_CREATE);
+	hid_t chunked = H5Pcreate(H5P_DATASET_CREATE), external = H5Pcreate(H5P_DATASET_CREATE),
+		  packed = H5Pcreate(H5P_DATASET_CREATE);
 	H5Pset_chunk(chunked, 1, &(hsize_t){37});
 	H5Pset_chunk(packed, 1, &(hsize_t){37});
 	H5Pset_deflate(packed, 1);

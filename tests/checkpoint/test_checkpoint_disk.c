@@ -1,5 +1,6 @@
-/* Disks that end: a write that fails at any point leaves the old checkpoint, no temporary file, a message that helps, and a process
- * that can write again. Each in a child process, so that limits and what HDF5 keeps after a failure stay there. */
+/* Disks that end: a write that fails at any point leaves the old checkpoint, no temporary file, a message that helps,
+ * and a process that can write again. Each in a child process, so that limits and what HDF5 keeps after a failure stay
+ * there. */
 #include "checkpoint/checkpoint.h"
 #include "sample.h"
 
@@ -38,8 +39,15 @@ static int files_in(const char *folder)
 	return n;
 }
 
-/* In the child: leaves with `code` and says why. It ends through exit, as a program does, so that HDF5's clean-up runs too. */
-#define MUST(condition, code) do { if (!(condition)) { fprintf(stderr, "%s: %s\n", #condition, e.message); exit(code); } } while (0)
+/* In the child: leaves with `code` and says why. It ends through exit, as a program does, so that HDF5's clean-up runs
+ * too. */
+#define MUST(condition, code) \
+	do { \
+		if (!(condition)) { \
+			fprintf(stderr, "%s: %s\n", #condition, e.message); \
+			exit(code); \
+		} \
+	} while (0)
 
 static void limit(rlim_t bytes)
 {
@@ -179,7 +187,9 @@ static void test_places(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_limit), cmocka_unit_test(test_full_disk), cmocka_unit_test(test_places),
+		cmocka_unit_test(test_limit),
+		cmocka_unit_test(test_full_disk),
+		cmocka_unit_test(test_places),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* Images against Pillow's and transformers' values (tools/golden_images.py), broken and hostile files, settings files. */
+/* Images against Pillow's and transformers' values (tools/golden_images.py), broken and hostile files, settings files.
+ */
 #include "data/image.h"
 
 #include <jansson.h>
@@ -83,14 +84,15 @@ static const unsigned char *expected_at(const struct fixture *x, const json_t *c
 }
 
 /* Equal in size and every value. */
-static void assert_pixels(const char *name, const struct image *im, int64_t width, int64_t height, const unsigned char *want)
+static void assert_pixels(const char *name, const struct image *im, int64_t width, int64_t height,
+                          const unsigned char *want)
 {
 	if (im->width != width || im->height != height)
 		fail_msg("%s: %d x %d instead of %d x %d", name, im->width, im->height, (int)width, (int)height);
 	for (int64_t i = 0; i < width * height * 3; i++)
 		if (im->pixels[i] != want[i])
-			fail_msg("%s: pixel (%d, %d) channel %d is %d instead of %d", name, (int)(i / 3 % width), (int)(i / 3 / width), (int)(i % 3),
-			         im->pixels[i], want[i]);
+			fail_msg("%s: pixel (%d, %d) channel %d is %d instead of %d", name, (int)(i / 3 % width),
+			         (int)(i / 3 / width), (int)(i % 3), im->pixels[i], want[i]);
 }
 
 static void decodes_as_pillow(void **state)
@@ -98,8 +100,7 @@ static void decodes_as_pillow(void **state)
 	struct fixture *x = *state;
 	size_t i;
 	json_t *c;
-	json_array_foreach(json_object_get(x->manifest, "decode"), i, c)
-	{
+	json_array_foreach (json_object_get(x->manifest, "decode"), i, c) {
 		struct favor_error e = {""};
 		struct image im;
 		int32_t width, height;
@@ -123,8 +124,7 @@ static void refuses_truncated(void **state)
 	struct fixture *x = *state;
 	size_t i;
 	json_t *c;
-	json_array_foreach(json_object_get(x->manifest, "decode"), i, c)
-	{
+	json_array_foreach (json_object_get(x->manifest, "decode"), i, c) {
 		char *path = favor_format("%s/%s", x->folder, json_string_value(json_object_get(c, "file")));
 		struct bytes b = read_all(path);
 		for (size_t n = 0; n <= (size_t)whole(c, "refused_below"); n++) {
@@ -149,8 +149,7 @@ static void survives_damage(void **state)
 	size_t i;
 	json_t *c;
 	uint32_t seed = 12345;
-	json_array_foreach(json_object_get(x->manifest, "decode"), i, c)
-	{
+	json_array_foreach (json_object_get(x->manifest, "decode"), i, c) {
 		char *path = favor_format("%s/%s", x->folder, json_string_value(json_object_get(c, "file")));
 		struct bytes b = read_all(path);
 		for (int round = 0; round < 60; round++) {
@@ -198,8 +197,9 @@ static void refuses_other_files(void **state)
 	assert_int_equal(image_load(&im, "/tmp", &e), -1);
 	assert_non_null(strstr(e.message, "/tmp"));
 	/* a PNG that claims 30,000 x 30,000 pixels is refused before any memory is asked for */
-	static const unsigned char huge[] = {0x89, 'P', 'N', 'G', 13, 10, 26, 10, 0, 0, 0, 13, 'I', 'H', 'D', 'R', 0, 0, 0x75, 0x30, 0, 0, 0x75, 0x30,
-	                                     8, 2, 0, 0, 0, 0xc4, 0x5f, 0x3c, 0x5c, 0, 0, 0, 0, 'I', 'D', 'A', 'T', 0x35, 0xaf, 0x06, 0x1e};
+	static const unsigned char huge[] = {
+		0x89, 'P', 'N', 'G', 13, 10, 26, 10, 0, 0, 0, 13, 'I', 'H', 'D', 'R', 0,   0,   0x75, 0x30, 0,    0,   0x75,
+		0x30, 8,   2,   0,   0,  0,  0,  0,  0, 0, 0, 0,  0,   0,   'I', 'D', 'A', 'T', 0x35, 0xaf, 0x06, 0x1e};
 	unsigned char fixed[sizeof huge];
 	memcpy(fixed, huge, sizeof huge);
 	uint32_t crc = 0xffffffffu; /* of IHDR */
@@ -219,9 +219,9 @@ static void resizes_as_pillow(void **state)
 	struct fixture *x = *state;
 	size_t i;
 	json_t *c;
-	json_array_foreach(json_object_get(x->manifest, "resize"), i, c)
-	{
-		int32_t w = (int32_t)item(c, "from", 0), h = (int32_t)item(c, "from", 1), to_w = (int32_t)item(c, "to", 0), to_h = (int32_t)item(c, "to", 1);
+	json_array_foreach (json_object_get(x->manifest, "resize"), i, c) {
+		int32_t w = (int32_t)item(c, "from", 0), h = (int32_t)item(c, "from", 1), to_w = (int32_t)item(c, "to", 0),
+				to_h = (int32_t)item(c, "to", 1);
 		struct image in = {w, h, favor_malloc((size_t)w * (size_t)h * 3)}, out;
 		memcpy(in.pixels, expected_at(x, c, "pixels", (size_t)w * (size_t)h * 3), (size_t)w * (size_t)h * 3);
 		image_resize_bicubic(&out, &in, to_w, to_h);
@@ -239,8 +239,7 @@ static void patches_as_transformers(void **state)
 	struct fixture *x = *state;
 	size_t i;
 	json_t *c;
-	json_array_foreach(json_object_get(x->manifest, "patches"), i, c)
-	{
+	json_array_foreach (json_object_get(x->manifest, "patches"), i, c) {
 		struct favor_error e = {""};
 		struct image_settings s;
 		struct patches p, grid;
@@ -248,14 +247,16 @@ static void patches_as_transformers(void **state)
 		struct image in = {w, h, favor_malloc((size_t)w * (size_t)h * 3)};
 		memcpy(in.pixels, expected_at(x, c, "pixels", (size_t)w * (size_t)h * 3), (size_t)w * (size_t)h * 3);
 		char *text = json_dumps(json_object_get(c, "settings"), 0);
-		if (image_settings_parse(&s, text, strlen(text), "settings", &e) || image_patches(&p, &in, &s, &e) || image_grid(&s, w, h, &grid, &e))
+		if (image_settings_parse(&s, text, strlen(text), "settings", &e) || image_patches(&p, &in, &s, &e) ||
+		    image_grid(&s, w, h, &grid, &e))
 			fail_msg("case %zu: %s", i, e.message);
 		assert_int_equal(p.grid_t, item(c, "grid", 0));
 		assert_int_equal(p.grid_h, item(c, "grid", 1));
 		assert_int_equal(p.grid_w, item(c, "grid", 2));
 		assert_int_equal(p.rows, (int64_t)p.grid_h * p.grid_w);
 		assert_int_equal(p.cols, whole(c, "cols"));
-		assert_true(grid.grid_h == p.grid_h && grid.grid_w == p.grid_w && grid.rows == p.rows && grid.cols == p.cols && !grid.values);
+		assert_true(grid.grid_h == p.grid_h && grid.grid_w == p.grid_w && grid.rows == p.rows && grid.cols == p.cols &&
+		            !grid.values);
 		/* equal to the bit: the same operations in the same order */
 		size_t n = (size_t)(p.rows * p.cols) * sizeof(float);
 		assert_memory_equal(p.values, expected_at(x, c, "values", n), n);
@@ -272,8 +273,7 @@ static void sizes_as_transformers(void **state)
 	size_t i;
 	json_t *c;
 	int refused = 0;
-	json_array_foreach(json_object_get(x->manifest, "smart_size"), i, c)
-	{
+	json_array_foreach (json_object_get(x->manifest, "smart_size"), i, c) {
 		int64_t v[7];
 		struct favor_error e = {""};
 		int32_t w = 0, h = 0;
@@ -281,7 +281,8 @@ static void sizes_as_transformers(void **state)
 			v[k] = json_integer_value(json_array_get(c, k));
 		int rc = image_smart_size((int32_t)v[0], (int32_t)v[1], (int32_t)v[2], v[3], v[4], &w, &h, &e);
 		if (rc != (v[5] ? 0 : -1) || (rc == 0 && (w != v[5] || h != v[6])))
-			fail_msg("%d x %d, factor %d: %d x %d instead of %d x %d", (int)v[0], (int)v[1], (int)v[2], w, h, (int)v[5], (int)v[6]);
+			fail_msg("%d x %d, factor %d: %d x %d instead of %d x %d", (int)v[0], (int)v[1], (int)v[2], w, h, (int)v[5],
+			         (int)v[6]);
 		refused += rc != 0;
 	}
 	assert_true(i >= 300 && refused > 0);
@@ -316,16 +317,19 @@ static void settings_from_folders(void **state)
 	assert_true(s.patch_size == 14 && s.min_pixels == 3136 && s.max_pixels == 12845056 && s.do_resize);
 	/* the old kind */
 	write_file(folder, "preprocessor_config.json",
-	           "{\"min_pixels\": 784, \"max_pixels\": 50176, \"patch_size\": 14, \"image_processor_type\": \"Qwen2VLImageProcessor\", \"do_resize\": false}");
+	           "{\"min_pixels\": 784, \"max_pixels\": 50176, \"patch_size\": 14, \"image_processor_type\": "
+	           "\"Qwen2VLImageProcessor\", \"do_resize\": false}");
 	write_file(folder, "processor_config.json", "{\"processor_class\": \"Qwen2VLProcessor\"}");
 	assert_int_equal(image_settings_load(&s, folder, &e), 0);
 	assert_true(s.min_pixels == 784 && s.max_pixels == 50176 && !s.do_resize);
 	/* the newer kind wins, and its old keys win over its new ones */
 	write_file(folder, "processor_config.json",
-	           "{\"image_processor\": {\"size\": {\"shortest_edge\": 3136, \"longest_edge\": 100352}, \"min_pixels\": 6272, \"max_pixels\": null, \"merge_size\": 1, "
+	           "{\"image_processor\": {\"size\": {\"shortest_edge\": 3136, \"longest_edge\": 100352}, \"min_pixels\": "
+	           "6272, \"max_pixels\": null, \"merge_size\": 1, "
 	           "\"image_mean\": 0.5, \"image_processor_type\": \"Qwen2VLImageProcessorFast\"}}");
 	assert_int_equal(image_settings_load(&s, folder, &e), 0);
-	assert_true(s.min_pixels == 6272 && s.max_pixels == 100352 && s.merge_size == 1 && s.mean[2] == 0.5f && s.do_resize);
+	assert_true(s.min_pixels == 6272 && s.max_pixels == 100352 && s.merge_size == 1 && s.mean[2] == 0.5f &&
+	            s.do_resize);
 	write_file(folder, "processor_config.json", "{\"image_processor\": ");
 	assert_int_equal(image_settings_load(&s, folder, &e), -1);
 	assert_non_null(strstr(e.message, "processor_config.json:1:"));
@@ -361,7 +365,8 @@ static void refuses_other_settings(void **state)
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		struct favor_error e = {""};
 		struct image_settings s;
-		assert_int_equal(image_settings_parse(&s, cases[i].text, strlen(cases[i].text), "m/preprocessor_config.json", &e), -1);
+		assert_int_equal(
+			image_settings_parse(&s, cases[i].text, strlen(cases[i].text), "m/preprocessor_config.json", &e), -1);
 		if (!strstr(e.message, cases[i].reason) || strncmp(e.message, "m/preprocessor_config.json", 26))
 			fail_msg("\"%s\" does not say \"%s\"", e.message, cases[i].reason);
 	}
@@ -403,15 +408,20 @@ static void writes_what_it_reads(void **state)
 	assert_int_equal(image_write_jpeg(&im, "/nowhere/x.jpg", 90, &e), -1);
 	assert_non_null(strstr(e.message, "/nowhere/x.jpg"));
 	image_free(&im);
+	struct image wide = {70000, 1, favor_calloc(70000, 3)};
+	assert_int_equal(image_write_jpeg(&wide, path, 90, &e), -1);
+	assert_non_null(strstr(e.message, "70000 x 1"));
+	image_free(&wide);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(decodes_as_pillow),      cmocka_unit_test(refuses_truncated),       cmocka_unit_test(survives_damage),
-		cmocka_unit_test(refuses_other_files),    cmocka_unit_test(resizes_as_pillow),       cmocka_unit_test(patches_as_transformers),
-		cmocka_unit_test(sizes_as_transformers),  cmocka_unit_test(settings_from_folders),   cmocka_unit_test(refuses_other_settings),
-		cmocka_unit_test(writes_what_it_reads),
+		cmocka_unit_test(decodes_as_pillow),      cmocka_unit_test(refuses_truncated),
+		cmocka_unit_test(survives_damage),        cmocka_unit_test(refuses_other_files),
+		cmocka_unit_test(resizes_as_pillow),      cmocka_unit_test(patches_as_transformers),
+		cmocka_unit_test(sizes_as_transformers),  cmocka_unit_test(settings_from_folders),
+		cmocka_unit_test(refuses_other_settings), cmocka_unit_test(writes_what_it_reads),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

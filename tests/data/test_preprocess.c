@@ -1,4 +1,5 @@
-/* favor preprocess: the safetensors file it writes, and its refusals. The values themselves are test_image's business. */
+/* favor preprocess: the safetensors file it writes, and its refusals. The values themselves are test_image's business.
+ */
 #include "app/commands.h"
 #include "data/image.h"
 
@@ -35,7 +36,8 @@ static void writes_two_images(void **state)
 	struct favor_error e;
 	char folder[] = "/tmp/favor-preprocess-XXXXXX";
 	assert_non_null(mkdtemp(folder));
-	char *names[2] = {golden_image("jpeg-exif-6.jpg"), golden_image("png-filters.png")}, *out = favor_format("%s/x.safetensors", folder);
+	char *names[2] = {golden_image("jpeg-exif-6.jpg"), golden_image("png-filters.png")},
+		 *out = favor_format("%s/x.safetensors", folder);
 	const char *argv[] = {"preprocess", "--model", folder, "--image", names[0], "--image", names[1], "--out", out};
 	assert_int_equal(command(&e, 9, argv), 0);
 
@@ -51,13 +53,15 @@ static void writes_two_images(void **state)
 	assert_non_null(root);
 	const char *dtype[2];
 	int shape[4], from[2], to[2];
-	assert_int_equal(json_unpack(root, "{s:{s:s,s:[ii],s:[ii]},s:{s:s,s:[ii],s:[ii]}}", "pixel_values", "dtype", &dtype[0], "shape", &shape[0],
-	                             &shape[1], "data_offsets", &from[0], &to[0], "image_grid_thw", "dtype", &dtype[1], "shape", &shape[2], &shape[3],
-	                             "data_offsets", &from[1], &to[1]),
+	assert_int_equal(json_unpack(root, "{s:{s:s,s:[ii],s:[ii]},s:{s:s,s:[ii],s:[ii]}}", "pixel_values", "dtype",
+	                             &dtype[0], "shape", &shape[0], &shape[1], "data_offsets", &from[0], &to[0],
+	                             "image_grid_thw", "dtype", &dtype[1], "shape", &shape[2], &shape[3], "data_offsets",
+	                             &from[1], &to[1]),
 	                 0);
 	assert_string_equal(dtype[0], "F32");
 	assert_string_equal(dtype[1], "I64");
-	assert_true(from[0] == 0 && to[0] == shape[0] * shape[1] * 4 && from[1] == to[0] && to[1] == from[1] + 48 && shape[2] == 2 && shape[3] == 3);
+	assert_true(from[0] == 0 && to[0] == shape[0] * shape[1] * 4 && from[1] == to[0] && to[1] == from[1] + 48 &&
+	            shape[2] == 2 && shape[3] == 3);
 
 	struct image_settings s;
 	struct patches p[2];
@@ -96,7 +100,9 @@ static void refuses_bad_input(void **state)
 	(void)state;
 	struct favor_error e;
 	char *image = golden_image("png-filters.png");
-	static const char *const reasons[] = {"--model", "--image", "--out", "what is", "unknown option", "needs a value", "/nowhere", "/nowhere/x.jpg", "/nowhere/out"};
+	static const char *const reasons[] = {"--model",  "--image",        "--out",
+	                                      "what is",  "unknown option", "needs a value",
+	                                      "/nowhere", "/nowhere/x.jpg", "/nowhere/out"};
 	const char *cases[][8] = {
 		{"preprocess", "--image", image, "--out", "/tmp/x"},
 		{"preprocess", "--model", "/tmp", "--out", "/tmp/x"},

@@ -123,7 +123,8 @@ static void check_split(const char *dir, const char *split, int count)
 	fclose(f);
 	assert_int_equal(lines, count);
 	for (int k = 0; k < synth_activity_count(); k++)
-		assert_true(per_activity[k] == count / synth_activity_count() || per_activity[k] == count / synth_activity_count() + 1);
+		assert_true(per_activity[k] == count / synth_activity_count() ||
+		            per_activity[k] == count / synth_activity_count() + 1);
 	unlink(path);
 	free(path);
 }
@@ -142,7 +143,8 @@ static void writes_a_data_set(void **state)
 	assert_non_null(strstr(e.message, dir));
 	check_split(dir, "train", 31);
 	check_split(dir, "test", 15);
-	static const char *const left[] = {"a/b/options.json", "a/b/classes.txt", "a/b/images/train", "a/b/images/test", "a/b/images", "a/b", "a", "."};
+	static const char *const left[] = {
+		"a/b/options.json", "a/b/classes.txt", "a/b/images/train", "a/b/images/test", "a/b/images", "a/b", "a", "."};
 	for (size_t i = 0; i < sizeof left / sizeof *left; i++) {
 		char *path = favor_format("%s/%s", parent, left[i]);
 		assert_int_equal(i < 7 ? remove(path) : rmdir(parent), 0);
@@ -170,8 +172,9 @@ static void refuses_bad_usage(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(same_on_every_machine), cmocka_unit_test(differs_by_seed_and_index), cmocka_unit_test(shapes_and_words),
-		cmocka_unit_test(writes_a_data_set),     cmocka_unit_test(refuses_bad_usage),
+		cmocka_unit_test(same_on_every_machine), cmocka_unit_test(differs_by_seed_and_index),
+		cmocka_unit_test(shapes_and_words),      cmocka_unit_test(writes_a_data_set),
+		cmocka_unit_test(refuses_bad_usage),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,9 +4,9 @@
  *     s = q k^T                        (q already scaled)
  *     m' = max(m, max_j s_j),  c = exp(m - m'),  p_j = exp(s_j - m')
  *     l = c l + sum_j p_j,     o = c o + sum_j p_j v_j
- * and in the end o / l and lse = m + log l. A query's numbers depend on its own blocks alone: each score is one chain over
- * the head dimension, each output one chain over the keys it sees, and the sum of a block's p has a fixed shape. Hidden
- * keys of a block are not added as zeros, they are left out. */
+ * and in the end o / l and lse = m + log l. A query's numbers depend on its own blocks alone: each score is one chain
+ * over the head dimension, each output one chain over the keys it sees, and the sum of a block's p has a fixed shape.
+ * Hidden keys of a block are not added as zeros, they are left out. */
 #include "backend/cpu/attention.h"
 
 #include "backend/cpu/attention_tiles.h"
@@ -30,12 +30,12 @@ struct job {
 
 /* One thread's tile. */
 struct work {
-	float *q, *o, *s;         /* [rows, depth], [rows, padded], [rows, BLOCK] */
-	float *k, *v;             /* this block: keys transposed [depth, BLOCK], values [BLOCK, padded] */
-	float *most, *sum;        /* [rows]: m and l */
-	float *top, *correction;  /* [rows]: m' and c */
-	float *lanes, *across;    /* [rows, SUM_LANES], [SUM_LANES, rows up to a multiple of 4] */
-	int32_t *visible;         /* [rows]: keys of this block that the row sees */
+	float *q, *o, *s;        /* [rows, depth], [rows, padded], [rows, BLOCK] */
+	float *k, *v;            /* this block: keys transposed [depth, BLOCK], values [BLOCK, padded] */
+	float *most, *sum;       /* [rows]: m and l */
+	float *top, *correction; /* [rows]: m' and c */
+	float *lanes, *across;   /* [rows, SUM_LANES], [SUM_LANES, rows up to a multiple of 4] */
+	int32_t *visible;        /* [rows]: keys of this block that the row sees */
 };
 
 static size_t work_floats(const struct job *j, size_t rows)
@@ -88,8 +88,8 @@ static void exponentials(float *restrict lanes, float *restrict s, const float *
 	}
 }
 
-/* s -> p for rows [first, end), with their m and l brought up to date; leaves c in w->correction. What is one number per
- * row is computed for many rows at once, across the transposed lanes. */
+/* s -> p for rows [first, end), with their m and l brought up to date; leaves c in w->correction. What is one number
+ * per row is computed for many rows at once, across the transposed lanes. */
 static void softmax_rows(struct work *w, int32_t first, int32_t end)
 {
 	int32_t rows = end - first, width = (rows + 3) / 4 * 4;
@@ -127,7 +127,8 @@ static void add_values(const struct job *j, struct work *w, int32_t first, int32
 		int32_t to = from + step < end ? from + step : end, shared = BLOCK;
 		for (int32_t r = from; r < to; r++)
 			shared = w->visible[r] < shared ? w->visible[r] : shared;
-		tile_product(w->o + from * width, width, w->s + from * BLOCK, BLOCK, 1, w->v, width, to - from, width, shared, 1);
+		tile_product(w->o + from * width, width, w->s + from * BLOCK, BLOCK, 1, w->v, width, to - from, width, shared,
+		             1);
 		for (int32_t r = from; r < to; r++)
 			tile_product(w->o + r * width, width, w->s + r * BLOCK + shared, BLOCK, 1, w->v + shared * width, width, 1,
 			             width, w->visible[r] - shared, 1);
@@ -141,8 +142,8 @@ static void attend_block(const struct job *j, struct work *w, int kv_head, int32
 	int64_t column = (int64_t)kv_head * j->depth, width = j->padded;
 	tile_transpose(w->k, BLOCK, j->k.data + key * j->k.stride + column, j->k.stride, count, j->depth);
 	tile_copy(w->v, width, j->v.data + key * j->v.stride + column, j->v.stride, count, j->depth, 1);
-	tile_product(w->s + first * BLOCK, BLOCK, w->q + first * j->depth, j->depth, 1, w->k, BLOCK, end - first, BLOCK, j->depth,
-	             0);
+	tile_product(w->s + first * BLOCK, BLOCK, w->q + first * j->depth, j->depth, 1, w->k, BLOCK, end - first, BLOCK,
+	             j->depth, 0);
 	softmax_rows(w, first, end);
 	for (int32_t r = first; r < end; r++)
 		if (w->correction[r] != 1.0f)
@@ -174,8 +175,9 @@ static void load_span(const struct job *j, struct work *w, int kv_head, const st
 {
 	for (int32_t i = 0; i < span->count; i++) {
 		int64_t from = (int64_t)span->segment->q_start + span->query + i, row = span->row + (int64_t)i * j->group;
-		tile_copy(w->q + row * j->depth, j->depth, j->q.data + from * j->q.stride + (int64_t)kv_head * j->group * j->depth,
-		          j->depth, j->group, j->depth, j->scale);
+		tile_copy(w->q + row * j->depth, j->depth,
+		          j->q.data + from * j->q.stride + (int64_t)kv_head * j->group * j->depth, j->depth, j->group, j->depth,
+		          j->scale);
 	}
 }
 
@@ -223,15 +225,24 @@ void cpu_attention(struct backend *b, struct tensor o, float *lse, struct tensor
 	int depth = (int)(q.cols / heads), group = heads / kv_heads;
 	if (depth % 4 || depth > ATTENTION_MAX_DIM)
 		favor_die("attention: head dimension %d is not a multiple of 4 up to %d", depth, ATTENTION_MAX_DIM);
-	struct job j = {.o = o, .q = q, .k = k, .v = v, .lse = lse, .scale = scale, .group = group, .depth = depth,
-	                .padded = (int)tile_padded(depth), .segments = segments};
+	struct job j = {.o = o,
+	                .q = q,
+	                .k = k,
+	                .v = v,
+	                .lse = lse,
+	                .scale = scale,
+	                .group = group,
+	                .depth = depth,
+	                .padded = (int)tile_padded(depth),
+	                .segments = segments};
 	int queries = attention_tile_queries(segments, segment_count, group, kv_heads, b->threads);
 	int64_t count = attention_tiles(NULL, segments, segment_count, queries), units = count * kv_heads;
 	if (units == 0)
 		return;
 	int threads = units < b->threads ? (int)units : b->threads;
 	size_t rows = (size_t)queries * (size_t)group, floats = work_floats(&j, rows);
-	float *memory = cpu_scratch(b, (size_t)threads * floats * sizeof(float) + (size_t)count * sizeof(struct attention_tile));
+	float *memory =
+		cpu_scratch(b, (size_t)threads * floats * sizeof(float) + (size_t)count * sizeof(struct attention_tile));
 	struct attention_tile *tiles = (struct attention_tile *)(memory + (size_t)threads * floats);
 	attention_tiles(tiles, segments, segment_count, queries);
 

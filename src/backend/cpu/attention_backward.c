@@ -1,9 +1,9 @@
 /* Attention, backward, from the forward's lse, without an array of T x T:
  *     p_ij = exp(s_ij - lse_i),   delta_i = do_i . o_i,   ds_ij = p_ij (do_i . v_j - delta_i)
  *     dv_j += sum_i p_ij do_i,    dk_j += scale sum_i ds_ij q_i,    dq_i += scale sum_j ds_ij k_j
- * Two passes, so that no two threads add to the same row and every sum has one order whatever the number of threads: one
- * over tiles of queries for dq (and delta), one over chunks of CHUNK key rows for dk and dv. The scores are computed
- * in both. */
+ * Two passes, so that no two threads add to the same row and every sum has one order whatever the number of threads:
+ * one over tiles of queries for dq (and delta), one over chunks of CHUNK key rows for dk and dv. The scores are
+ * computed in both. */
 #include "backend/cpu/attention.h"
 
 #include "backend/cpu/attention_tiles.h"
@@ -29,14 +29,14 @@ struct job {
 
 /* One thread's buffers. */
 struct work {
-	float *q, *do_;        /* tile of queries, [rows, padded]; q times scale */
-	float *p, *ds;         /* [rows, CHUNK] */
-	float *k, *v;          /* keys and values transposed [depth, CHUNK] */
-	float *rows_k;         /* keys as they are [CHUNK, padded] (first pass) */
-	float *dq;             /* [rows, padded] (first pass) */
-	float *dk, *dv;        /* [CHUNK, padded] (second pass) */
-	float *lse, *delta;    /* [rows] */
-	int32_t *from, *to;    /* [rows]: the row sees keys [from, to) of the chunk */
+	float *q, *do_;     /* tile of queries, [rows, padded]; q times scale */
+	float *p, *ds;      /* [rows, CHUNK] */
+	float *k, *v;       /* keys and values transposed [depth, CHUNK] */
+	float *rows_k;      /* keys as they are [CHUNK, padded] (first pass) */
+	float *dq;          /* [rows, padded] (first pass) */
+	float *dk, *dv;     /* [CHUNK, padded] (second pass) */
+	float *lse, *delta; /* [rows] */
+	int32_t *from, *to; /* [rows]: the row sees keys [from, to) of the chunk */
 };
 
 static size_t work_floats(const struct job *j, size_t rows)
@@ -67,14 +67,14 @@ static struct work work_at(float *at, const struct job *j, size_t rows)
 	return w;
 }
 
-/* Query `query` of all the segments' rows, with its heads under kv_head, becomes rows [row, row + group) of the tile. */
+/* Row `query` of q and do, its heads under kv_head, becomes rows [row, row + group) of the tile. */
 static void load_query(const struct job *j, struct work *w, int kv_head, int64_t query, int64_t row)
 {
 	int64_t column = (int64_t)kv_head * j->group * j->depth;
 	tile_copy(w->q + row * j->padded, j->padded, j->q.data + query * j->q.stride + column, j->depth, j->group, j->depth,
 	          j->scale);
-	tile_copy(w->do_ + row * j->padded, j->padded, j->do_.data + query * j->do_.stride + column, j->depth, j->group, j->depth,
-	          1);
+	tile_copy(w->do_ + row * j->padded, j->padded, j->do_.data + query * j->do_.stride + column, j->depth, j->group,
+	          j->depth, 1);
 	for (int g = 0; g < j->group; g++)
 		w->lse[row + g] = j->lse[((int64_t)kv_head * j->group + g) * j->q.rows + query];
 }
@@ -90,8 +90,10 @@ static void load_keys(const struct job *j, struct work *w, int kv_head, int64_t 
 static void differentiate_scores(const struct job *j, struct work *w, int64_t first, int64_t end)
 {
 	int64_t width = j->padded;
-	tile_product(w->p + first * CHUNK, CHUNK, w->q + first * width, width, 1, w->k, CHUNK, end - first, CHUNK, j->depth, 0);
-	tile_product(w->ds + first * CHUNK, CHUNK, w->do_ + first * width, width, 1, w->v, CHUNK, end - first, CHUNK, j->depth, 0);
+	tile_product(w->p + first * CHUNK, CHUNK, w->q + first * width, width, 1, w->k, CHUNK, end - first, CHUNK, j->depth,
+	             0);
+	tile_product(w->ds + first * CHUNK, CHUNK, w->do_ + first * width, width, 1, w->v, CHUNK, end - first, CHUNK,
+	             j->depth, 0);
 	for (int64_t r = first; r < end; r++) {
 		float *restrict p = w->p + r * CHUNK, *restrict ds = w->ds + r * CHUNK;
 		float lse = w->lse[r], delta = w->delta[r];
@@ -108,13 +110,15 @@ static void differentiate_scores(const struct job *j, struct work *w, int64_t fi
 /* --- first pass: delta and dq --- */
 
 /* Rows [first, end) of the tile meet the keys [key, key + count). */
-static void dq_block(const struct job *j, struct work *w, int kv_head, int64_t first, int64_t end, int64_t key, int32_t count)
+static void dq_block(const struct job *j, struct work *w, int kv_head, int64_t first, int64_t end, int64_t key,
+                     int32_t count)
 {
 	load_keys(j, w, kv_head, key, count);
-	tile_copy(w->rows_k, j->padded, j->k.data + key * j->k.stride + (int64_t)kv_head * j->depth, j->k.stride, count, j->depth, 1);
+	tile_copy(w->rows_k, j->padded, j->k.data + key * j->k.stride + (int64_t)kv_head * j->depth, j->k.stride, count,
+	          j->depth, 1);
 	differentiate_scores(j, w, first, end);
-	tile_product(w->dq + first * j->padded, j->padded, w->ds + first * CHUNK, CHUNK, 1, w->rows_k, j->padded, end - first,
-	             j->padded, count, 1);
+	tile_product(w->dq + first * j->padded, j->padded, w->ds + first * CHUNK, CHUNK, 1, w->rows_k, j->padded,
+	             end - first, j->padded, count, 1);
 }
 
 static void dq_own_keys(const struct job *j, struct work *w, int kv_head, const struct attention_span *span)
@@ -189,9 +193,10 @@ static void dq_tile(const struct job *j, struct work *w, const struct attention_
 /* --- second pass: dk and dv --- */
 
 /* The queries [first, q_len) of a segment against the loaded chunk, whose first key row is `chunk`. They see key rows
- * [start, start + len), of which, if causal, query i only the first attention_own_keys. Returns 1 if any key was seen. */
-static int dkv_part(const struct job *j, struct work *w, int kv_head, const struct segment *s, int64_t chunk, int64_t start,
-                    int64_t len, int causal)
+ * [start, start + len), of which, if causal, query i only the first attention_own_keys. Returns 1 if any key was seen.
+ */
+static int dkv_part(const struct job *j, struct work *w, int kv_head, const struct segment *s, int64_t chunk,
+                    int64_t start, int64_t len, int causal)
 {
 	int64_t low = start > chunk ? start : chunk, high = start + len < chunk + CHUNK ? start + len : chunk + CHUNK;
 	if (low >= high)
@@ -220,7 +225,8 @@ static int dkv_part(const struct job *j, struct work *w, int kv_head, const stru
 	return first < s->q_len;
 }
 
-static void add_rows(struct tensor to, int64_t row, int64_t column, const float *from, int64_t width, int64_t rows, int64_t cols)
+static void add_rows(struct tensor to, int64_t row, int64_t column, const float *from, int64_t width, int64_t rows,
+                     int64_t cols)
 {
 	for (int64_t i = 0; i < rows; i++)
 		for (int64_t d = 0; d < cols; d++)
@@ -274,18 +280,31 @@ void cpu_attention_backward(struct backend *b, struct tensor dq, struct tensor d
 	int depth = (int)(q.cols / heads), group = heads / kv_heads;
 	if (depth % 4 || depth > ATTENTION_MAX_DIM)
 		favor_die("attention: head dimension %d is not a multiple of 4 up to %d", depth, ATTENTION_MAX_DIM);
-	struct job j = {.dq = dq, .dk = dk, .dv = dv, .do_ = do_, .o = o, .q = q, .k = k, .v = v, .lse = lse, .scale = scale,
-	                .group = group, .depth = depth, .padded = (int)tile_padded(depth), .segments = segments,
+	struct job j = {.dq = dq,
+	                .dk = dk,
+	                .dv = dv,
+	                .do_ = do_,
+	                .o = o,
+	                .q = q,
+	                .k = k,
+	                .v = v,
+	                .lse = lse,
+	                .scale = scale,
+	                .group = group,
+	                .depth = depth,
+	                .padded = (int)tile_padded(depth),
+	                .segments = segments,
 	                .segment_count = segment_count};
 	j.tile_queries = attention_tile_queries(segments, segment_count, group, kv_heads, b->threads);
-	int64_t tile_count = attention_tiles(NULL, segments, segment_count, j.tile_queries), tile_units = tile_count * kv_heads;
+	int64_t tile_count = attention_tiles(NULL, segments, segment_count, j.tile_queries),
+			tile_units = tile_count * kv_heads;
 	int64_t chunk_units = (key_rows_used(segments, segment_count) + CHUNK - 1) / CHUNK * kv_heads;
 	if (tile_units == 0)
 		return;
 	size_t threads = (size_t)b->threads, rows = (size_t)j.tile_queries * (size_t)group, floats = work_floats(&j, rows);
 	size_t delta_floats = (size_t)heads * (size_t)q.rows;
 	float *memory = cpu_scratch(b, (threads * floats + delta_floats) * sizeof(float) +
-	                               (size_t)tile_count * sizeof(struct attention_tile));
+	                                   (size_t)tile_count * sizeof(struct attention_tile));
 	j.delta = memory + threads * floats;
 	struct attention_tile *tiles = (struct attention_tile *)(j.delta + delta_floats);
 	attention_tiles(tiles, segments, segment_count, j.tile_queries);

@@ -1,3 +1,4 @@
+/* The cutting itself: whole numbers only, called once per attention op, and per tile by whoever walks its spans. */
 #include "backend/cpu/attention_tiles.h"
 
 static int same_prefix(const struct segment *a, const struct segment *b)

@@ -1,8 +1,8 @@
 /* How attention's work is cut up, for the forward and the backward pass.
  *
  * A tile is a run of queries that are computed together, each with the query heads that share one key head: row
- * r = (query in the tile) * group + (head in the group). A tile may run over several segments if they have the same prefix:
- * in decoding, G segments of one query each then read the prefix's keys and values once. */
+ * r = (query in the tile) * group + (head in the group). A tile may run over several segments if they have the same
+ * prefix: in decoding, G segments of one query each then read the prefix's keys and values once. */
 #ifndef FAVOR_BACKEND_CPU_ATTENTION_TILES_H
 #define FAVOR_BACKEND_CPU_ATTENTION_TILES_H
 
@@ -20,7 +20,7 @@ struct attention_span {
 };
 
 /* Most rows in a tile: the queries, outputs and scores of a tile then fit the second cache beside a block of keys. */
-enum { ATTENTION_TILE_ROWS = 96 };
+enum { ATTENTION_TILE_ROWS = 192 };
 
 /* Queries per tile: ATTENTION_TILE_ROWS rows, or fewer if only then all threads have work. At least 1. */
 int attention_tile_queries(const struct segment *segments, int segment_count, int group, int kv_heads, int threads);

@@ -12,9 +12,9 @@ struct cpu_state {
 	size_t scratch_bytes;
 };
 
-/* At least `bytes` of memory for the length of one op, 64-byte aligned, contents undefined. Grows on demand and is kept.
- * The next call may move it: an op asks once, and calls no other op that asks while it still needs it. The products
- * (cpu_linear and its backward) never ask. */
+/* At least `bytes` of memory for the length of one op, 64-byte aligned, contents undefined. Grows on demand and is
+ * kept. The next call may move it: an op asks once, and calls no other op that asks while it still needs it. The
+ * products (cpu_linear and its backward) never ask. */
 void *cpu_scratch(struct backend *b, size_t bytes);
 
 #endif

@@ -4,11 +4,12 @@
  * promise (tests/backend/test_matmul.c), the others don't. So:
  *  - operands that are columns of a wider array are copied to dense ones first: oneDNN has no brg kernel for them;
  *  - where there is no brg kernel at all (before AVX-512 in version 2), own_product.c does the work;
- *  - the gradient of the weights is summed over at most SUM_ROWS rows at a time: with more, and many threads, oneDNN would
- *    split the sum over threads.
- * A primitive is compiled for one shape; primitives are kept in a hash table by all that they depend on. Products of few
- * rows (decoding) are bound by reading the weights, and run up to twice as fast on a copy in oneDNN's blocked layout; such
- * copies are kept until weights_changed, up to PACKED_BYTES_MAX. They have the same bits. */
+ *  - the gradient of the weights is summed over at most SUM_ROWS rows at a time: with more, and many threads, oneDNN
+ *    would split the sum over threads.
+ *
+ * A primitive is compiled for one shape; primitives are kept in a hash table by all that they depend on. Products of
+ * few rows (decoding) are bound by reading the weights, and run up to twice as fast on a copy in oneDNN's blocked
+ * layout; such copies are kept until weights_changed, up to PACKED_BYTES_MAX. They give the same bits. */
 #include "backend/cpu/matmul.h"
 
 #include "backend/cpu/cpu_state.h"
@@ -20,6 +21,7 @@
 #include <string.h>
 
 enum { BUCKETS = 1024, PRIMITIVES_MAX = 2048, SUM_ROWS = 1024, PIECE_ROWS_MIN = 16, PACKED_ROWS_MAX = 64, ALIGN = 64 };
+enum { WORTH_THREADS = 1 << 14 }; /* floats to move before threads pay */
 static const size_t PACKED_BYTES_MAX = (size_t)2 << 30;
 
 /* How a matrix lies in memory: dense rows, dense columns, or in the layout that oneDNN likes best for it. */
@@ -80,7 +82,8 @@ typedef dnnl_memory_desc_t description;
 static description describe(int64_t rows, int64_t cols, int64_t row_stride, int64_t col_stride)
 {
 	description d;
-	check(dnnl_memory_desc_init_by_strides(&d, 2, (dnnl_dims_t){rows, cols}, dnnl_f32, (dnnl_dims_t){row_stride, col_stride}),
+	check(dnnl_memory_desc_init_by_strides(&d, 2, (dnnl_dims_t){rows, cols}, dnnl_f32,
+	                                       (dnnl_dims_t){row_stride, col_stride}),
 	      "dnnl_memory_desc_init_by_strides");
 	return d;
 }
@@ -112,7 +115,8 @@ static void description_release(description *d)
 static dnnl_primitive_desc_t reorder_describe(struct matmul_state *s, const description *from, const description *to)
 {
 	dnnl_primitive_desc_t p;
-	check(dnnl_reorder_primitive_desc_create(&p, from, s->engine, to, s->engine, NULL), "dnnl_reorder_primitive_desc_create");
+	check(dnnl_reorder_primitive_desc_create(&p, from, s->engine, to, s->engine, NULL),
+	      "dnnl_reorder_primitive_desc_create");
 	return p;
 }
 
@@ -124,7 +128,8 @@ static dnnl_memory_t memory_of(struct matmul_state *s, const description *d)
 }
 
 static dnnl_primitive_desc_t product_describe(struct matmul_state *s, const description *a, const description *b,
-                                              const description *bias, const description *c, const_dnnl_primitive_attr_t attr)
+                                              const description *bias, const description *c,
+                                              const_dnnl_primitive_attr_t attr)
 {
 	dnnl_matmul_desc_t d;
 	dnnl_primitive_desc_t p;
@@ -190,7 +195,8 @@ static dnnl_memory_t memory_of(struct matmul_state *s, const description *d)
 }
 
 static dnnl_primitive_desc_t product_describe(struct matmul_state *s, const description *a, const description *b,
-                                              const description *bias, const description *c, const_dnnl_primitive_attr_t attr)
+                                              const description *bias, const description *c,
+                                              const_dnnl_primitive_attr_t attr)
 {
 	dnnl_primitive_desc_t p;
 	check(dnnl_matmul_primitive_desc_create(&p, s->engine, *a, *b, bias ? *bias : NULL, *c, attr),
@@ -317,10 +323,11 @@ static struct primitive *primitive_for(struct matmul_state *s, const struct prod
 	return p;
 }
 
-static void primitive_run(struct matmul_state *s, struct primitive *p, const float *a, const float *b, const float *bias,
-                          float *c)
+static void primitive_run(struct matmul_state *s, struct primitive *p, const float *a, const float *b,
+                          const float *bias, float *c)
 {
-	dnnl_exec_arg_t args[4] = {{DNNL_ARG_SRC, p->a}, {DNNL_ARG_WEIGHTS, p->b}, {DNNL_ARG_DST, p->c}, {DNNL_ARG_BIAS, p->bias}};
+	dnnl_exec_arg_t args[4] = {
+		{DNNL_ARG_SRC, p->a}, {DNNL_ARG_WEIGHTS, p->b}, {DNNL_ARG_DST, p->c}, {DNNL_ARG_BIAS, p->bias}};
 	check(dnnl_memory_set_data_handle(p->a, (void *)a), "dnnl_memory_set_data_handle");
 	check(dnnl_memory_set_data_handle(p->b, (void *)b), "dnnl_memory_set_data_handle");
 	check(dnnl_memory_set_data_handle(p->c, c), "dnnl_memory_set_data_handle");
@@ -358,7 +365,7 @@ static int is_dense(struct tensor t)
 
 static void copy_rows(struct matmul_state *s, struct tensor to, struct tensor from)
 {
-#pragma omp parallel for num_threads(s->threads) schedule(static)
+#pragma omp parallel for num_threads(s->threads) schedule(static) if (from.rows * from.cols > WORTH_THREADS)
 	for (int64_t i = 0; i < from.rows; i++)
 		memcpy(to.data + i * to.stride, from.data + i * from.stride, (size_t)from.cols * sizeof(float));
 }
@@ -442,10 +449,17 @@ size_t matmul_packed_bytes(const struct matmul_state *s)
 
 /* --- the slots --- */
 
-static void product_own(struct matmul_state *s, const struct product *key, const float *a, const float *b, const float *bias,
-                        float *c)
+static void product_own(struct matmul_state *s, const struct product *key, const float *a, const float *b,
+                        const float *bias, float *c)
 {
-	struct own_product p = {.m = key->m, .n = key->n, .k = key->k, .a = a, .b = b, .bias = bias, .c = c, .c_row = key->n,
+	struct own_product p = {.m = key->m,
+	                        .n = key->n,
+	                        .k = key->k,
+	                        .a = a,
+	                        .b = b,
+	                        .bias = bias,
+	                        .c = c,
+	                        .c_row = key->n,
 	                        .accumulate = (int)key->accumulate};
 	p.a_row = key->a == BY_ROWS ? key->k : 1;
 	p.a_col = key->a == BY_ROWS ? 1 : key->m;
@@ -561,7 +575,7 @@ void cpu_linear_backward_input(struct backend *b, struct tensor dx, struct tenso
 static void add_column_sums(float *to, struct tensor t, int threads)
 {
 	enum { COLUMNS = 256 };
-#pragma omp parallel for num_threads(threads) schedule(static)
+#pragma omp parallel for num_threads(threads) schedule(static) if (t.rows * t.cols > WORTH_THREADS)
 	for (int64_t first = 0; first < t.cols; first += COLUMNS) {
 		int64_t end = first + COLUMNS < t.cols ? first + COLUMNS : t.cols;
 		for (int64_t i = 0; i < t.rows; i++)

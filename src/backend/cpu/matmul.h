@@ -16,7 +16,8 @@ void matmul_forget(struct matmul_state *s, const void *from, size_t bytes);
 /* Bytes of the packed copies that are kept. */
 size_t matmul_packed_bytes(const struct matmul_state *s);
 
-void cpu_linear(struct backend *b, struct tensor y, struct tensor x, struct tensor w, const float *bias, int accumulate);
+void cpu_linear(struct backend *b, struct tensor y, struct tensor x, struct tensor w, const float *bias,
+                int accumulate);
 void cpu_linear_backward_input(struct backend *b, struct tensor dx, struct tensor dy, struct tensor w, int accumulate);
 void cpu_linear_backward_weight(struct backend *b, struct tensor dw, float *dbias, struct tensor dy, struct tensor x);
 void cpu_weights_changed(struct backend *b);

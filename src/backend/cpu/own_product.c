@@ -1,6 +1,6 @@
 /* c is cut into pieces of ROWS x COLUMNS; a thread copies the piece's columns of b (all of k) to a panel and lets
- * tile_product run over them. Each element is one chain over k, then + bias, then + c: no rounding depends on m or on the
- * number of threads. */
+ * tile_product run over them. Each element is one chain over k, then + bias, then + c: no rounding depends on m or on
+ * the number of threads. */
 #include "backend/cpu/own_product.h"
 
 #include "backend/cpu/tile.h"
@@ -30,7 +30,8 @@ static void piece_run(const struct own_product *p, int64_t row, int64_t column, 
 	int64_t rows = p->m - row < ROWS ? p->m - row : ROWS, width = p->n - column < COLUMNS ? p->n - column : COLUMNS;
 	float *sum = panel + p->k * COLUMNS;
 	panel_pack(panel, p, column, width);
-	tile_product(sum, COLUMNS, p->a + row * p->a_row, p->a_row, p->a_col, panel, COLUMNS, rows, tile_padded(width), p->k, 0);
+	tile_product(sum, COLUMNS, p->a + row * p->a_row, p->a_row, p->a_col, panel, COLUMNS, rows, tile_padded(width),
+	             p->k, 0);
 	for (int64_t i = 0; i < rows; i++, sum += COLUMNS) {
 		float *c = p->c + (row + i) * p->c_row + column;
 		for (int64_t j = 0; j < width; j++) {

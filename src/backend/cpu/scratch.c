@@ -15,7 +15,8 @@ void *cpu_scratch(struct backend *b, size_t bytes)
 		s->scratch = aligned_alloc(ALIGN, bytes);
 		if (!s->scratch)
 			favor_die("out of memory: an operation needs %zu bytes of working memory; lower group_size, max_tokens or "
-			          "max_pixels", bytes);
+			          "max_pixels",
+			          bytes);
 		s->scratch_bytes = bytes;
 	}
 	return s->scratch;

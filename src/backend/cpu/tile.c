@@ -1,5 +1,5 @@
-/* Register blocking: up to TILE_ROWS rows by TILE_VECTORS vectors of the result stay in registers while k runs; each step
- * loads TILE_VECTORS vectors of b and broadcasts one element of a per row. Called by attention and by product.c. */
+/* Register blocking: up to TILE_ROWS rows by TILE_VECTORS vectors of the result stay in registers while k runs; each
+ * step loads TILE_VECTORS vectors of b and broadcasts one element of a per row. Called by attention and own_product.c. */
 #include "backend/cpu/tile.h"
 
 #include <math.h>
@@ -16,6 +16,11 @@ typedef float quad __attribute__((vector_size(16)));
 typedef float quad_anywhere __attribute__((vector_size(16), aligned(4), may_alias));
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+ALWAYS_INLINE vec load(const float *from)
+{
+	return *(const vec_anywhere *)from;
+}
 
 /* Spelled out, because compilers differ in where they contract a product and a sum. */
 ALWAYS_INLINE vec fused(vec a, vec b, vec c)
@@ -38,11 +43,11 @@ ALWAYS_INLINE void block(int rows, int vectors, float *c, int64_t c_row, const f
 	vec sum[TILE_ROWS][TILE_VECTORS];
 	for (int i = 0; i < rows; i++)
 		for (int v = 0; v < vectors; v++)
-			sum[i][v] = accumulate ? (vec)*(const vec_anywhere *)(c + i * c_row + v * TILE_LANES) : (vec){0};
+			sum[i][v] = accumulate ? load(c + i * c_row + v * TILE_LANES) : (vec){0};
 	for (int64_t k = 0; k < depth; k++) {
 		vec right[TILE_VECTORS];
 		for (int v = 0; v < vectors; v++)
-			right[v] = *(const vec_anywhere *)(b + k * b_row + v * TILE_LANES);
+			right[v] = load(b + k * b_row + v * TILE_LANES);
 		for (int i = 0; i < rows; i++) {
 			vec left = a[i * a_row + k * a_col] - (vec){0};
 			for (int v = 0; v < vectors; v++)
@@ -54,20 +59,20 @@ ALWAYS_INLINE void block(int rows, int vectors, float *c, int64_t c_row, const f
 			*(vec_anywhere *)(c + i * c_row + v * TILE_LANES) = sum[i][v];
 }
 
-#define BLOCK(rows, vectors)                                                                                        \
-	case (rows) * 8 + (vectors):                                                                                    \
-		block(rows, vectors, c, c_row, a, a_row, a_col, b, b_row, depth, accumulate);                               \
+#define BLOCK(rows, vectors)                                                                                           \
+	case rows * 8 + vectors:                                                                                           \
+		block(rows, vectors, c, c_row, a, a_row, a_col, b, b_row, depth, accumulate);                                  \
 		break
-#define BLOCKS(vectors)                                                                                             \
-	BLOCK(1, vectors);                                                                                              \
-	BLOCK(2, vectors);                                                                                              \
-	BLOCK(3, vectors);                                                                                              \
-	BLOCK(4, vectors);                                                                                              \
-	BLOCK(5, vectors);                                                                                              \
+#define BLOCKS(vectors)                                                                                                \
+	BLOCK(1, vectors);                                                                                                 \
+	BLOCK(2, vectors);                                                                                                 \
+	BLOCK(3, vectors);                                                                                                 \
+	BLOCK(4, vectors);                                                                                                 \
+	BLOCK(5, vectors);                                                                                                 \
 	BLOCK(6, vectors)
 
-static void block_of(int64_t rows, int64_t vectors, float *c, int64_t c_row, const float *a, int64_t a_row, int64_t a_col,
-                     const float *b, int64_t b_row, int64_t depth, int accumulate)
+static void block_of(int64_t rows, int64_t vectors, float *c, int64_t c_row, const float *a, int64_t a_row,
+                     int64_t a_col, const float *b, int64_t b_row, int64_t depth, int accumulate)
 {
 	switch (rows * 8 + vectors) {
 		BLOCKS(1);
@@ -79,7 +84,7 @@ static void block_of(int64_t rows, int64_t vectors, float *c, int64_t c_row, con
 	}
 }
 
-/* How many of `left` to take at once: at most `most`, and without a small rest at the end (8 rows are 4 + 4, not 6 + 2). */
+/* How many of `left` to take at once: at most `most`, and without a small rest at the end (8 are 4 + 4, not 6 + 2). */
 static int64_t share(int64_t left, int64_t most)
 {
 	int64_t parts = (left + most - 1) / most;

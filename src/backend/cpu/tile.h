@@ -22,13 +22,13 @@ static inline int64_t tile_padded(int64_t n)
 	return (n + TILE_LANES - 1) / TILE_LANES * TILE_LANES;
 }
 
-/* c[rows, cols] = (accumulate ? c : 0) + a[rows, depth] b[depth, cols]. cols: a multiple of TILE_LANES. Element (i, k) of
- * a is a[i * a_row + k * a_col]; rows of b and c lie b_row and c_row apart. */
+/* c[rows, cols] = (accumulate ? c : 0) + a[rows, depth] b[depth, cols]. cols: a multiple of TILE_LANES. Element (i, k)
+ * of a is a[i * a_row + k * a_col]; rows of b and c lie b_row and c_row apart. */
 void tile_product(float *c, int64_t c_row, const float *a, int64_t a_row, int64_t a_col, const float *b, int64_t b_row,
                   int64_t rows, int64_t cols, int64_t depth, int accumulate);
 
-/* to[j, i] = from[i, j] for i < rows, j < cols (a multiple of 4), and 0 for rows <= i < width (a multiple of 4). Rows of
- * `from` lie `stride` apart, rows of `to` width. */
+/* to[j, i] = from[i, j] for i < rows, j < cols (a multiple of 4), and 0 for rows <= i < width (a multiple of 4). Rows
+ * of `from` lie `stride` apart, rows of `to` width. */
 void tile_transpose(float *to, int64_t width, const float *from, int64_t stride, int64_t rows, int64_t cols);
 
 /* to[i, j] = factor * from[i, j] for j < cols, 0 for cols <= j < width; rows of `to` lie width apart. */

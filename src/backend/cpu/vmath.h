@@ -1,6 +1,6 @@
 /* Elementary functions on single floats for loops that the compiler vectorises. Every step is a correctly rounded
- * operation (fused multiply-adds are written out), so that the vector loop, its scalar tail and any two compilers give the
- * same bits. */
+ * operation (fused multiply-adds are written out), so that the vector loop, its scalar tail and any two compilers give
+ * the same bits. */
 #ifndef FAVOR_BACKEND_VMATH_H
 #define FAVOR_BACKEND_VMATH_H
 
@@ -22,8 +22,9 @@ static inline float vmath_float(uint32_t bits)
 	return f;
 }
 
-/* e^x within 2 ulp for -87.33 <= x <= 88.72; 0 below (no denormal results: they cost a hundred cycles each), infinity above,
- * NaN stays NaN. x = n ln 2 + r with |r| <= ln 2 / 2;  e^r = 1 + r + r^2 P(r), P a minimax polynomial of degree 4. */
+/* e^x within 2 ulp for -87.33 <= x <= 88.72; 0 below (no denormal results: they cost a hundred cycles each), infinity
+ * above, NaN stays NaN. x = n ln 2 + r with |r| <= ln 2 / 2;  e^r = 1 + r + r^2 P(r), P a minimax polynomial of
+ * degree 4. */
 static inline float vexp(float x)
 {
 	const float to_integer = 0x1.8p23f; /* adding it rounds to the nearest integer, left in the low bits */

@@ -1,5 +1,5 @@
-/* Attention one query and one head at a time, in double. A query's keys are listed first (prefix, then its own), so that
- * the maths below needs no word about segments. */
+/* Attention one query and one head at a time, in double. A query's keys are listed first (prefix, then its own), so
+ * that the maths below needs no word about segments. */
 #include "backend/reference/ref_attention.h"
 
 #include <math.h>
@@ -71,8 +71,8 @@ void ref_attention(struct backend *b, struct tensor o, float *lse, struct tensor
 			for (int h = 0; h < heads; h++) {
 				int64_t from = h / (heads / kv_heads) * depth;
 				query_forward(&o.data[row * o.stride + h * depth], &lse[h * q.rows + row],
-				              &q.data[row * q.stride + h * depth], k.data + from, k.stride, v.data + from, v.stride, depth,
-				              scale, keys, count);
+				              &q.data[row * q.stride + h * depth], k.data + from, k.stride, v.data + from, v.stride,
+				              depth, scale, keys, count);
 			}
 		}
 	}

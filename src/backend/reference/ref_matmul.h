@@ -4,7 +4,8 @@
 
 #include "backend/backend.h"
 
-void ref_linear(struct backend *b, struct tensor y, struct tensor x, struct tensor w, const float *bias, int accumulate);
+void ref_linear(struct backend *b, struct tensor y, struct tensor x, struct tensor w, const float *bias,
+                int accumulate);
 void ref_linear_backward_input(struct backend *b, struct tensor dx, struct tensor dy, struct tensor w, int accumulate);
 void ref_linear_backward_weight(struct backend *b, struct tensor dw, float *dbias, struct tensor dy, struct tensor x);
 /* Nothing to forget here. */

@@ -1,0 +1,221 @@
+#!/bin/sh
+# What a user gives wrong ends with exit code 2 and one message that names the place: bad_input.sh [BUILD FOLDER].
+. "$(dirname "$0")/e2e/lib.sh"
+make_data
+cd "$work" || exit 1
+
+# what stands on stderr in a good run too, besides the message
+notes='^favor: (warning: |memory plan|resume: )'
+
+# verdict CASE CODE PATTERN: of a run whose stderr is in $work/log
+verdict() {
+	grep -E '^favor:' "$work/log" | grep -Ev "$notes" >"$work/messages"
+	if [ "$2" -ne 2 ]; then
+		fail "$1" "exit code $2" "$work/log"
+	elif [ "$(wc -l <"$work/messages")" -ne 1 ]; then
+		fail "$1" "$(wc -l <"$work/messages") messages" "$work/log"
+	elif ! sed '/^favor:/,$!d' "$work/log" | tr '\n' ' ' | grep -Eq "favor: $3"; then
+		fail "$1" "the message has no $3" "$work/log"
+	elif grep -Eq 'Sanitizer|runtime error|Segmentation|MPI_ABORT' "$work/log"; then
+		fail "$1" "more than a message" "$work/log"
+	else
+		ok "$1: $(cat "$work/messages")"
+	fi
+}
+
+# bad CASE PATTERN ARGUMENTS...
+bad() {
+	bad_case=$1 bad_pattern=$2
+	shift 2
+	limit=60 ranks 0 "$@"
+	verdict "$bad_case" $? "$bad_pattern"
+}
+
+# the same on four ranks: still one message, soon
+bad_ranks() {
+	bad_case=$1 bad_pattern=$2
+	shift 2
+	begin=$(date +%s)
+	limit=60 ranks 4 "$@"
+	bad_code=$?
+	seconds=$(($(date +%s) - begin))
+	if [ $seconds -gt 10 ]; then
+		fail "$bad_case, 4 ranks" "took $seconds s" "$work/log"
+	else
+		verdict "$bad_case, 4 ranks" $bad_code "$bad_pattern"
+	fi
+}
+
+# config NAME [SED SCRIPT]: a good configuration, changed
+config() {
+	cat >"$1.yaml" <<-END
+		method: grpo
+		model: {path: $base, init: random}
+		data: {train: synth/train.jsonl, prompt: answer, system: none}
+		rollout: {group_size: 2, max_tokens: 4}
+		learner: {steps: 1, groups_per_step: 1, beta: 0.0}
+		run: {dir: runs/$1}
+	END
+	[ -z "${2:-}" ] || sed -i "$2" "$1.yaml"
+}
+
+config good
+if ranks 0 train good.yaml; then
+	ok "the configuration that the cases change is good"
+else
+	fail "the configuration that the cases change is good" "it is not" "$work/log"
+fi
+good=runs/good/checkpoints/step-000001.h5
+
+# ---- command line
+bad "unknown command" 'there is no command "trian"' trian good.yaml
+bad "no configuration named" 'usage: favor train CONFIG.yaml' train
+bad "missing configuration file" 'nowhere.yaml: .*' train nowhere.yaml
+bad "unknown option" 'there is no option --resme' train good.yaml --resme auto
+bad "option without its value" '--resume needs a value' train good.yaml --resume
+bad "unknown override" '.*learner.lrr.*learner.lr' train good.yaml learner.lrr=1
+bad "override out of range" '.*rollout.top_p.*' train good.yaml rollout.top_p=1.5
+bad "argument that is no override" '.*oops.*' train good.yaml oops
+bad "generate without a model" '--model and --prompt' generate --prompt x
+bad "generate with a number that is none" '--top-k: "x"' generate --model "$base" --prompt x --top-k x
+
+# ---- configuration
+config key 's/group_size/grop_size/'
+bad "malformed key" 'key.yaml:4: .*rollout.grop_size.*rollout.group_size' train key.yaml
+bad_ranks "malformed key" 'key.yaml:4: .*rollout.grop_size.*rollout.group_size' train key.yaml
+config type 's/max_tokens: 4/max_tokens: four/'
+bad "wrong type" 'type.yaml:4: .*rollout.max_tokens.*four' train type.yaml
+config yaml 's/steps: 1,/steps: 1, {/'
+bad "no YAML" 'yaml.yaml:5: .*' train yaml.yaml
+config list 's/^method: grpo/method: [grpo]/'
+bad "a list where a word belongs" 'list.yaml:1: .*method.*' train list.yaml
+config greedy 's/max_tokens: 4/max_tokens: 4, temperature: 0/'
+bad "greedy training" '.*rollout.temperature.*' train greedy.yaml
+bad "a binary as configuration" '.*favor.*' train "$favor"
+bad "a folder as configuration" 'synth: .*' train synth
+bad "placement for other ranks" '.*placement.*' train good.yaml run.dir=runs/placement 'placement={rollout: 2, reward: 1, learner: 1}'
+
+# ---- data set
+line=$(head -n 1 synth/train.jsonl)
+{
+	head -n 2 synth/train.jsonl
+	echo '{"image": "images/train/000003.jpg", "label": '
+	tail -n +4 synth/train.jsonl
+} >synth/line.jsonl
+bad "one bad line" '.*synth/line.jsonl:3:.*not JSON.*' train good.yaml data.train=synth/line.jsonl run.dir=runs/line
+bad_ranks "one bad line" '.*synth/line.jsonl:3:.*not JSON.*' train good.yaml data.train=synth/line.jsonl run.dir=runs/line
+{
+	head -n 3 synth/train.jsonl
+	echo '{"image": "images/train/nowhere.jpg", "label": "walking"}'
+} >synth/missing.jsonl
+bad "missing image" '.*synth/missing.jsonl:4: .*nowhere.jpg.*' train good.yaml data.train=synth/missing.jsonl run.dir=runs/missing
+bad_ranks "missing image" '.*synth/missing.jsonl:4: .*nowhere.jpg.*' train good.yaml data.train=synth/missing.jsonl run.dir=runs/missing
+head -c 900 synth/images/train/000001.jpg >synth/images/train/cut.jpg
+{
+	echo "$line"
+	echo '{"image": "images/train/cut.jpg", "label": "walking"}'
+} >synth/cut.jsonl
+bad "truncated JPEG" '.*synth/cut.jsonl:2: .*cut.jpg.*' train good.yaml data.train=synth/cut.jsonl run.dir=runs/cut
+bad_ranks "truncated JPEG" '.*synth/cut.jsonl:2: .*cut.jpg.*' train good.yaml data.train=synth/cut.jsonl run.dir=runs/cut
+bad "truncated JPEG in eval" '.*synth/cut.jsonl:2: .*cut.jpg.*' eval good.yaml data.eval=synth/cut.jsonl
+echo "hello" >synth/images/train/text.jpg
+echo '{"image": "images/train/text.jpg", "label": "walking"}' >synth/text.jsonl
+bad "text as image" '.*synth/text.jsonl:1: .*text.jpg.*' train good.yaml data.train=synth/text.jsonl run.dir=runs/text
+printf 'path,activity\nimages/train/000001.jpg,walking\n' >synth/table.csv
+bad "CSV without a label column" '.*synth/table.csv.*label.*' train good.yaml data.train=synth/table.csv run.dir=runs/csv
+: >synth/empty.jsonl
+bad "empty data set" '.*synth/empty.jsonl.*' train good.yaml data.train=synth/empty.jsonl run.dir=runs/empty
+bad "missing data set" '.*synth/nowhere.jsonl.*' train good.yaml data.train=synth/nowhere.jsonl run.dir=runs/nowhere
+bad "not enough shots" '.*data.shots.*' train good.yaml data.shots=1000 run.dir=runs/shots
+bad "a label that is no class" '.*synth/train.jsonl:[0-9]+: .*' train good.yaml 'data.classes=[walking, flying]' run.dir=runs/classes
+bad "a prompt file that is not there" '.*data.prompt.*nowhere.txt.*' train good.yaml data.prompt=nowhere.txt run.dir=runs/prompt
+bad "no data set" '.*data.train is missing.*' train good.yaml data.train= run.dir=runs/none
+
+# ---- model folder
+# folder NAME: a whole model folder, model-NAME, to be damaged
+"$favor" export "$good" whole 2>"$work/log" || fail "export" "failed" "$work/log"
+folder() {
+	cp -r whole "model-$1"
+}
+model() {
+	bad "$1" "$2" train good.yaml run.dir=runs/model model.init= model.path="model-$3"
+}
+cp -r whole model-good
+if ranks 0 train good.yaml run.dir=runs/whole model.init= model.path=model-good; then
+	ok "the model folder that the cases change is good"
+else
+	fail "the model folder that the cases change is good" "it is not" "$work/log"
+fi
+weights=model.safetensors
+folder cut
+head -c 5000 whole/$weights >model-cut/$weights
+model "truncated safetensors" '.*model-cut/model.safetensors.*' cut
+folder short
+head -c 300000 whole/$weights >model-short/$weights
+model "safetensors without its end" '.*model-short/model.safetensors.*' short
+folder header
+printf '\377\377\377\377\377\377\377\177{}' >model-header/$weights
+model "safetensors with a header of 2^63 bytes" '.*model-header/model.safetensors.*' header
+folder negative
+sed -i 's/"hidden_size": *32/"hidden_size": -32/' model-negative/config.json
+model "negative size" '.*model-negative/config.json.*hidden_size.*-32.*' negative
+bad_ranks "negative size" '.*model-negative/config.json.*hidden_size.*-32.*' train good.yaml run.dir=runs/model model.init= model.path=model-negative
+folder huge
+sed -i 's/"num_hidden_layers": *2/"num_hidden_layers": 2000000000/' model-huge/config.json
+model "two thousand million layers" '.*model-huge/config.json.*num_hidden_layers.*' huge
+folder llama
+sed -i 's/"model_type": *"qwen2_vl"/"model_type": "llama"/; s/Qwen2VLForConditionalGeneration/LlamaForCausalLM/' model-llama/config.json
+model "another architecture" '.*model-llama/config.json.*llama.*' llama
+folder missing
+LC_ALL=C sed -i 's/"model.norm.weight"/"model.nurm.weight"/' model-missing/$weights
+model "missing tensor" '.*model-missing.*model.norm.weight.*' missing
+folder shape
+LC_ALL=C sed -i 's/\("model.embed_tokens.weight":{[^}]*"shape":\)\[400,32\]/\1[32,400]/' model-shape/$weights
+if cmp -s whole/$weights model-shape/$weights; then
+	fail "misshapen tensor" "the test could not change its header"
+fi
+model "misshapen tensor" '.*model-shape.*model.embed_tokens.weight.*32, 400.*400, 32.*|.*model-shape.*model.embed_tokens.weight.*400, 32.*32, 400.*' shape
+folder tokenizer
+rm model-tokenizer/tokenizer.json
+model "no tokenizer.json" '.*model-tokenizer/tokenizer.json.*' tokenizer
+folder config
+rm model-config/config.json
+model "no config.json" '.*model-config/config.json.*' config
+folder weights
+rm model-weights/$weights
+model "no weights" '.*model-weights.*safetensors.*' weights
+folder vocabulary
+sed -i 's/"vocab_size": *400/"vocab_size": 100/' model-vocabulary/config.json
+model "vocabulary smaller than the tokeniser's" '.*model-vocabulary.*' vocabulary
+folder positions
+sed -i 's/"max_position_embeddings": *2048/"max_position_embeddings": 32/' model-positions/config.json
+model "prompt too long" '.*max_position_embeddings is 32.*' positions
+bad "generate, prompt too long" '.*86 tokens.*--max-tokens 4.*32 positions' generate --model model-positions --max-tokens 4 \
+	--prompt "a prompt of more words than this model has places for, however short the words in it may be and are"
+bad "no model folder" 'nowhere: .*' train good.yaml run.dir=runs/model model.path=nowhere
+bad "memory above its limit" '.*memory plan.*run.memory_limit.*' train good.yaml run.dir=runs/memory run.memory_limit=1
+
+# ---- run folder and checkpoints
+bad "a folder that holds a run" 'runs/good: already holds a run.*--resume auto' train good.yaml
+head -c 3000 "$good" >cut.h5
+bad "resume from a truncated checkpoint" 'cut.h5.*' train good.yaml run.dir=runs/resume --resume cut.h5
+echo "no checkpoint" >text.h5
+bad "resume from text" 'text.h5.*' train good.yaml run.dir=runs/resume --resume text.h5
+bad_ranks "resume from text" 'text.h5.*' train good.yaml run.dir=runs/resume2 learner.groups_per_step=4 --resume text.h5
+bad "resume from nothing" 'nowhere.h5.*' train good.yaml run.dir=runs/resume --resume nowhere.h5
+ranks 0 train good.yaml run.dir=runs/two learner.steps=2 checkpoint.every=1 || fail "a run of two steps" "failed" "$work/log"
+bad "resume of a run that was longer" 'runs/two/.*has done 2 steps, but learner.steps is 1' train good.yaml run.dir=runs/two --resume auto
+: >file
+bad "a run folder that is a file" '.*file.*' train good.yaml run.dir=file/run
+bad "inspect text" 'text.h5.*' inspect text.h5
+bad "export text" 'text.h5.*' export text.h5 out
+bad "export over a model" 'whole: already holds a model.*' export "$good" whole
+
+# ---- the other commands
+bad "image of text" '.*text.jpg.*' generate --model whole --prompt x --image synth/images/train/text.jpg
+bad "image of nothing" '.*nowhere.jpg.*' score --model whole --prompt x --response y --image nowhere.jpg
+bad "preprocess of a truncated JPEG" '.*cut.jpg.*' preprocess --model whole --image synth/images/train/cut.jpg --out x.safetensors
+bad "tokenize without tokenizer.json" '.*model-tokenizer/tokenizer.json.*' tokenize --model model-tokenizer
+bad "report on nothing" '.*nowhere.*' report nowhere
+bad "synth with a size of none" '.*size.*' synth out --size 0
+finish

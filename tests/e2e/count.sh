@@ -1,0 +1,131 @@
+# Runs test suites and counts their cases, for tests/run.sh and tests/nightly.sh, which source it.
+#
+# Whatever happens, the last line is "N passed, N failed" or "N passed, N failed, N skipped", and the exit code is 0 only if nothing failed.
+set -u
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root" || exit 1
+logs=$root/build/logs # one file a suite; the newest run's
+rm -rf "$logs"
+mkdir -p "$logs"
+passed=0 failed=0 skipped=0 over=
+
+# the sanitizers' word is final, and what they find is a failure; tests may set further options of their own
+export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+# Ranks share few cores; Open MPI refuses root unless it is told.
+export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_mpi_yield_when_idle=1 OMP_WAIT_POLICY=passive
+if [ "$(id -u)" -eq 0 ]; then
+	export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+fi
+
+last_line() {
+	[ "$over" ] || failed=$((failed + 1)) # ended before its end
+	if [ $skipped -gt 0 ]; then
+		echo "$passed passed, $failed failed, $skipped skipped"
+	else
+		echo "$passed passed, $failed failed"
+	fi
+	[ $failed -eq 0 ]
+	exit
+}
+trap last_line EXIT
+trap 'echo "interrupted"; exit 1' INT TERM
+
+now() {
+	date +%s
+}
+
+# say NAME PASSED FAILED SKIPPED SECONDS: a suite's line; adds to the sums
+say() {
+	passed=$((passed + $2)) failed=$((failed + $3)) skipped=$((skipped + $4))
+	printf '%-40s %4d passed  %3d failed  %3d skipped  %4d s\n' "$1" "$2" "$3" "$4" "$5"
+}
+
+# step NAME COMMAND...: one case, which is passed if the command succeeds. Returns what the command returns.
+step() {
+	step_name=$1 step_begin=$(now)
+	step_log=$logs/$(echo "$1" | tr -c 'a-zA-Z0-9\n' -).log
+	shift
+	if "$@" >"$step_log" 2>&1; then
+		say "$step_name" 1 0 0 $(($(now) - step_begin))
+		return 0
+	fi
+	tail -n 30 "$step_log" | sed 's/^/    /'
+	echo "FAIL: $step_name (all of it: $step_log)"
+	say "$step_name" 0 1 0 $(($(now) - step_begin))
+	return 1
+}
+
+# count PATTERN FILE
+count() {
+	grep -Ec "$1" "$2"
+}
+
+# script NAME COMMAND...: a script suite, which prints "ok: ", "FAIL: " or "skipped: " lines
+script() {
+	script_name=$1 script_begin=$(now)
+	script_log=$logs/$(echo "$1" | tr -c 'a-zA-Z0-9\n' -).log
+	shift
+	timeout -k 10 1800 "$@" >"$script_log" 2>&1
+	script_code=$?
+	script_ok=$(count '^ok: ' "$script_log") script_bad=$(count '^FAIL: ' "$script_log")
+	script_skips=$(count '^skipped: ' "$script_log")
+	if [ $script_code -ne 0 ] && [ "$script_bad" -eq 0 ] || [ $((script_ok + script_bad + script_skips)) -eq 0 ]; then
+		echo "FAIL: $script_name ended with exit code $script_code:"
+		tail -n 20 "$script_log" | sed 's/^/    /'
+		script_bad=1
+	else
+		sed -n '/^FAIL: /,/^\(ok\|skipped\): /{/^\(ok\|skipped\): /!p}; /^skipped: /p' "$script_log"
+	fi
+	say "$script_name" "$script_ok" "$script_bad" "$script_skips" $(($(now) - script_begin))
+}
+
+# units NAME BUILD ARGUMENTS...: meson's tests of a build folder
+units() {
+	units_name=$1 units_build=$2 units_begin=$(now)
+	units_log=$logs/$(echo "$1" | tr -c 'a-zA-Z0-9\n' -).log
+	shift 2
+	meson test -C "$units_build" --no-rebuild "$@" >"$units_log" 2>&1
+	units_code=$?
+	result='^ *[0-9]+/[0-9]+ .* '
+	units_ok=$(count "$result(OK|EXPECTEDFAIL) " "$units_log")
+	units_skips=$(count "$result""SKIP " "$units_log")
+	units_bad=$(count "$result(FAIL|TIMEOUT|ERROR|INTERRUPT|UNEXPECTEDPASS) " "$units_log")
+	if [ $units_code -ne 0 ] && [ "$units_bad" -eq 0 ] || [ $((units_ok + units_skips + units_bad)) -eq 0 ]; then
+		echo "FAIL: $units_name: meson test ended with exit code $units_code:"
+		tail -n 20 "$units_log" | sed 's/^/    /'
+		units_bad=1
+	fi
+	grep -E "$result(FAIL|TIMEOUT|ERROR|INTERRUPT|UNEXPECTEDPASS|SKIP) " "$units_log" |
+		while IFS= read -r line; do
+			case $line in
+			*" SKIP "*) echo "skipped: $units_name: $line" ;;
+			*) echo "FAIL: $units_name: $line" ;;
+			esac
+			tail_of_test "$units_build" "${line%%/*}"
+		done
+	# cases that a test program left out by itself, with what it said before
+	units_text=$(newest_log "$units_build")
+	left_out=$(count '^\[  SKIPPED \] [a-z]' "$units_text")
+	grep -EB 1 '^\[  SKIPPED \] [a-z]' "$units_text" | grep -Ev '^--|^\[ RUN' | sed "s/^/skipped: $units_name: /"
+	units_skips=$((units_skips + left_out))
+	say "$units_name" "$units_ok" "$units_bad" "$units_skips" $(($(now) - units_begin))
+}
+
+newest_log() {
+	ls -t "$1"/meson-logs/testlog*.txt | head -n 1
+}
+
+# tail_of_test BUILD NUMBER: the last lines that test NUMBER of the newest meson run printed
+tail_of_test() {
+	number=$(echo "$2" | tr -d ' ')
+	awk -v start="^=+ *$number/[0-9]+ *=+" '$0 ~ start { on = 1; next } on && /^=+ *[0-9]+\/[0-9]+ *=+/ { exit } on' \
+		"$(newest_log "$1")" | grep -v '^=*$' | tail -n 25 | sed 's/^/    /'
+}
+
+# compile NAME BUILD ARGUMENTS...: one case; the arguments are of meson setup, where the folder is not there yet
+compile() {
+	compile_name=$1
+	shift
+	step "$compile_name" sh -c 'build=$1; shift; { [ -f "$build/build.ninja" ] || meson setup "$build" "$@"; } && ninja -C "$build"' sh "$@"
+}

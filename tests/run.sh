@@ -1,0 +1,21 @@
+#!/bin/sh
+# All tests on a fresh Debian 12: installs what they need, builds, runs them. As root, or as a user with sudo (without, if nothing has
+# to be installed). The last line is "N passed, N failed" or "N passed, N failed, N skipped". Longer checks are in tests/nightly.sh.
+. "$(dirname "$0")/e2e/count.sh"
+
+step "packages" jobs/install.sh --tests || {
+	over=1
+	exit 1
+}
+script "include directions" tests/test_includes.sh
+if compile "gcc" build; then
+	units "unit tests" build
+	script "bad input" tests/bad_input.sh build
+	script "invariants" tests/invariants.sh build
+fi
+compile "clang" build-clang --native-file tests/e2e/clang.ini
+if compile "gcc with sanitizers" build-asan --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false; then
+	units "unit tests with sanitizers" build-asan -t 5
+	script "bad input with sanitizers" tests/bad_input.sh build-asan
+fi
+over=1
