@@ -66,9 +66,15 @@ static inline char *folder_read(const char *folder, const char *name, size_t *n)
 /* A new folder of links to the small and large files of a model folder, whose path is absolute. */
 static inline char *folder_links(const char *model)
 {
-	static const char *const names[] = {"config.json", "generation_config.json", "model.safetensors", "preprocessor_config.json",
-	                                    "tokenizer.json", "tokenizer_config.json", "model.safetensors.index.json",
-	                                    "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"};
+	static const char *const names[] = {"config.json",
+	                                    "generation_config.json",
+	                                    "model.safetensors",
+	                                    "preprocessor_config.json",
+	                                    "tokenizer.json",
+	                                    "tokenizer_config.json",
+	                                    "model.safetensors.index.json",
+	                                    "model-00001-of-00002.safetensors",
+	                                    "model-00002-of-00002.safetensors"};
 	char *folder = folder_new();
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
 		char *from = favor_format("%s/%s", model, names[i]), *to = favor_format("%s/%s", folder, names[i]);

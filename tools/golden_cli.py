@@ -5,7 +5,8 @@
 Writes
   model/            a Hugging Face folder (weights random, tied, float32), with tokeniser, chat template and image settings
   *.jpg *.png       three images drawn here, none of them square; one is stored turned and says so in its EXIF data
-  cases.json        per case the arguments, and prompt_ids, response_ids, logprobs, and 32 tokens of `greedy` continuation
+  cases.json        per case the arguments, and prompt_ids, response_ids, logprobs (of float64: float32 is within 1e-5, checked
+                    here), and up to 32 tokens of `greedy` continuation (float32)
   pixels.safetensors  per image its grid, and pixel_values packed: level [patches, 3, 14, 14] (8 bits) and value [3, 256], so that
                     pixel_values[p, c, frame, y, x] = value[c][level[p, c, y, x]] for both frames (checked here)
 Needs torch, transformers, safetensors, pillow. The tokeniser is that of tests/golden/data/tiny-tokenizer."""
@@ -48,7 +49,8 @@ CASES = [
     dict(name="raw-text", images=[], system="none", raw=True, prompt="x", response="y"),
     # decomposed letters (NFC joins them), scripts, an emoji of several code points, a tab
     dict(name="unicode", images=["pole.png"], system="default", raw=False, prompt="Cafe\u0301 \u00fcber 12345 \u65e5\u672c\u8a9e?",
-         response="\u00c5ngstro\u0308m \u2013 \u043f\u0440\u0438\u0432\u0435\u0442, \u0645\u0631\u062d\u0628\u0627 \U0001f469\u200d\U0001f680\t\u0928\u092e\u0938\u094d\u0924\u0947"),
+         response="\u00c5ngstro\u0308m \u2013 \u043f\u0440\u0438\u0432\u0435\u0442, "
+                  "\u0645\u0631\u062d\u0628\u0627 \U0001f469\u200d\U0001f680\t\u0928\u092e\u0938\u094d\u0924\u0947"),
 ]
 
 
@@ -114,12 +116,15 @@ def write_model(folder):
 
     dump("config.json", {k: v for k, v in config.to_dict().items() if k != "transformers_version"} |
          {"architectures": ["Qwen2VLForConditionalGeneration"], "dtype": "float32"})
-    dump("generation_config.json", {"eos_token_id": [special["<|im_end|>"], special["<|endoftext|>"]], "pad_token_id": special["<|endoftext|>"]})
+    dump("generation_config.json", {"eos_token_id": [special["<|im_end|>"], special["<|endoftext|>"]],
+                                    "pad_token_id": special["<|endoftext|>"]})
     dump("preprocessor_config.json", {
-        "image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2VLProcessor", "min_pixels": 4 * 784, "max_pixels": 8 * 784,
+        "image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2VLProcessor",
+        "min_pixels": 4 * 784, "max_pixels": 8 * 784,
         "patch_size": 14, "temporal_patch_size": 2, "merge_size": 2, "image_mean": [0.48145466, 0.4578275, 0.40821073],
         "image_std": [0.26862954, 0.26130258, 0.27577711]})
-    dump("tokenizer_config.json", {"tokenizer_class": "Qwen2Tokenizer", "model_max_length": 512, "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>",
+    dump("tokenizer_config.json", {"tokenizer_class": "Qwen2Tokenizer", "model_max_length": 512, "eos_token": "<|im_end|>",
+                                   "pad_token": "<|endoftext|>",
                                    "bos_token": None, "unk_token": None, "add_prefix_space": False, "chat_template": TEMPLATE})
     size = sum(os.path.getsize(f"{folder}/{f}") for f in os.listdir(folder))
     assert size <= 400 * 1024, size
@@ -157,7 +162,7 @@ def run_case(model, processor, case, out):
     with torch.no_grad():
         logits = model(**whole).logits[0, n - 1:-1]
         logp = torch.log_softmax(logits, -1).gather(1, response[0][:, None])[:, 0]
-        # how much of a difference is float32's own: the same in float64, which then leaves the model's weights as they were
+        # the reference is the same in float64, so that a difference is favor's own; float32 agrees with it
         exact = torch.log_softmax(model.double()(**whole).logits[0, n - 1:-1], -1).gather(1, response[0][:, None])[:, 0]
         noise = float((exact - logp).abs().max())
         assert noise < 1e-5, f"{case['name']}: float32 is off by {noise}"
@@ -168,10 +173,11 @@ def run_case(model, processor, case, out):
         top = step[0].topk(2).values
         margin = min(margin, float(top[0] - top[1]))
     assert margin > 1e-3, f"{case['name']}: greedy margin {margin}"
-    print(f"{case['name']}: {n} + {response.shape[1]} tokens, mean logp {float(logp.mean()):.2f}, greedy {len(set(tokens))} different of {len(tokens)}, margin {margin:.3f}, "
+    print(f"{case['name']}: {n} + {response.shape[1]} tokens, mean logp {float(logp.mean()):.2f}, "
+          f"greedy {len(set(tokens))} different of {len(tokens)}, margin {margin:.3f}, "
           f"float32 noise {noise:.1e}")
     return case | {"prompt_ids": prompt["input_ids"][0].tolist(), "response_ids": response[0].tolist(),
-                   "logprobs": [float(x) for x in logp], "greedy": tokens}
+                   "logprobs": [float(x) for x in exact], "greedy": tokens}
 
 
 def pack_pixels(processor, out):

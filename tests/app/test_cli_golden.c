@@ -1,5 +1,5 @@
-/* The program against transformers, from photo and text to tokens and log-probabilities, and its sampling against its own scoring.
- * Golden values: tools/golden_cli.py. */
+/* The program against transformers, from photo and text to tokens and log-probabilities, and its sampling against its
+ * own scoring. Golden values: tools/golden_cli.py. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -83,7 +83,8 @@ static json_t *run_json(const struct arguments *a)
 static void same_ids(const char *name, const char *what, const json_t *got, const json_t *want)
 {
 	if (!json_equal(got, want)) {
-		char *a = json_dumps(got, JSON_COMPACT | JSON_ENCODE_ANY), *b = json_dumps(want, JSON_COMPACT | JSON_ENCODE_ANY);
+		char *a = json_dumps(got, JSON_COMPACT | JSON_ENCODE_ANY),
+			 *b = json_dumps(want, JSON_COMPACT | JSON_ENCODE_ANY);
 		fail_msg("%s: %s are %s, not %s", name, what, a, b);
 	}
 }
@@ -108,7 +109,8 @@ static void test_score(void **state)
 		const json_t *have = json_object_get(got, "logprobs"), *want = json_object_get(c, "logprobs");
 		assert_int_equal(json_array_size(have), json_array_size(want));
 		for (size_t k = 0; k < json_array_size(want); k++) {
-			double difference = fabs(json_real_value(json_array_get(have, k)) - json_real_value(json_array_get(want, k)));
+			double difference =
+				fabs(json_real_value(json_array_get(have, k)) - json_real_value(json_array_get(want, k)));
 			if (!(difference < 2e-5))
 				fail_msg("%s: log-probability %zu differs by %.3g", name, k, difference);
 			worst = fmax(worst, difference);
@@ -167,8 +169,8 @@ static int64_t check_pixels(const struct safetensors *got, int64_t from, int64_t
 				double w = (double)table[c * 256 + level->data[(row * 3 + c) * area + k % area]];
 				double h = (double)have[((from + row) * 3 + c) * 2 * area + k];
 				if (!(fabs(w - h) <= 1e-6))
-					fail_msg("%s: patch %lld, channel %lld, pixel %lld is %.9g, not %.9g", image, (long long)row, (long long)c,
-					         (long long)k, h, w);
+					fail_msg("%s: patch %lld, channel %lld, pixel %lld is %.9g, not %.9g", image, (long long)row,
+					         (long long)c, (long long)k, h, w);
 			}
 	free(have);
 	for (int i = 0; i < 3; i++)
@@ -190,8 +192,8 @@ static void test_preprocess(void **state)
 		path[i] = golden(images[i]);
 	for (int i = 0; i < 4; i++) { /* each alone, then all in one call */
 		struct ran r = i < 3 ? run_favor("preprocess", "--model", model, "--image", path[i], "--out", out)
-		                     : run_favor("preprocess", "--model", model, "--image", path[0], "--image", path[1], "--image", path[2],
-		                                 "--out", out);
+		                     : run_favor("preprocess", "--model", model, "--image", path[0], "--image", path[1],
+		                                 "--image", path[2], "--out", out);
 		if (r.code)
 			fail_msg("%s", r.errors);
 		struct safetensors *got = safetensors_open_file(out, &e);
@@ -221,14 +223,16 @@ static int survives(const json_t *sample, const json_t *encoded)
 	       json_equal(json_object_get(sample, "response_ids"), encoded);
 }
 
-/* What generate says of its tokens is what score says of them, to the printed digit (invariant 5), at a temperature and truncated. */
+/* What generate says of its tokens is what score says of them, to the printed digit (invariant 5), at a temperature and
+ * truncated. */
 static void sampled_equals_scored(const char *const *how, const char *temperature, int truncated)
 {
 	enum { WANTED = 4 };
 	struct arguments a = {0};
 	char *model = golden("model"), *image = golden("turned.jpg"), *input = favor_strdup("");
-	const char *const fixed[] = {"generate", "--json", "--model", model, "--image", image, "--prompt", "Go on:", "--samples", "160",
-	                             "--max-tokens", "4", "--temperature", temperature, NULL};
+	const char *const fixed[] = {"generate",     "--json",   "--model",       model,       "--image",
+	                             image,          "--prompt", "Go on:",        "--samples", "160",
+	                             "--max-tokens", "4",        "--temperature", temperature, NULL};
 	for (int i = 0; fixed[i]; i++)
 		argue(&a, fixed[i]);
 	for (int i = 0; how[i]; i++)
@@ -258,12 +262,14 @@ static void sampled_equals_scored(const char *const *how, const char *temperatur
 		if (!survives(sample, json_array_get(encoded, i)))
 			continue;
 		struct arguments s = {0};
-		const char *const score[] = {"score", "--json", "--model", model, "--image", image, "--prompt", "Go on:", "--response",
-		                             text_of(sample, "text"), "--temperature", temperature, NULL};
+		const char *const score[] = {"score",         "--json",    "--model", model,        "--image",
+		                             image,           "--prompt",  "Go on:",  "--response", text_of(sample, "text"),
+		                             "--temperature", temperature, NULL};
 		for (int k = 0; score[k]; k++)
 			argue(&s, score[k]);
 		json_t *lines = run_json(&s), *got = json_array_get(lines, 0);
-		same_ids("scored", "response_ids", json_object_get(got, "response_ids"), json_object_get(sample, "response_ids"));
+		same_ids("scored", "response_ids", json_object_get(got, "response_ids"),
+		         json_object_get(sample, "response_ids"));
 		same_ids("scored", "logprobs", json_object_get(got, "logprobs"), json_object_get(sample, "logprobs"));
 		json_decref(lines);
 		compared++;
@@ -281,14 +287,15 @@ static void test_sampled_equals_scored(void **state)
 {
 	(void)state;
 	sampled_equals_scored((const char *const[]){"--seed", "3", NULL}, "1", 0);
-	sampled_equals_scored((const char *const[]){"--seed", "4", "--top-k", "40", "--top-p", "0.9", "--min-p", "0.01", NULL}, "0.7", 1);
+	sampled_equals_scored(
+		(const char *const[]){"--seed", "4", "--top-k", "40", "--top-p", "0.9", "--min-p", "0.01", NULL}, "0.7", 1);
 }
 
 static char *sample_text(const char *seed, const char *samples)
 {
 	char *model = golden("model"), *image = golden("street.jpg");
-	struct ran r = run_favor("generate", "--json", "--model", model, "--image", image, "--prompt", "Activity?", "--samples", samples,
-	                         "--max-tokens", "12", "--seed", seed);
+	struct ran r = run_favor("generate", "--json", "--model", model, "--image", image, "--prompt", "Activity?",
+	                         "--samples", samples, "--max-tokens", "12", "--seed", seed);
 	assert_int_equal(r.code, 0);
 	free(r.errors);
 	free(model);
@@ -299,7 +306,8 @@ static char *sample_text(const char *seed, const char *samples)
 static void test_seeds(void **state)
 {
 	(void)state;
-	char *a = sample_text("1", "6"), *again = sample_text("1", "6"), *other = sample_text("2", "6"), *fewer = sample_text("1", "3");
+	char *a = sample_text("1", "6"), *again = sample_text("1", "6"), *other = sample_text("2", "6"),
+		 *fewer = sample_text("1", "3");
 	assert_string_equal(a, again);
 	assert_string_not_equal(a, other);
 	assert_memory_equal(a, fewer, strlen(fewer)); /* a sample does not depend on how many there are */
@@ -361,9 +369,11 @@ static void test_stop(void **state)
 	json_t *all = cases(), *c = json_array_get(all, 0), *whole = json_object_get(c, "greedy");
 	char *model = golden("model"), *folder = folder_links(model);
 	/* tokens that stand at places 9, 5 and 20 of the continuation; which comes first decides */
-	const json_int_t stops[3] = {json_integer_value(json_array_get(whole, 9)), json_integer_value(json_array_get(whole, 5)),
+	const json_int_t stops[3] = {json_integer_value(json_array_get(whole, 9)),
+	                             json_integer_value(json_array_get(whole, 5)),
 	                             json_integer_value(json_array_get(whole, 20))};
-	char *text = favor_format("{\"eos_token_id\": [%lld, %lld, %lld]}", (long long)stops[0], (long long)stops[1], (long long)stops[2]);
+	char *text = favor_format("{\"eos_token_id\": [%lld, %lld, %lld]}", (long long)stops[0], (long long)stops[1],
+	                          (long long)stops[2]);
 	folder_write(folder, "generation_config.json", text);
 	free(text);
 	const size_t at = first_of(whole, stops, 3);
@@ -376,16 +386,19 @@ static void test_stop(void **state)
 
 	text = favor_format("{\"eos_token_id\": %lld}", (long long)stops[0]);
 	folder_write(folder, "generation_config.json", text);
-	check_cut("one id in generation_config.json", greedy(folder, c, "32"), whole, first_of(whole, stops, 1) + 1, "stop");
+	check_cut("one id in generation_config.json", greedy(folder, c, "32"), whole, first_of(whole, stops, 1) + 1,
+	          "stop");
 	free(text);
 
 	/* without generation_config.json, config.json's counts, at the top or in text_config */
 	for (int top = 0; top < 2; top++) {
-		char *config_path = favor_format("%s/config.json", model), *generation = favor_format("%s/generation_config.json", folder);
+		char *config_path = favor_format("%s/config.json", model),
+			 *generation = favor_format("%s/generation_config.json", folder);
 		json_t *config = json_load_file(config_path, 0, NULL);
 		unlink(generation);
 		json_object_del(config, "eos_token_id");
-		json_object_set_new(top ? config : json_object_get(config, "text_config"), "eos_token_id", json_integer(stops[1]));
+		json_object_set_new(top ? config : json_object_get(config, "text_config"), "eos_token_id",
+		                    json_integer(stops[1]));
 		text = json_dumps(config, 0);
 		folder_write(folder, "config.json", text);
 		check_cut("config.json", greedy(folder, c, "32"), whole, first_of(whole, stops + 1, 1) + 1, "stop");
@@ -405,9 +418,10 @@ static void test_stop_text(void **state)
 	(void)state;
 	char *model = golden("model"), *folder = folder_links(model);
 	/* with 16 common tokens as stops, some of 64 responses stop after a few tokens */
-	folder_write(folder, "generation_config.json", "{\"eos_token_id\": [64, 66, 68, 70, 72, 74, 76, 78, 80, 82, 84, 588, 586, 300, 301, 302]}");
-	struct ran r = run_favor("generate", "--json", "--model", folder, "--prompt", "x", "--samples", "64", "--max-tokens", "40",
-	                         "--temperature", "2");
+	folder_write(folder, "generation_config.json",
+	             "{\"eos_token_id\": [64, 66, 68, 70, 72, 74, 76, 78, 80, 82, 84, 588, 586, 300, 301, 302]}");
+	struct ran r = run_favor("generate", "--json", "--model", folder, "--prompt", "x", "--samples", "64",
+	                         "--max-tokens", "40", "--temperature", "2");
 	assert_int_equal(r.code, 0);
 	json_t *lines = run_lines(r.out), *sample;
 	char *input = favor_strdup("");
@@ -460,14 +474,16 @@ static void refused(struct ran r, const char *says)
 static void test_refusals(void **state)
 {
 	(void)state;
-	char *model = golden("model"), *image = golden("pole.png"), *missing = golden("absent.png"), *no_image = golden("cases.json");
+	char *model = golden("model"), *image = golden("pole.png"), *missing = golden("absent.png"),
+		 *no_image = golden("cases.json");
 	refused(run_favor("score", "--model", model, "--prompt", "x"), "--response");
 	refused(run_favor("score", "--model", model, "--prompt", "x", "--response", ""), "empty");
 	refused(run_favor("score", "--model", model, "--response", "x"), "--prompt");
 	refused(run_favor("score", "--model", missing, "--prompt", "x", "--response", "x"), "absent.png");
 	refused(run_favor("score", "--model", model, "--image", missing, "--prompt", "x", "--response", "x"), "absent.png");
 	refused(run_favor("generate", "--model", model, "--image", no_image, "--prompt", "x"), "cases.json");
-	refused(run_favor("generate", "--model", model, "--image", image, "--raw", "--prompt", "no place"), "0 image places");
+	refused(run_favor("generate", "--model", model, "--image", image, "--raw", "--prompt", "no place"),
+	        "0 image places");
 	refused(run_favor("generate", "--model", model, "--prompt", "<|image_pad|>"), "1 image places");
 	refused(run_favor("generate", "--model", model, "--prompt", "x", "--temperature", "-1"), "--temperature");
 	refused(run_favor("generate", "--model", model, "--prompt", "x", "--max-tokens", "0"), "--max-tokens");

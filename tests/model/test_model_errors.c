@@ -1,5 +1,5 @@
-/* Folders that can't be run are refused with one message that names the place; others that only look different are opened. The files
- * are made by changing golden ones (tools/golden_model.py). */
+/* Folders that can't be run are refused with one message that names the place; others that only look different are
+ * opened. The files are made by changing golden ones (tools/golden_model.py). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -112,7 +112,8 @@ static void test_config(void **state)
 		{"text_config.num_hidden_layers", "-2", "num_hidden_layers"},
 		{"text_config.num_hidden_layers", "1000000", "num_hidden_layers"},
 		{"text_config.num_attention_heads", "3", "\"hidden_size\" 32 is no multiple of \"num_attention_heads\" 3"},
-		{"text_config.num_key_value_heads", "3", "\"num_attention_heads\" 2 is no multiple of \"num_key_value_heads\" 3"},
+		{"text_config.num_key_value_heads", "3",
+	     "\"num_attention_heads\" 2 is no multiple of \"num_key_value_heads\" 3"},
 		{"text_config.num_key_value_heads", "0", "num_key_value_heads"},
 		{"text_config.num_attention_heads", "16", "head dimension"},
 		{"text_config.rope_parameters.mrope_section", "[2, 3, 4]", "sums to 9, but half of the head dimension is 8"},
@@ -198,7 +199,7 @@ static void test_eos(void **state)
 {
 	(void)state;
 	opens(links(UNTIED), NULL, eos_is_149);                                                /* text_config's */
-	opens(with_config(UNTIED, "eos_token_id", "[7, 148, 0]"), NULL, eos_is_listed);        /* the top level's word counts */
+	opens(with_config(UNTIED, "eos_token_id", "[7, 148, 0]"), NULL, eos_is_listed); /* the top level's word counts */
 	opens(with_config(UNTIED, "text_config.eos_token_id", "null"), NULL, eos_is_absent);
 	char *folder = links(UNTIED);
 	folder_write(folder, "generation_config.json", "{\"eos_token_id\": [7, 148, 0], \"temperature\": 0.01}");
@@ -275,7 +276,8 @@ static void test_tensors(void **state)
 	static const char q[] = "model.layers.1.self_attn.q_proj.weight", norm[] = "model.norm.weight";
 	refused(with_tensor(q, NULL, NULL), q, "missing", "[32, 32]");
 	refused(with_tensor("lm_head.weight", NULL, NULL), "lm_head.weight", "missing", "[160, 32]"); /* untied */
-	refused(with_tensor("visual.patch_embed.proj.weight", NULL, NULL), "visual.patch_embed.proj.weight", "[16, 3, 2, 14, 14]");
+	refused(with_tensor("visual.patch_embed.proj.weight", NULL, NULL), "visual.patch_embed.proj.weight",
+	        "[16, 3, 2, 14, 14]");
 	refused(with_tensor(q, "shape", "[16, 64]"), "model.safetensors", q, "[16, 64]", "[32, 32]");
 	refused(with_tensor(q, "shape", "[1024]"), q, "[1024]", "[32, 32]");
 	refused(with_tensor(q, "shape", "[32, 32, 1]"), q, "[32, 32, 1]", "[32, 32]");
@@ -320,10 +322,10 @@ static void test_truncated(void **state)
 	char *file = folder_read(model, "model.safetensors", &n);
 	for (int i = 0; i < 8; i++)
 		length |= (size_t)(unsigned char)file[i] << (8 * i);
-	const size_t lengths[] = {0, 1, 7, 8, 9, 100, 8 + length / 2, 8 + length - 1, 8 + length, 8 + length + 1, n / 2, n - 4, n - 1};
+	const size_t lengths[] = {0,     1,     7,    8, 9, 100, 8 + length / 2, 8 + length - 1, 8 + length, 8 + length + 1,
+	                          n / 2, n - 4, n - 1};
 	for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
 		char *folder = links(UNTIED);
-		/* an exact allocation, so that a reader past the end of what was written would be seen in the file's map */
 		folder_write_bytes(folder, "model.safetensors", file, lengths[i]);
 		refused(folder, "model.safetensors");
 	}
@@ -343,8 +345,14 @@ static void test_truncated(void **state)
 static void test_headers(void **state)
 {
 	(void)state;
-	static const char *const headers[] = {"[]", "7", "{", "{\"a\": 1}", "{\"a\": {}}", "{\"a\": {\"dtype\": \"F32\"}}",
-	                                      "{\"a\": {\"dtype\": \"F32\", \"shape\": [], \"data_offsets\": [0, 4], \"shape\": []}}"};
+	static const char *const headers[] = {
+		"[]",
+		"7",
+		"{",
+		"{\"a\": 1}",
+		"{\"a\": {}}",
+		"{\"a\": {\"dtype\": \"F32\"}}",
+		"{\"a\": {\"dtype\": \"F32\", \"shape\": [], \"data_offsets\": [0, 4], \"shape\": []}}"};
 	for (size_t i = 0; i < sizeof headers / sizeof *headers; i++) {
 		char *folder = links(UNTIED), file[256] = {(char)strlen(headers[i])};
 		memcpy(file + 8, headers[i], strlen(headers[i]));
@@ -390,7 +398,8 @@ static void test_shards(void **state)
 	(void)state;
 	static const char norm[] = "model.norm.weight";
 	opens(links(SHARDED), NULL, NULL);
-	static const char *const outside[] = {"\"../x.safetensors\"", "\"/etc/passwd\"", "\"a/b.safetensors\"", "\"..\"", "7", "null"};
+	static const char *const outside[] = {
+		"\"../x.safetensors\"", "\"/etc/passwd\"", "\"a/b.safetensors\"", "\"..\"", "7", "null"};
 	for (size_t i = 0; i < sizeof outside / sizeof *outside; i++)
 		refused(with_index(norm, outside[i]), "model.safetensors.index.json", norm, "same folder");
 	refused(with_index(norm, "\"model-00003-of-00003.safetensors\""), "model-00003-of-00003.safetensors");
