@@ -13,10 +13,18 @@
 #include <unistd.h>
 
 /* Everything small that makes a folder a Hugging Face model besides its weights. */
-static const char *const MODEL_FILES[] = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
-                                          "preprocessor_config.json", "processor_config.json", "chat_template.json",
-                                          "chat_template.jinja", "special_tokens_map.json", "added_tokens.json",
-                                          "vocab.json", "merges.txt"};
+static const char *const MODEL_FILES[] = {"config.json",
+                                          "generation_config.json",
+                                          "tokenizer.json",
+                                          "tokenizer_config.json",
+                                          "preprocessor_config.json",
+                                          "processor_config.json",
+                                          "chat_template.json",
+                                          "chat_template.jinja",
+                                          "special_tokens_map.json",
+                                          "added_tokens.json",
+                                          "vocab.json",
+                                          "merges.txt"};
 
 int is_checkpoint(const char *path)
 {
@@ -143,8 +151,8 @@ static int open_folder(struct assets *a, const char *path, struct favor_error *e
 	return result;
 }
 
-int assets_read_weights(const char *checkpoint, struct model *m, float *exp_avg, float *exp_avg_sq, int64_t moments_first,
-                        struct favor_error *e)
+int assets_read_weights(const char *checkpoint, struct model *m, float *exp_avg, float *exp_avg_sq,
+                        int64_t moments_first, struct favor_error *e)
 {
 	const int n = m->params.count;
 	const size_t bytes = (size_t)m->params.total * sizeof(float);
@@ -174,8 +182,8 @@ int assets_read_weights(const char *checkpoint, struct model *m, float *exp_avg,
 	return result;
 }
 
-static int open_model(struct assets *a, const char *path, enum weights_from from, uint64_t seed, struct backend *b, int warn,
-                      struct favor_error *e)
+static int open_model(struct assets *a, const char *path, enum weights_from from, uint64_t seed, struct backend *b,
+                      int warn, struct favor_error *e)
 {
 	char *warning = NULL;
 	if (from == WEIGHTS_RANDOM)
@@ -209,9 +217,11 @@ int assets_open(struct assets *a, const char *path, enum weights_from from, uint
 		const struct vision_config *v = &a->model->config.vision;
 		if (v->patch_size != a->settings.patch_size || v->temporal_patch_size != a->settings.temporal_patch_size ||
 		    v->merge_size != a->settings.merge_size)
-			return favor_fail(e, "%s: the image settings' patch, temporal and merge sizes %d, %d, %d differ from config.json's %d, %d, %d",
-			                  a->folder, a->settings.patch_size, a->settings.temporal_patch_size, a->settings.merge_size,
-			                  v->patch_size, v->temporal_patch_size, v->merge_size);
+			return favor_fail(e,
+			                  "%s: the image settings' patch, temporal and merge sizes %d, %d, %d differ from "
+			                  "config.json's %d, %d, %d",
+			                  a->folder, a->settings.patch_size, a->settings.temporal_patch_size,
+			                  a->settings.merge_size, v->patch_size, v->temporal_patch_size, v->merge_size);
 	}
 	char *difference = warn ? template_difference(a->folder) : NULL;
 	if (difference)
@@ -251,6 +261,8 @@ int assets_image_settings(const char *path, struct image_settings *s, struct fav
 
 struct encoder assets_encoder(const struct assets *a)
 {
-	return (struct encoder){.tokenizer = a->tokenizer, .settings = a->settings,
-	                        .image_token = a->model ? a->model->config.image_token : tokenizer_id(a->tokenizer, "<|image_pad|>")};
+	return (struct encoder){.tokenizer = a->tokenizer,
+	                        .settings = a->settings,
+	                        .image_token = a->model ? a->model->config.image_token
+	                                                : tokenizer_id(a->tokenizer, "<|image_pad|>")};
 }

@@ -1,5 +1,5 @@
-/* What a model path holds: weights, tokeniser, image settings. M is a Hugging Face folder or a checkpoint (.h5); a checkpoint carries the
- * folder's small files and is opened through a private temporary folder. */
+/* What a model path holds: weights, tokeniser, image settings. M is a Hugging Face folder or a checkpoint (.h5); a
+ * checkpoint carries the folder's small files and is opened through a private temporary folder. */
 #ifndef FAVOR_APP_ASSETS_H
 #define FAVOR_APP_ASSETS_H
 
@@ -12,8 +12,8 @@
 #include "model/model.h"
 
 struct assets {
-	char *folder;   /* where config.json, tokenizer.json, ... stand; owned */
-	int temporary;  /* folder is ours and is removed by assets_close */
+	char *folder;  /* where config.json, tokenizer.json, ... stand; owned */
+	int temporary; /* folder is ours and is removed by assets_close */
 	struct tokenizer *tokenizer;
 	struct image_settings settings;
 	struct model *model; /* NULL with WEIGHTS_NONE */
@@ -21,7 +21,8 @@ struct assets {
 
 enum weights_from { WEIGHTS_FILE, WEIGHTS_RANDOM, WEIGHTS_EMPTY, WEIGHTS_NONE };
 
-/* Opens all of it; warnings (unknown tensors, another chat template) go to stderr if `warn`. -1 on bad input. Close in any case. */
+/* Opens all of it; warnings (unknown tensors, another chat template) go to stderr if `warn`. -1 on bad input. Close in
+ * any case. */
 int assets_open(struct assets *a, const char *path, enum weights_from from, uint64_t seed, struct backend *b, int warn,
                 struct favor_error *e);
 void assets_close(struct assets *a);
@@ -37,8 +38,8 @@ void assets_files_free(struct checkpoint_file *files, int32_t count);
 /* Writes the checkpoint's files into dir (which is there). File names with a path in them are refused. */
 int assets_write_files(const struct checkpoint *c, const char *dir, struct favor_error *e);
 /* Reads /model (and /optimizer into the blocks if given) of a checkpoint. */
-int assets_read_weights(const char *checkpoint, struct model *m, float *exp_avg, float *exp_avg_sq, int64_t moments_first,
-                        struct favor_error *e);
+int assets_read_weights(const char *checkpoint, struct model *m, float *exp_avg, float *exp_avg_sq,
+                        int64_t moments_first, struct favor_error *e);
 /* An encoder over the assets. */
 struct encoder assets_encoder(const struct assets *a);
 

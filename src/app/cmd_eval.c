@@ -32,7 +32,8 @@ int cmd_eval(int argc, char **argv, struct favor_error *e)
 	static const char usage[] = "eval CONFIG.yaml [key.path=value ...] [--name NAME]";
 	const char *name = "latest", *words[256];
 	int count, code;
-	const struct option options[] = {{"--name", OPTION_TEXT, &name, 0, 0, "predictions go to run.dir/eval-NAME.json (default: latest)"}};
+	const struct option options[] = {
+	    {"--name", OPTION_TEXT, &name, 0, 0, "predictions go to run.dir/eval-NAME.json (default: latest)"}};
 	struct world *w = world_open(&argc, &argv);
 	code = options_parse(argc, argv, options, 1, words, 256, &count, usage, e);
 	if (code == 0 && count < 1)

@@ -14,7 +14,8 @@ int cmd_export(int argc, char **argv, struct favor_error *e)
 	static const char usage[] = "export CKPT.h5 DIR [--dtype float32|bfloat16]";
 	const char *dtype = "float32", *words[2];
 	int count;
-	const struct option options[] = {{"--dtype", OPTION_TEXT, &dtype, 0, 0, "of the written weights: float32 (default) or bfloat16"}};
+	const struct option options[] = {
+	    {"--dtype", OPTION_TEXT, &dtype, 0, 0, "of the written weights: float32 (default) or bfloat16"}};
 	int code = options_parse(argc, argv, options, 1, words, 2, &count, usage, e);
 	if (code)
 		return code < 0 ? 2 : 0;

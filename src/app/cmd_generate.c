@@ -1,4 +1,5 @@
-/* favor generate and favor score: one prompt, from the command line. Text by text what training does: same encoder, same session, same pass. */
+/* favor generate and favor score: one prompt, from the command line. Text by text what training does: same encoder,
+ * same session, same pass. */
 #include "app/assets.h"
 #include "app/commands.h"
 #include "app/options.h"
@@ -87,26 +88,28 @@ static void print_group(const struct group *g, int json)
 
 int cmd_generate(int argc, char **argv, struct favor_error *e)
 {
-	static const char usage[] = "generate --model M --prompt T [--image F ...] [--samples N] [--temperature X] [--top-p X] [--top-k N] "
-	                            "[--min-p X] [--max-tokens N] [--seed N] [--system T] [--raw] [--json]";
+	static const char usage[] =
+	    "generate --model M --prompt T [--image F ...] [--samples N] [--temperature X] [--top-p X] [--top-k N] "
+	    "[--min-p X] [--max-tokens N] [--seed N] [--system T] [--raw] [--json]";
 	struct one_prompt o = {.system = "default"};
 	int64_t samples = 1, top_k = 0, max_tokens = 256, seed = 0;
 	double temperature = 1, top_p = 1, min_p = 0;
 	int json = 0, count;
 	const struct option options[] = {
-		{"--model", OPTION_TEXT, &o.model, 0, 0, "a Hugging Face folder or a checkpoint"},
-		{"--prompt", OPTION_TEXT, &o.prompt, 0, 0, "the user's text"},
-		{"--image", OPTION_LIST, &o.images, 0, 0, "an image; may be given several times, or left out"},
-		{"--samples", OPTION_INT, &samples, 1, 4096, "responses (default 1)"},
-		{"--temperature", OPTION_REAL, &temperature, 0, 100, "default 1; 0 is greedy"},
-		{"--top-p", OPTION_REAL, &top_p, 1e-6, 1, "default 1 (off)"},
-		{"--top-k", OPTION_INT, &top_k, 0, 1 << 24, "default 0 (off)"},
-		{"--min-p", OPTION_REAL, &min_p, 0, 1, "default 0 (off)"},
-		{"--max-tokens", OPTION_INT, &max_tokens, 1, 1 << 20, "default 256"},
-		{"--seed", OPTION_INT, &seed, 0, 9e18, "default 0"},
-		{"--system", OPTION_TEXT, &o.system, 0, 0, "default | none | the system text"},
-		{"--raw", OPTION_FLAG, &o.raw, 0, 0, "the prompt as it is, without the chat template"},
-		{"--json", OPTION_FLAG, &json, 0, 0, "one JSON object a line: text, response_ids, logprobs, sampling_logprobs, finish"},
+	    {"--model", OPTION_TEXT, &o.model, 0, 0, "a Hugging Face folder or a checkpoint"},
+	    {"--prompt", OPTION_TEXT, &o.prompt, 0, 0, "the user's text"},
+	    {"--image", OPTION_LIST, &o.images, 0, 0, "an image; may be given several times, or left out"},
+	    {"--samples", OPTION_INT, &samples, 1, 4096, "responses (default 1)"},
+	    {"--temperature", OPTION_REAL, &temperature, 0, 100, "default 1; 0 is greedy"},
+	    {"--top-p", OPTION_REAL, &top_p, 1e-6, 1, "default 1 (off)"},
+	    {"--top-k", OPTION_INT, &top_k, 0, 1 << 24, "default 0 (off)"},
+	    {"--min-p", OPTION_REAL, &min_p, 0, 1, "default 0 (off)"},
+	    {"--max-tokens", OPTION_INT, &max_tokens, 1, 1 << 20, "default 256"},
+	    {"--seed", OPTION_INT, &seed, 0, 9e18, "default 0"},
+	    {"--system", OPTION_TEXT, &o.system, 0, 0, "default | none | the system text"},
+	    {"--raw", OPTION_FLAG, &o.raw, 0, 0, "the prompt as it is, without the chat template"},
+	    {"--json", OPTION_FLAG, &json, 0, 0,
+	     "one JSON object a line: text, response_ids, logprobs, sampling_logprobs, finish"},
 	};
 	int code = options_parse(argc, argv, options, sizeof options / sizeof *options, NULL, 0, &count, usage, e);
 	if (code) {
@@ -120,8 +123,8 @@ int cmd_generate(int argc, char **argv, struct favor_error *e)
 		goto done;
 	const struct model_config *c = &o.assets.model->config;
 	if (o.encoded.ids.count + max_tokens > c->max_positions) {
-		favor_fail(e, "the prompt has %d tokens; with --max-tokens %lld that is more than the model's %d positions", o.encoded.ids.count,
-		           (long long)max_tokens, c->max_positions);
+		favor_fail(e, "the prompt has %d tokens; with --max-tokens %lld that is more than the model's %d positions",
+		           o.encoded.ids.count, (long long)max_tokens, c->max_positions);
 		goto done;
 	}
 	rollout_init(&r, o.assets.model, o.assets.tokenizer);
@@ -144,20 +147,21 @@ done:
 
 int cmd_score(int argc, char **argv, struct favor_error *e)
 {
-	static const char usage[] = "score --model M --prompt T --response T [--image F ...] [--temperature X] [--system T] [--raw] [--json]";
+	static const char usage[] =
+	    "score --model M --prompt T --response T [--image F ...] [--temperature X] [--system T] [--raw] [--json]";
 	struct one_prompt o = {.system = "default"};
 	const char *response = NULL;
 	double temperature = 1;
 	int json = 0, count;
 	const struct option options[] = {
-		{"--model", OPTION_TEXT, &o.model, 0, 0, "a Hugging Face folder or a checkpoint"},
-		{"--prompt", OPTION_TEXT, &o.prompt, 0, 0, "the user's text"},
-		{"--response", OPTION_TEXT, &response, 0, 0, "the text to score (no stop token is added)"},
-		{"--image", OPTION_LIST, &o.images, 0, 0, "an image; may be given several times, or left out"},
-		{"--temperature", OPTION_REAL, &temperature, 1e-3, 100, "default 1"},
-		{"--system", OPTION_TEXT, &o.system, 0, 0, "default | none | the system text"},
-		{"--raw", OPTION_FLAG, &o.raw, 0, 0, "the prompt as it is, without the chat template"},
-		{"--json", OPTION_FLAG, &json, 0, 0, "prompt_ids, response_ids, logprobs as one JSON object"},
+	    {"--model", OPTION_TEXT, &o.model, 0, 0, "a Hugging Face folder or a checkpoint"},
+	    {"--prompt", OPTION_TEXT, &o.prompt, 0, 0, "the user's text"},
+	    {"--response", OPTION_TEXT, &response, 0, 0, "the text to score (no stop token is added)"},
+	    {"--image", OPTION_LIST, &o.images, 0, 0, "an image; may be given several times, or left out"},
+	    {"--temperature", OPTION_REAL, &temperature, 1e-3, 100, "default 1"},
+	    {"--system", OPTION_TEXT, &o.system, 0, 0, "default | none | the system text"},
+	    {"--raw", OPTION_FLAG, &o.raw, 0, 0, "the prompt as it is, without the chat template"},
+	    {"--json", OPTION_FLAG, &json, 0, 0, "prompt_ids, response_ids, logprobs as one JSON object"},
 	};
 	int code = options_parse(argc, argv, options, sizeof options / sizeof *options, NULL, 0, &count, usage, e);
 	if (code) {
@@ -182,8 +186,8 @@ int cmd_score(int argc, char **argv, struct favor_error *e)
 	struct prefix prefix;
 	struct image_input *images = favor_malloc((size_t)o.encoded.image_count * sizeof *images);
 	for (int32_t i = 0; i < o.encoded.image_count; i++)
-		images[i] = (struct image_input){o.encoded.images[i].grid_t, o.encoded.images[i].grid_h, o.encoded.images[i].grid_w,
-		                                 o.encoded.images[i].values};
+		images[i] = (struct image_input){o.encoded.images[i].grid_t, o.encoded.images[i].grid_h,
+		                                 o.encoded.images[i].grid_w, o.encoded.images[i].values};
 	batch_init(&b, &o.assets.model->config);
 	int bad = batch_add_prompt(&b, o.encoded.ids.ids, o.encoded.ids.count, images, o.encoded.image_count, &prefix, e) ||
 	          batch_add_response(&b, &prefix, ids.ids, ids.count, e);

@@ -1,5 +1,5 @@
-/* favor preprocess: the patches of images as the vision tower takes them, written as safetensors. Made for comparing with
- * transformers' image processor. */
+/* favor preprocess: the patches of images as the vision tower takes them, written as safetensors. Made for comparing
+ * with transformers' image processor. */
 #include "app/assets.h"
 #include "app/commands.h"
 #include "data/image.h"
@@ -13,7 +13,8 @@
 static void help(void)
 {
 	puts("usage: favor preprocess --model M --image F [--image F ...] --out X.safetensors\n"
-	     "Writes pixel_values, F32 [patches, channels * temporal * patch * patch], and image_grid_thw, I64 [images, 3].\n"
+	     "Writes pixel_values, F32 [patches, channels * temporal * patch * patch], and image_grid_thw, I64 [images, "
+	     "3].\n"
 	     "  --model M   a Hugging Face folder: its preprocessor_config.json or processor_config.json is read\n"
 	     "  --image F   JPEG, PNG or WebP; the patches of several images follow one another\n"
 	     "  --out X     the file to write");
@@ -25,7 +26,8 @@ static void put_little(unsigned char out[8], uint64_t v)
 		out[i] = (unsigned char)(v >> 8 * i);
 }
 
-/* A safetensors file: the header's length in 8 bytes, the header (JSON, filled up with spaces), the tensors one after the other. */
+/* A safetensors file: the header's length in 8 bytes, the header (JSON, filled up with spaces), the tensors one after
+ * the other. */
 static int write_tensors(const char *path, const struct patches *p, int count, struct favor_error *e)
 {
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
@@ -71,8 +73,10 @@ done:
 
 int cmd_preprocess(int argc, char **argv, struct favor_error *e)
 {
-	static const struct option options[] = {{"model", required_argument, NULL, 'm'}, {"image", required_argument, NULL, 'i'},
-	                                        {"out", required_argument, NULL, 'o'},   {"help", no_argument, NULL, 'h'},
+	static const struct option options[] = {{"model", required_argument, NULL, 'm'},
+	                                        {"image", required_argument, NULL, 'i'},
+	                                        {"out", required_argument, NULL, 'o'},
+	                                        {"help", no_argument, NULL, 'h'},
 	                                        {NULL, 0, NULL, 0}};
 	const char *model = NULL, *out = NULL, **images = favor_calloc((size_t)argc, sizeof *images);
 	struct patches *patches = favor_calloc((size_t)argc, sizeof *patches);
@@ -81,29 +85,30 @@ int cmd_preprocess(int argc, char **argv, struct favor_error *e)
 	optind = 0;
 	for (int c; (c = getopt_long(argc, argv, ":h", options, NULL)) != -1;) {
 		switch (c) {
-		case 'm':
-			model = optarg;
-			break;
-		case 'i':
-			images[count++] = optarg;
-			break;
-		case 'o':
-			out = optarg;
-			break;
+		case 'm': model = optarg; break;
+		case 'i': images[count++] = optarg; break;
+		case 'o': out = optarg; break;
 		case 'h':
 			help();
 			rc = 0;
 			goto done;
 		default:
-			favor_fail(e, c == ':' ? "preprocess: %s needs a value" : "preprocess: unknown option %s (favor preprocess --help lists them)",
+			favor_fail(e,
+			           c == ':' ? "preprocess: %s needs a value"
+			                    : "preprocess: unknown option %s (favor preprocess --help lists them)",
 			           argv[optind - 1]);
 			goto done;
 		}
 	}
 	if (optind < argc || !model || !out || count == 0) {
-		favor_fail(e, optind < argc ? "preprocess: what is \"%s\"? Images are given by --image"
-		                            : "preprocess: %s is missing (usage: favor preprocess --model M --image F --out X.safetensors)",
-		           optind < argc ? argv[optind] : !model ? "--model" : count == 0 ? "--image" : "--out");
+		favor_fail(e,
+		           optind < argc
+		               ? "preprocess: what is \"%s\"? Images are given by --image"
+		               : "preprocess: %s is missing (usage: favor preprocess --model M --image F --out X.safetensors)",
+		           optind < argc ? argv[optind]
+		           : !model      ? "--model"
+		           : count == 0  ? "--image"
+		                         : "--out");
 		goto done;
 	}
 	if (assets_image_settings(model, &settings, e))

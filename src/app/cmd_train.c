@@ -20,7 +20,9 @@ double trainer_update(struct trainer *t, float lr, double *reduce_seconds, doubl
 	world_phase(t->s.world, "optimizer", t->step, -1);
 	double norm = learner_step(l, lr);
 	if (!isfinite(norm))
-		favor_die("the gradient's norm is %g: the loss is no longer finite; lower learner.lr or set learner.max_grad_norm", norm);
+		favor_die(
+		    "the gradient's norm is %g: the loss is no longer finite; lower learner.lr or set learner.max_grad_norm",
+		    norm);
 	*reduce_seconds += summed - begin;
 	*optimizer_seconds += clock_seconds() - summed;
 	return norm;
@@ -54,7 +56,8 @@ static int introduce(struct trainer *t, struct favor_error *e)
 {
 	const struct config *c = &t->s.config;
 	const struct model *m = t->s.assets.model;
-	char *path = favor_format("%s/config.yaml", c->run.dir), *yaml = config_to_yaml(c), *ranks = world_placement_text(t->s.world);
+	char *path = favor_format("%s/config.yaml", c->run.dir), *yaml = config_to_yaml(c),
+	     *ranks = world_placement_text(t->s.world);
 	FILE *f = fopen(path, "w");
 	int bad = !f || fputs(yaml, f) < 0;
 	if (f && fclose(f))
@@ -64,11 +67,12 @@ static int introduce(struct trainer *t, struct favor_error *e)
 	const double million = 1e6;
 	fprintf(stderr, "favor: %s of %s on %d rank%s (%s)\n", c->method == METHOD_GRPO ? "GRPO" : "SFT", c->model.path,
 	        world_size(t->s.world), world_size(t->s.world) == 1 ? "" : "s", ranks);
-	fprintf(stderr, "favor: %d training records, %d evaluation records, %d classes; longest prompt %d tokens, %lld patches\n",
+	fprintf(stderr,
+	        "favor: %d training records, %d evaluation records, %d classes; longest prompt %d tokens, %lld patches\n",
 	        t->s.train.count, t->s.eval.count, t->s.classes.count, t->s.longest_prompt, (long long)t->s.most_patches);
-	fprintf(stderr, "favor: parameters: %.3f M, trainable %.3f M (vision tower %.3f M, %s)\n", (double)m->params.total / million,
-	        (double)t->learner.count / million, (double)m->params.vision_total / million,
-	        c->model.vision == VISION_FULL ? "trained" : "frozen");
+	fprintf(stderr, "favor: parameters: %.3f M, trainable %.3f M (vision tower %.3f M, %s)\n",
+	        (double)m->params.total / million, (double)t->learner.count / million,
+	        (double)m->params.vision_total / million, c->model.vision == VISION_FULL ? "trained" : "frozen");
 	fprintf(stderr, "favor: effective configuration in %s\n", path);
 	free(path);
 	free(yaml);
@@ -76,7 +80,8 @@ static int introduce(struct trainer *t, struct favor_error *e)
 	return bad ? -1 : 0;
 }
 
-/* The checkpoint to go on from, agreed by all ranks: NULL for a new run. A run that is there already is not written over. */
+/* The checkpoint to go on from, agreed by all ranks: NULL for a new run. A run that is there already is not written
+ * over. */
 static int choose_resume(struct trainer *t, const char *resume, char **path, struct favor_error *e)
 {
 	void *data = NULL;
@@ -155,7 +160,8 @@ static int start(struct trainer *t, const char *resume, struct favor_error *e)
 		ok = !trainer_restore(t, from, e);
 	if (ok && t->leads) {
 		char *checkpoints = favor_format("%s/checkpoints", c->run.dir);
-		ok = !make_folder(checkpoints, e) && !assets_files(s->assets.folder, &t->files, &t->file_count, e) && !introduce(t, e);
+		ok = !make_folder(checkpoints, e) && !assets_files(s->assets.folder, &t->files, &t->file_count, e) &&
+		     !introduce(t, e);
 		free(checkpoints);
 		if (ok) {
 			t->log = run_log_open(c->run.dir, from ? t->step : 0, c->learner.steps, e);
@@ -185,8 +191,9 @@ static int evaluate(struct trainer *t, struct metrics *m, struct favor_error *e)
 		wilson_interval(correct, v.count, &low, &high);
 		metrics_set(m, "eval/accuracy", evaluation_accuracy(&v));
 		metrics_set(m, "eval/format", (double)format / v.count);
-		run_log_note(t->log, "favor: eval after step %lld: accuracy %.1f%% [%.1f, %.1f] on %d images, format %.1f%%", (long long)t->step,
-		             100 * evaluation_accuracy(&v), 100 * low, 100 * high, v.count, 100.0 * (double)format / v.count);
+		run_log_note(t->log, "favor: eval after step %lld: accuracy %.1f%% [%.1f, %.1f] on %d images, format %.1f%%",
+		             (long long)t->step, 100 * evaluation_accuracy(&v), 100 * low, 100 * high, v.count,
+		             100.0 * (double)format / v.count);
 		ok = !evaluation_write(&v, path, e);
 		free(path);
 	}
@@ -247,7 +254,9 @@ int cmd_train(int argc, char **argv, struct favor_error *e)
 	static const char usage[] = "train CONFIG.yaml [key.path=value ...] [--resume auto|CKPT.h5]";
 	const char *resume = NULL, *words[256];
 	int count, code;
-	const struct option options[] = {{"--resume", OPTION_TEXT, &resume, 0, 0, "auto: the newest checkpoint in run.dir (none: start anew); or a checkpoint's path"}};
+	const struct option options[] = {
+	    {"--resume", OPTION_TEXT, &resume, 0, 0,
+	     "auto: the newest checkpoint in run.dir (none: start anew); or a checkpoint's path"}};
 	struct world *w = world_open(&argc, &argv);
 	code = options_parse(argc, argv, options, 1, words, 256, &count, usage, e);
 	if (code == 0 && count < 1)

@@ -1,5 +1,6 @@
-/* The program's subcommands, one file each (cmd_*.c). argv[0] is the subcommand's name. Each returns the exit code: 0 good, 1 the work failed,
- * 2 bad usage or input; on 1 and 2 the message is in *e and main prints it. `--help` prints to stdout and returns 0. */
+/* The program's subcommands, one file each (cmd_*.c). argv[0] is the subcommand's name. Each returns the exit code: 0
+ * good, 1 the work failed, 2 bad usage or input; on 1 and 2 the message is in *e and main prints it. `--help` prints to
+ * stdout and returns 0. */
 #ifndef FAVOR_APP_COMMANDS_H
 #define FAVOR_APP_COMMANDS_H
 

@@ -1,5 +1,5 @@
-/* A GRPO step. Reads: groups through rollout and reward -> advantages -> loss and gradient of micro-batches -> sum over learners ->
- * AdamW -> publish. */
+/* A GRPO step. Reads: groups through rollout and reward -> advantages -> loss and gradient of micro-batches -> sum over
+ * learners -> AdamW -> publish. */
 #include "app/trainer.h"
 
 #include "base/hash.h"
@@ -105,19 +105,28 @@ static void digest_metric(struct metrics *m, const struct group_sums *s)
 /* Over learners; difference_max and ratio_max are maxima. */
 static void sum_losses(struct trainer *t, struct loss_sums *l)
 {
-	double sums[] = {l->loss, l->policy_loss, l->kl, l->entropy, l->clip_low, l->clip_high, l->clip_region, l->tokens, l->sequences,
-	                 l->difference_sum};
+	double sums[] = {l->loss,      l->policy_loss, l->kl,     l->entropy,   l->clip_low,
+	                 l->clip_high, l->clip_region, l->tokens, l->sequences, l->difference_sum};
 	double most[] = {l->ratio_max, l->difference_max};
 	world_sum_learners(t->s.world, sums, sizeof sums / sizeof *sums);
 	world_max_learners(t->s.world, most, 2);
-	*l = (struct loss_sums){.loss = sums[0], .policy_loss = sums[1], .kl = sums[2], .entropy = sums[3], .clip_low = sums[4],
-	                        .clip_high = sums[5], .clip_region = sums[6], .tokens = sums[7], .sequences = sums[8],
-	                        .difference_sum = sums[9], .ratio_max = most[0], .difference_max = most[1]};
+	*l = (struct loss_sums){.loss = sums[0],
+	                        .policy_loss = sums[1],
+	                        .kl = sums[2],
+	                        .entropy = sums[3],
+	                        .clip_low = sums[4],
+	                        .clip_high = sums[5],
+	                        .clip_region = sums[6],
+	                        .tokens = sums[7],
+	                        .sequences = sums[8],
+	                        .difference_sum = sums[9],
+	                        .ratio_max = most[0],
+	                        .difference_max = most[1]};
 }
 
 /* samples.jsonl, and the newest lines for checkpoints. */
-static void log_samples(struct trainer *t, struct group *const *groups, const struct prompt *prompts, float *const *advantages,
-                        int64_t count)
+static void log_samples(struct trainer *t, struct group *const *groups, const struct prompt *prompts,
+                        float *const *advantages, int64_t count)
 {
 	const char *names[GROUP_MAX_REWARDS];
 	const int32_t limit = t->s.config.run.samples_per_step;
@@ -140,8 +149,8 @@ struct learn_times {
 };
 
 /* The learner's part of a step, on the groups that this rank owns. */
-static void learn(struct trainer *t, struct group *const *groups, int64_t count, struct group_sums *sums, struct loss_sums *first,
-                  double *longest, double *shortest, double *norm, struct learn_times *times)
+static void learn(struct trainer *t, struct group *const *groups, int64_t count, struct group_sums *sums,
+                  struct loss_sums *first, double *longest, double *shortest, double *norm, struct learn_times *times)
 {
 	const struct learner_options *o = &t->s.config.learner;
 	struct world *w = t->s.world;
@@ -165,7 +174,8 @@ static void learn(struct trainer *t, struct group *const *groups, int64_t count,
 				masked_tokens += n;
 		}
 		if (encode_record(&t->s.encoder, &t->s.train.records[g->record], -1, &prompts[i], &e))
-			favor_die("record %u of %s passed its check but can't be read now: %s", g->record, t->s.train.path, e.message);
+			favor_die("record %u of %s passed its check but can't be read now: %s", g->record, t->s.train.path,
+			          e.message);
 	}
 	world_sum_learners(w, (double *)sums, GROUP_SUMS);
 	world_sum_learners(w, &masked_tokens, 1);
@@ -174,8 +184,12 @@ static void learn(struct trainer *t, struct group *const *groups, int64_t count,
 	*shortest = -ends[1];
 
 	/* one global normaliser: invariant 3 */
-	const struct loss_step step = {.type = o->loss, .clip_low = o->clip_low, .clip_high = o->clip_high, .beta = o->beta,
-	                               .sequences = (int64_t)sums->sequences, .tokens = masked_tokens > 0 ? (int64_t)masked_tokens : 1,
+	const struct loss_step step = {.type = o->loss,
+	                               .clip_low = o->clip_low,
+	                               .clip_high = o->clip_high,
+	                               .beta = o->beta,
+	                               .sequences = (int64_t)sums->sequences,
+	                               .tokens = masked_tokens > 0 ? (int64_t)masked_tokens : 1,
 	                               .max_tokens = t->s.config.rollout.max_tokens};
 	for (int32_t iteration = 0; iteration < o->iterations; iteration++) {
 		struct loss_sums losses = {0};
@@ -183,8 +197,8 @@ static void learn(struct trainer *t, struct group *const *groups, int64_t count,
 		for (int64_t at = 0; at < count; at += o->micro_batch) {
 			const int n = (int)(count - at < o->micro_batch ? count - at : o->micro_batch);
 			world_phase(w, "forward and backward", t->step, (int64_t)groups[at]->index);
-			if (learner_groups(&t->learner, n, groups + at, prompts + at, (const float *const *)advantages + at, o->mask_truncated,
-			                   &step, &losses, &e))
+			if (learner_groups(&t->learner, n, groups + at, prompts + at, (const float *const *)advantages + at,
+			                   o->mask_truncated, &step, &losses, &e))
 				favor_die("sample %llu can't be learned from: %s", (unsigned long long)groups[at]->index, e.message);
 		}
 		times->forward += t->learner.forward_seconds;
@@ -217,8 +231,15 @@ void grpo_step(struct trainer *t, struct metrics *m)
 	const uint64_t per_step = (uint64_t)c->learner.groups_per_step;
 	struct world *w = t->s.world;
 	const double begin = clock_seconds();
-	const struct round q = {.number = t->round_number++, .step = t->step, .data = &t->s.train, .order_seed = c->run.seed, .shuffled = 1,
-	                        .first = (uint64_t)t->step * per_step, .count = per_step, .unit = 1, .stride = 1,
+	const struct round q = {.number = t->round_number++,
+	                        .step = t->step,
+	                        .data = &t->s.train,
+	                        .order_seed = c->run.seed,
+	                        .shuffled = 1,
+	                        .first = (uint64_t)t->step * per_step,
+	                        .count = per_step,
+	                        .unit = 1,
+	                        .stride = 1,
 	                        .responses = c->rollout.group_size};
 	struct group **groups;
 	int64_t count;

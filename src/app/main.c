@@ -11,29 +11,35 @@ static const struct command {
 	const char *name, *arguments, *what;
 	int (*run)(int argc, char **argv, struct favor_error *e);
 } COMMANDS[] = {
-	{"train", "CONFIG.yaml [key.path=value ...] [--resume auto|CKPT.h5]", "train by GRPO or SFT (under mpirun: many ranks)", cmd_train},
-	{"eval", "CONFIG.yaml [key.path=value ...] [--name NAME]", "greedy accuracy on data.eval, with its 95% interval", cmd_eval},
-	{"generate", "--model M [--image F ...] --prompt T [...]", "sample responses", cmd_generate},
-	{"score", "--model M [--image F ...] --prompt T --response T", "log-probabilities of a response", cmd_score},
-	{"tokenize", "--model M [--decode]", "lines of text to ids and back", cmd_tokenize},
-	{"preprocess", "--model M --image F [...] --out X.safetensors", "an image as the vision tower takes it", cmd_preprocess},
-	{"inspect", "CKPT.h5 [--json]", "what a checkpoint holds", cmd_inspect},
-	{"export", "CKPT.h5 DIR [--dtype float32|bfloat16]", "a checkpoint as a Hugging Face folder", cmd_export},
-	{"report", "RUN_DIR", "one HTML file about a run", cmd_report},
-	{"synth", "DIR [--train N --test N --size S --seed N]", "draw the synthetic activity data set", cmd_synth},
+    {"train", "CONFIG.yaml [key.path=value ...] [--resume auto|CKPT.h5]",
+     "train by GRPO or SFT (under mpirun: many ranks)", cmd_train},
+    {"eval", "CONFIG.yaml [key.path=value ...] [--name NAME]", "greedy accuracy on data.eval, with its 95% interval",
+     cmd_eval},
+    {"generate", "--model M [--image F ...] --prompt T [...]", "sample responses", cmd_generate},
+    {"score", "--model M [--image F ...] --prompt T --response T", "log-probabilities of a response", cmd_score},
+    {"tokenize", "--model M [--decode]", "lines of text to ids and back", cmd_tokenize},
+    {"preprocess", "--model M --image F [...] --out X.safetensors", "an image as the vision tower takes it",
+     cmd_preprocess},
+    {"inspect", "CKPT.h5 [--json]", "what a checkpoint holds", cmd_inspect},
+    {"export", "CKPT.h5 DIR [--dtype float32|bfloat16]", "a checkpoint as a Hugging Face folder", cmd_export},
+    {"report", "RUN_DIR", "one HTML file about a run", cmd_report},
+    {"synth", "DIR [--train N --test N --size S --seed N]", "draw the synthetic activity data set", cmd_synth},
 };
 
 static void usage(FILE *f)
 {
-	fprintf(f, "favor " FAVOR_VERSION ": reinforcement fine-tuning (GRPO) of Qwen2-VL models for activity recognition\n\n");
+	fprintf(f, "favor " FAVOR_VERSION
+	           ": reinforcement fine-tuning (GRPO) of Qwen2-VL models for activity recognition\n\n");
 	for (size_t i = 0; i < sizeof COMMANDS / sizeof *COMMANDS; i++)
 		fprintf(f, "  favor %-10s %s\n%19s%s\n", COMMANDS[i].name, COMMANDS[i].arguments, "", COMMANDS[i].what);
-	fprintf(f, "\nM is a Hugging Face folder or a checkpoint. `favor COMMAND --help` says more; `favor help config` lists every option.\n"
+	fprintf(f, "\nM is a Hugging Face folder or a checkpoint. `favor COMMAND --help` says more; `favor help config` "
+	           "lists every option.\n"
 	           "Exit codes: 0 good, 1 the work failed, 2 bad usage or bad input.\n");
 }
 
-/* OpenMP's threads spin while they wait, by default: with several ranks on a node they take the cores from those that work (measured:
- * ten times slower under load). The library reads its policy when it is loaded, so it is set by starting again once. */
+/* OpenMP's threads spin while they wait, by default: with several ranks on a node they take the cores from those that
+ * work (measured: ten times slower under load). The library reads its policy when it is loaded, so it is set by
+ * starting again once. */
 static void wait_asleep(char **argv)
 {
 	if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT") || setenv("OMP_WAIT_POLICY", "passive", 1))

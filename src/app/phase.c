@@ -62,8 +62,11 @@ static void roll(struct setup *s, struct rollout *r, const struct round *q, uint
 		world_phase(s->world, "encode", q->step, (int64_t)((from + (uint64_t)i) * q->stride));
 		if (encode_record(&s->encoder, &q->data->records[record], -1, &prompts[i], &e))
 			favor_die("record %u of %s passed its check but can't be read now: %s", record, q->data->path, e.message);
-		requests[i] = (struct rollout_request){.prompt = &prompts[i], .index = (from + (uint64_t)i) * q->stride, .step = q->step,
-		                                       .record = record, .responses = q->responses};
+		requests[i] = (struct rollout_request){.prompt = &prompts[i],
+		                                       .index = (from + (uint64_t)i) * q->stride,
+		                                       .step = q->step,
+		                                       .record = record,
+		                                       .responses = q->responses};
 	}
 	world_phase(s->world, "rollout", q->step, (int64_t)requests[0].index);
 	if (rollout_groups(r, requests, n, groups, &e))
@@ -137,7 +140,8 @@ static int32_t class_of(const struct class_list *c, const char *answer)
 		char *name = reward_normalise(c->names[i], strlen(c->names[i]));
 		int same = !strcmp(name, answer);
 		free(name);
-		for (int32_t k = c->alias_start ? c->alias_start[i] : 0; !same && c->alias_start && k < c->alias_start[i + 1]; k++) {
+		for (int32_t k = c->alias_start ? c->alias_start[i] : 0; !same && c->alias_start && k < c->alias_start[i + 1];
+		     k++) {
 			char *alias = reward_normalise(c->aliases[k], strlen(c->aliases[k]));
 			same = !strcmp(alias, answer);
 			free(alias);
@@ -154,10 +158,14 @@ static void predict(const struct setup *s, const struct group *g, struct evaluat
 	const char *text = g->text[0];
 	const char *answer = g->answered[0] && g->answer[0] ? g->answer[0] : "";
 	const struct reward_target t = target_of(s, r);
-	struct prediction p = {.image = favor_strdup(r->image_count ? r->images[0] : ""), .label = r->label_index,
-	                       .answer = *answer ? class_of(&s->classes, answer) : -1, .answer_text = favor_strdup(answer),
-	                       .response = favor_strdup(text), .correct = reward_accuracy(text, strlen(text), &t) > 0,
-	                       .format = reward_format(text, strlen(text)) > 0, .tokens = g->start[1],
+	struct prediction p = {.image = favor_strdup(r->image_count ? r->images[0] : ""),
+	                       .label = r->label_index,
+	                       .answer = *answer ? class_of(&s->classes, answer) : -1,
+	                       .answer_text = favor_strdup(answer),
+	                       .response = favor_strdup(text),
+	                       .correct = reward_accuracy(text, strlen(text), &t) > 0,
+	                       .format = reward_format(text, strlen(text)) > 0,
+	                       .tokens = g->start[1],
 	                       .truncated = g->finish[0] == FINISH_LENGTH};
 	evaluation_add(v, &p);
 }
@@ -168,8 +176,13 @@ void phase_evaluate(struct setup *s, struct rollout *r, int64_t *round_number, i
 	*v = (struct evaluation){.class_count = s->classes.count, .classes = (const char *const *)s->classes.names};
 	if (!n)
 		return;
-	struct round q = {.number = (*round_number)++, .step = step, .data = &s->eval, .count = (n + EVAL_UNIT - 1) / EVAL_UNIT,
-	                  .unit = EVAL_UNIT, .groups = n, .responses = 1,
+	struct round q = {.number = (*round_number)++,
+	                  .step = step,
+	                  .data = &s->eval,
+	                  .count = (n + EVAL_UNIT - 1) / EVAL_UNIT,
+	                  .unit = EVAL_UNIT,
+	                  .groups = n,
+	                  .responses = 1,
 	                  .stride = (uint64_t)world_role_count(s->world, ROLE_LEARNER)};
 	struct sampling kept;
 	enum rng_domain domain = RNG_SAMPLE;

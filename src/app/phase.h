@@ -1,4 +1,5 @@
-/* One round of groups through the ranks: rollout -> reward -> learner. Train uses it each step, evaluation for its greedy answers. */
+/* One round of groups through the ranks: rollout -> reward -> learner. Train uses it each step, evaluation for its
+ * greedy answers. */
 #ifndef FAVOR_APP_PHASE_H
 #define FAVOR_APP_PHASE_H
 
@@ -7,23 +8,24 @@
 
 /* The same on all ranks. */
 struct round {
-	int64_t number;      /* counts rounds of the run, so that pulls of different rounds don't mix */
-	int64_t step;        /* for the groups and for messages */
+	int64_t number; /* counts rounds of the run, so that pulls of different rounds don't mix */
+	int64_t step;   /* for the groups and for messages */
 	const struct dataset *data;
 	uint64_t order_seed; /* record of group i = dataset_order(data, order_seed, i) if shuffled, else i */
 	int shuffled;
 	uint64_t first, count; /* units [first, first + count) */
-	int32_t unit;        /* groups that one pull takes and that decode together */
-	uint64_t groups;     /* unshuffled: records; the last unit may be short */
-	uint64_t stride;     /* group index = position * stride: 1, or the number of learners so that the leader owns all */
-	int32_t responses;   /* G */
+	int32_t unit;          /* groups that one pull takes and that decode together */
+	uint64_t groups;       /* unshuffled: records; the last unit may be short */
+	uint64_t stride;   /* group index = position * stride: 1, or the number of learners so that the leader owns all */
+	int32_t responses; /* G */
 };
 
-/* Plays this rank's part. r: NULL where the rank rolls nothing out. Learners get the scored groups they own, sorted by index: *groups (owned, free
- * each and the array), *count. A record that can't be encoded any more ends the job. */
+/* Plays this rank's part. r: NULL where the rank rolls nothing out. Learners get the scored groups they own, sorted by
+ * index: *groups (owned, free each and the array), *count. A record that can't be encoded any more ends the job. */
 void phase_round(struct setup *s, struct rollout *r, const struct round *q, struct group ***groups, int64_t *count);
 
-/* Greedy answers to data.eval. Collective. On the leader *v holds all predictions (evaluation_free), elsewhere it is empty. */
+/* Greedy answers to data.eval. Collective. On the leader *v holds all predictions (evaluation_free), elsewhere it is
+ * empty. */
 void phase_evaluate(struct setup *s, struct rollout *r, int64_t *round_number, int64_t step, struct evaluation *v);
 
 #endif

@@ -22,7 +22,9 @@ int trainer_save(struct trainer *t, struct favor_error *e)
 	for (int i = 0; i < n; i++) {
 		const struct param *p = &m->params.params[i];
 		const int learns = p->offset >= t->learner.first; /* a frozen tower has no moments */
-		tensors[i] = (struct checkpoint_tensor){.name = p->name, .ndim = p->ndim, .values = host + p->offset,
+		tensors[i] = (struct checkpoint_tensor){.name = p->name,
+		                                        .ndim = p->ndim,
+		                                        .values = host + p->offset,
 		                                        .exp_avg = learns ? exp_avg + p->offset : NULL,
 		                                        .exp_avg_sq = learns ? exp_avg_sq + p->offset : NULL};
 		memcpy(tensors[i].shape, p->shape, sizeof p->shape);
@@ -42,11 +44,21 @@ int trainer_save(struct trainer *t, struct favor_error *e)
 		newest[kept++] = t->samples[i % SAMPLES_KEPT];
 	char *config = config_to_yaml(&t->s.config), *ranks = world_placement_text(t->s.world);
 	char *path = checkpoint_path(t->s.config.run.dir, t->step);
-	struct checkpoint c = {.step = t->step, .seed = t->s.config.run.seed,
-	                       .cursor = (uint64_t)t->step * (uint64_t)t->s.config.learner.groups_per_step, .policy_version = m->version,
-	                       .config = config, .ranks = ranks, .tensor_count = n, .tensors = tensors, .file_count = t->file_count,
-	                       .files = t->files, .history_rows = h->rows, .history_columns = h->columns, .history = columns,
-	                       .sample_count = kept, .samples = newest};
+	struct checkpoint c = {.step = t->step,
+	                       .seed = t->s.config.run.seed,
+	                       .cursor = (uint64_t)t->step * (uint64_t)t->s.config.learner.groups_per_step,
+	                       .policy_version = m->version,
+	                       .config = config,
+	                       .ranks = ranks,
+	                       .tensor_count = n,
+	                       .tensors = tensors,
+	                       .file_count = t->file_count,
+	                       .files = t->files,
+	                       .history_rows = h->rows,
+	                       .history_columns = h->columns,
+	                       .history = columns,
+	                       .sample_count = kept,
+	                       .samples = newest};
 	world_phase(t->s.world, "checkpoint", t->step, -1);
 	int result = checkpoint_write(path, &c, e);
 	if (!result) {
@@ -94,13 +106,14 @@ int trainer_restore(struct trainer *t, const char *path, struct favor_error *e)
 	if (checkpoint_open(path, &c, e))
 		return -1;
 	if (c.step > t->s.config.learner.steps) {
-		favor_fail(e, "%s: has done %lld steps, but learner.steps is %d", path, (long long)c.step, t->s.config.learner.steps);
+		favor_fail(e, "%s: has done %lld steps, but learner.steps is %d", path, (long long)c.step,
+		           t->s.config.learner.steps);
 		goto done;
 	}
 	struct model *m = t->s.assets.model;
 	if (m) {
-		if (assets_read_weights(path, m, t->learns ? t->learner.exp_avg : NULL, t->learns ? t->learner.exp_avg_sq : NULL,
-		                        t->learns ? t->learner.first : 0, e))
+		if (assets_read_weights(path, m, t->learns ? t->learner.exp_avg : NULL,
+		                        t->learns ? t->learner.exp_avg_sq : NULL, t->learns ? t->learner.first : 0, e))
 			goto done;
 		m->version = c.policy_version;
 	}

@@ -26,7 +26,8 @@ int64_t peak_rss_mib(void)
 }
 
 /* Rank 0 reads file and overrides; the others parse what it printed, so that all have the same options. */
-static int read_config(struct setup *s, const char *path, const char *const *overrides, int count, struct favor_error *e)
+static int read_config(struct setup *s, const char *path, const char *const *overrides, int count,
+                       struct favor_error *e)
 {
 	int ok = 1;
 	void *yaml = NULL;
@@ -90,9 +91,10 @@ static int check_records(struct setup *s, const struct dataset *d, int32_t count
 		int64_t patches;
 		if (encode_size(&s->encoder, &d->records[i], &tokens, &patches, &one)) {
 			if (faults++ < FAULTS_SHOWN && used < FAVOR_ERROR_MAX - 1) {
-				int n = d->records[i].line ? snprintf(all + used, FAVOR_ERROR_MAX - used, "%s%s:%d: %s", used ? "\n  " : "", d->path,
-				                                      d->records[i].line, one.message)
-				                           : snprintf(all + used, FAVOR_ERROR_MAX - used, "%s%s", used ? "\n  " : "", one.message);
+				int n = d->records[i].line
+				            ? snprintf(all + used, FAVOR_ERROR_MAX - used, "%s%s:%d: %s", used ? "\n  " : "", d->path,
+				                       d->records[i].line, one.message)
+				            : snprintf(all + used, FAVOR_ERROR_MAX - used, "%s%s", used ? "\n  " : "", one.message);
 				used += n > 0 ? (size_t)n : 0;
 			}
 			continue;
@@ -135,7 +137,9 @@ static int open_assets(struct setup *s, struct favor_error *e)
 	const struct config *c = &s->config;
 	/* ranks that only score need no weights */
 	const int computes = world_plays(s->world, ROLE_ROLLOUT) || world_plays(s->world, ROLE_LEARNER);
-	const enum weights_from from = !computes ? WEIGHTS_NONE : strcmp(c->model.init, "random") ? WEIGHTS_FILE : WEIGHTS_RANDOM;
+	const enum weights_from from = !computes                         ? WEIGHTS_NONE
+	                               : strcmp(c->model.init, "random") ? WEIGHTS_FILE
+	                                                                 : WEIGHTS_RANDOM;
 	if (assets_open(&s->assets, c->model.path, from, c->run.seed, s->backend, world_rank(s->world) == 0, e))
 		return -1;
 	s->encoder = assets_encoder(&s->assets);
@@ -144,8 +148,8 @@ static int open_assets(struct setup *s, struct favor_error *e)
 	if (c->data.max_pixels)
 		s->encoder.settings.max_pixels = c->data.max_pixels;
 	if (s->encoder.settings.min_pixels > s->encoder.settings.max_pixels)
-		return favor_fail(e, "data.min_pixels %lld is above data.max_pixels %lld", (long long)s->encoder.settings.min_pixels,
-		                  (long long)s->encoder.settings.max_pixels);
+		return favor_fail(e, "data.min_pixels %lld is above data.max_pixels %lld",
+		                  (long long)s->encoder.settings.min_pixels, (long long)s->encoder.settings.max_pixels);
 	s->encoder.system = template_system(c->data.system);
 	s->encoder.prompt = c->data.prompt;
 	s->encoder.classes = &s->classes;
@@ -154,8 +158,8 @@ static int open_assets(struct setup *s, struct favor_error *e)
 	return 0;
 }
 
-int setup_open(struct setup *s, struct world *w, const char *config_path, const char *const *overrides, int override_count,
-               int needs, struct favor_error *e)
+int setup_open(struct setup *s, struct world *w, const char *config_path, const char *const *overrides,
+               int override_count, int needs, struct favor_error *e)
 {
 	*s = (struct setup){.world = w};
 	if (read_config(s, config_path, overrides, override_count, e))
@@ -170,7 +174,9 @@ int setup_open(struct setup *s, struct world *w, const char *config_path, const 
 	if (world_assign(w, &placement, s->config.run.deadline, e))
 		return -1;
 	s->backend = backend_cpu_new(1);
-	setup_threads(s, world_plays(w, ROLE_LEARNER) ? ROLE_LEARNER : world_plays(w, ROLE_ROLLOUT) ? ROLE_ROLLOUT : ROLE_REWARD);
+	setup_threads(s, world_plays(w, ROLE_LEARNER)   ? ROLE_LEARNER
+	                 : world_plays(w, ROLE_ROLLOUT) ? ROLE_ROLLOUT
+	                                                : ROLE_REWARD);
 	if (world_agree(w, !open_data(s, config_path, needs, e), e))
 		return -1;
 	if (world_agree(w, !open_assets(s, e), e))
@@ -232,7 +238,9 @@ int setup_stop_token(const struct setup *s, int32_t *id, struct favor_error *e)
 	}
 	*id = tokenizer_id(s->assets.tokenizer, "<|im_end|>");
 	if (*id < 0)
-		return favor_fail(e, "%s: neither config.json nor generation_config.json gives eos_token_id, and the tokeniser has no <|im_end|>",
+		return favor_fail(e,
+		                  "%s: neither config.json nor generation_config.json gives eos_token_id, and the tokeniser "
+		                  "has no <|im_end|>",
 		                  s->assets.folder);
 	return 0;
 }
@@ -255,7 +263,8 @@ int setup_rollout(struct setup *s, struct rollout *r, struct favor_error *e)
 		struct token_ids ids = {0};
 		int bad = tokenizer_encode(s->assets.tokenizer, o->stop.items[i], strlen(o->stop.items[i]), 1, &ids, e);
 		if (!bad && ids.count != 1)
-			bad = favor_fail(e, "rollout.stop: \"%s\" is %d tokens; a stop token must be one", o->stop.items[i], ids.count);
+			bad = favor_fail(e, "rollout.stop: \"%s\" is %d tokens; a stop token must be one", o->stop.items[i],
+			                 ids.count);
 		if (!bad && r->stop_count == (int)(sizeof r->stop / sizeof *r->stop))
 			bad = favor_fail(e, "rollout.stop: too many stop tokens");
 		if (!bad)
@@ -283,7 +292,9 @@ int setup_memory_plan(struct setup *s, struct favor_error *e)
 		weights = m->params.total * (int64_t)sizeof(float);
 		int32_t longest = s->longest_prompt + tokens;
 		if (longest > m->config.max_positions)
-			return favor_fail(e, "the longest prompt has %d tokens and a response up to %d more, but the model's max_position_embeddings is %d: lower data.max_pixels or rollout.max_tokens",
+			return favor_fail(e,
+			                  "the longest prompt has %d tokens and a response up to %d more, but the model's "
+			                  "max_position_embeddings is %d: lower data.max_pixels or rollout.max_tokens",
 			                  s->longest_prompt, tokens, m->config.max_positions);
 		if (world_plays(s->world, ROLE_LEARNER)) {
 			const int64_t B = c->learner.micro_batch;
@@ -298,16 +309,21 @@ int setup_memory_plan(struct setup *s, struct favor_error *e)
 	double plan[5] = {(double)weights, (double)fixed, (double)activations, (double)rollout, (double)total};
 	world_max_all(s->world, plan, 5);
 	if (world_rank(s->world) == 0) {
-		fprintf(stderr, "favor: memory plan, at most per rank: weights %.1f MiB, gradients + moments%s %.1f MiB, activations %.1f MiB, rollout cache %.1f MiB\n",
-		        mib((int64_t)plan[0]), c->learner.beta > 0 && grpo ? " + reference" : "", mib((int64_t)plan[1]), mib((int64_t)plan[2]),
-		        mib((int64_t)plan[3]));
+		fprintf(stderr,
+		        "favor: memory plan, at most per rank: weights %.1f MiB, gradients + moments%s %.1f MiB, activations "
+		        "%.1f MiB, rollout cache %.1f MiB\n",
+		        mib((int64_t)plan[0]), c->learner.beta > 0 && grpo ? " + reference" : "", mib((int64_t)plan[1]),
+		        mib((int64_t)plan[2]), mib((int64_t)plan[3]));
 	}
 	/* the node's memory is shared by its ranks; a rank may be planned against its share */
 	const int64_t node = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
 	const int64_t limit = c->run.memory_limit ? c->run.memory_limit << 20 : node / world_node_ranks(s->world);
 	int fits = total <= limit;
 	if (!fits)
-		favor_fail(e, "the memory plan of rank %d is %.0f MiB, above its limit of %.0f MiB: lower learner.micro_batch, rollout.group_size, rollout.max_tokens or data.max_pixels, or set learner.recompute (run.memory_limit sets the limit)",
+		favor_fail(e,
+		           "the memory plan of rank %d is %.0f MiB, above its limit of %.0f MiB: lower learner.micro_batch, "
+		           "rollout.group_size, rollout.max_tokens or data.max_pixels, or set learner.recompute "
+		           "(run.memory_limit sets the limit)",
 		           world_rank(s->world), mib(total), mib(limit));
 	return world_agree(s->world, fits, e);
 }

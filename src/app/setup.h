@@ -1,4 +1,5 @@
-/* What train and eval share: configuration on all ranks, data sets, classes, encoder, the checks before the first step, the plan of memory. */
+/* What train and eval share: configuration on all ranks, data sets, classes, encoder, the checks before the first step,
+ * the plan of memory. */
 #ifndef FAVOR_APP_SETUP_H
 #define FAVOR_APP_SETUP_H
 
@@ -26,10 +27,11 @@ struct setup {
 
 enum setup_needs { NEED_TRAIN = 1, NEED_EVAL = 2 };
 
-/* Collective. Rank 0 reads the file; all get the same configuration. Parses argv = [command, CONFIG, key=value ...] (options with -- are the caller's and
- * already taken out). Opens the world's roles, data, model; checks every image (ranks share the work). 0, or -1 with the same message on all ranks. */
-int setup_open(struct setup *s, struct world *w, const char *config_path, const char *const *overrides, int override_count,
-               int needs, struct favor_error *e);
+/* Collective. Rank 0 reads the file; all get the same configuration. Parses argv = [command, CONFIG, key=value ...]
+ * (options with -- are the caller's and already taken out). Opens the world's roles, data, model; checks every image
+ * (ranks share the work). 0, or -1 with the same message on all ranks. */
+int setup_open(struct setup *s, struct world *w, const char *config_path, const char *const *overrides,
+               int override_count, int needs, struct favor_error *e);
 void setup_close(struct setup *s);
 /* Collective: says the message that all ranks have, once, and closes the world. Returns code. */
 int setup_end(struct world *w, int code, struct favor_error *e);

@@ -1,5 +1,5 @@
-/* An SFT step: cross-entropy on targets, with the same model, data, optimiser and loop as GRPO. Example i of the endless order goes to
- * learner i % learners; every rank learns. */
+/* An SFT step: cross-entropy on targets, with the same model, data, optimiser and loop as GRPO. Example i of the
+ * endless order goes to learner i % learners; every rank learns. */
 #include "app/trainer.h"
 
 #include "base/hash.h"
@@ -18,7 +18,8 @@ static void encode_items(struct trainer *t, struct sft_items *items, uint64_t fi
 {
 	struct favor_error e = {""};
 	const struct setup *s = &t->s;
-	const uint64_t learners = (uint64_t)world_role_count(s->world, ROLE_LEARNER), mine = (uint64_t)world_role_index(s->world, ROLE_LEARNER);
+	const uint64_t learners = (uint64_t)world_role_count(s->world, ROLE_LEARNER),
+	               mine = (uint64_t)world_role_index(s->world, ROLE_LEARNER);
 	int32_t stop;
 	if (setup_stop_token(s, &stop, &e))
 		favor_die("%s", e.message);
@@ -30,7 +31,8 @@ static void encode_items(struct trainer *t, struct sft_items *items, uint64_t fi
 			continue;
 		const struct record *r = &s->train.records[dataset_order(&s->train, s->config.run.seed, i)];
 		const int64_t n = items->count++;
-		const int64_t augment = s->config.data.augment ? (int64_t)(hash_mix(s->config.run.seed ^ hash_mix(i)) >> 2) : -1;
+		const int64_t augment = s->config.data.augment ? (int64_t)(hash_mix(s->config.run.seed ^ hash_mix(i)) >> 2)
+		                                               : -1;
 		world_phase(s->world, "encode", t->step, (int64_t)i);
 		if (encode_record(&s->encoder, r, augment, &items->prompts[n], &e) ||
 		    encode_target(&s->encoder, r, stop, &items->targets[n], &e))

@@ -1,4 +1,5 @@
-/* A training run in memory, and what its parts share: cmd_train.c (start, resume, loop), grpo.c and sft.c (a step), save.c (checkpoints). */
+/* A training run in memory, and what its parts share: cmd_train.c (start, resume, loop), grpo.c and sft.c (a step),
+ * save.c (checkpoints). */
 #ifndef FAVOR_APP_TRAINER_H
 #define FAVOR_APP_TRAINER_H
 
@@ -15,9 +16,9 @@ struct trainer {
 	int rolls, learns, leads; /* what this rank plays */
 	int64_t step;             /* optimiser steps done (grpo: rounds done; iterations count in learner.step) */
 	int64_t round_number;
-	double tokens_seen;       /* num_tokens of the metrics */
+	double tokens_seen; /* num_tokens of the metrics */
 	struct history history;
-	struct run_log *log;      /* leader */
+	struct run_log *log;           /* leader */
 	struct checkpoint_file *files; /* leader: small files of the model folder */
 	int32_t file_count;
 	char *samples[SAMPLES_KEPT]; /* leader: a ring of JSON lines */
@@ -27,8 +28,8 @@ struct trainer {
 /* One step; fills m on the leader. Collective. */
 void grpo_step(struct trainer *t, struct metrics *m);
 void sft_step(struct trainer *t, struct metrics *m);
-/* Share of grpo and sft: sums gradients over learners, clips, steps; returns the norm. Not finite ends the job. reduce and optimizer
- * seconds are added. */
+/* Share of grpo and sft: sums gradients over learners, clips, steps; returns the norm. Not finite ends the job. reduce
+ * and optimizer seconds are added. */
 double trainer_update(struct trainer *t, float lr, double *reduce_seconds, double *optimizer_seconds);
 /* Metrics that both have: idle, memory, rates. Collective over all ranks. */
 void trainer_common_metrics(struct trainer *t, struct metrics *m, double begin, double tokens);

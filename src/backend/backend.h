@@ -1,15 +1,16 @@
-/* The backend: tensors, and the table of operations that the model is written against. A backend is a value; there are no
- * file-scope handles. Wrappers check shapes at the door and dispatch to the table; no slot is NULL. Every op first has
- * a plain reference (backend/reference), then faster versions overwrite slots (backend/cpu).
+/* The backend: tensors, and the table of operations that the model is written against. A backend is a value; there are
+ * no file-scope handles. Wrappers check shapes at the door and dispatch to the table; no slot is NULL. Every op first
+ * has a plain reference (backend/reference), then faster versions overwrite slots (backend/cpu).
  *
  * Contracts that hold for every op of the CPU backend, and that tests check:
- *  - row results do not depend on how many rows are given, nor on their neighbours, nor on the number of threads (to the bit);
+ *  - row results do not depend on how many rows are given, nor on their neighbours, nor on the number of threads,
+ *    to the bit;
  *  - attention sums a query's keys in an order that depends on its own segment alone: prefix keys first in blocks of
- *    ATTENTION_BLOCK from prefix_start, then its own keys in blocks of ATTENTION_BLOCK from kv_start. So decode, prefill and
- *    training give the same bits;
+ *    ATTENTION_BLOCK from prefix_start, then its own keys in blocks of ATTENTION_BLOCK from kv_start. So decode,
+ *    prefill and training give the same bits;
  *  - same input, same bits: reductions have a fixed order.
- * Ops are asynchronous on the backend's stream; only sync and download wait. int32 arrays and segments live in backend memory.
- * A broken library or no memory ends the job (favor_die); a wrong shape is a bug in favor and does so too. */
+ * Ops are asynchronous on the backend's stream; only sync and download wait. int32 arrays and segments live in backend
+ * memory. A broken library or no memory ends the job (favor_die); a wrong shape is a bug in favor and does so too. */
 #ifndef FAVOR_BACKEND_BACKEND_H
 #define FAVOR_BACKEND_BACKEND_H
 
@@ -18,9 +19,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum dtype { DTYPE_F32 = 0, DTYPE_BF16 = 1 };
-
-/* A view of rows x cols elements; consecutive rows lie `stride` elements apart. Borrows its memory. data NULL = absent. */
+/* A view of rows x cols elements; consecutive rows lie `stride` elements apart. Borrows its memory. data NULL = absent.
+ */
 struct tensor {
 	float *data;
 	int64_t rows, cols, stride;
@@ -42,9 +42,10 @@ static inline struct tensor tensor_rows(struct tensor t, int64_t first, int64_t 
 }
 #define TENSOR_NONE ((struct tensor){NULL, 0, 0, 0})
 
-/* One attention segment: queries [q_start, q_start + q_len) see all keys of the prefix [prefix_start, + prefix_len), then own
- * keys [kv_start, + kv_len): all of them, or if causal, query i sees own keys j <= i + kv_len - q_len. Key rows index k and v;
- * query rows index q and o. prefix_len may be 0. Segments of one call never share query rows; they may share a prefix. */
+/* One attention segment: queries [q_start, q_start + q_len) see all keys of the prefix [prefix_start, + prefix_len),
+ * then own keys [kv_start, + kv_len): all of them, or if causal, query i sees own keys j <= i + kv_len - q_len. Key
+ * rows index k and v; query rows index q and o. prefix_len may be 0. Segments of one call never share query rows; they
+ * may share a prefix. */
 struct segment {
 	int32_t q_start, q_len, prefix_start, prefix_len, kv_start, kv_len, causal;
 };
@@ -58,15 +59,17 @@ struct sampling {
 	float top_p, min_p;
 	int32_t top_k; /* 0 = off */
 };
-/* One sampled token. Order of truncation as in transformers: temperature, top_k, top_p, min_p. top_k keeps all ties with the
- * k-th. top_p keeps the smallest set of most probable tokens whose probability sum reaches top_p (the one that crosses is kept);
- * ties in probability go to the lower id. min_p keeps tokens with p >= min_p * p_max, p after the earlier truncations
- * renormalised. The draw: first id, in ascending id order, whose cumulative probability among the kept exceeds u. Sums in
- * double, in id order. Logits that are no numbers give some token of the vocabulary, and a logp that is no number. */
+/* One sampled token. Order of truncation as in transformers: temperature, top_k, top_p, min_p. top_k keeps all ties
+ * with the k-th. top_p keeps the smallest set of most probable tokens whose probability sum reaches top_p (the one that
+ * crosses is kept); ties in probability go to the lower id. min_p keeps tokens with p >= min_p * p_max, p after the
+ * earlier truncations renormalised. The draw: first id, in ascending id order, whose cumulative probability among the
+ * kept exceeds u. Sums in double, in id order. Logits that are no numbers give some token of the vocabulary, and a logp
+ * that is no number. */
 struct sampled {
 	int32_t token;
 	float logp;          /* log softmax(logits / temperature)[token]: same bits as head_logprob gives */
-	float sampling_logp; /* under the truncated, renormalised distribution; equal to logp if nothing is truncated; greedy: 0 */
+	float sampling_logp; /* under the truncated, renormalised distribution; equal to logp if nothing is truncated;
+	                        greedy: 0 */
 	float entropy;       /* of softmax(logits / temperature) */
 };
 
@@ -91,11 +94,14 @@ struct backend_ops {
 	void (*destroy)(struct backend *b);
 
 	/* y[T,N] = x[T,K] w[N,K]^T + bias[N] (bias.data may be NULL); accumulate: y += */
-	void (*linear)(struct backend *b, struct tensor y, struct tensor x, struct tensor w, const float *bias, int accumulate);
+	void (*linear)(struct backend *b, struct tensor y, struct tensor x, struct tensor w, const float *bias,
+	               int accumulate);
 	/* dx[T,K] = dy[T,N] w[N,K]; accumulate: dx += */
-	void (*linear_backward_input)(struct backend *b, struct tensor dx, struct tensor dy, struct tensor w, int accumulate);
+	void (*linear_backward_input)(struct backend *b, struct tensor dx, struct tensor dy, struct tensor w,
+	                              int accumulate);
 	/* dw[N,K] += dy[T,N]^T x[T,K]; dbias[N] += column sums of dy (dbias may be NULL) */
-	void (*linear_backward_weight)(struct backend *b, struct tensor dw, float *dbias, struct tensor dy, struct tensor x);
+	void (*linear_backward_weight)(struct backend *b, struct tensor dw, float *dbias, struct tensor dy,
+	                               struct tensor x);
 	/* The weights at these addresses have changed (optimiser step, publish): forget packed copies. */
 	void (*weights_changed)(struct backend *b);
 
@@ -105,8 +111,8 @@ struct backend_ops {
 	void (*rmsnorm_backward)(struct backend *b, struct tensor dx, float *dweight, struct tensor dy, struct tensor x,
 	                         const float *weight, const float *rstd);
 	/* y = (x - mean) * rstd * weight + bias */
-	void (*layernorm)(struct backend *b, struct tensor y, float *mean, float *rstd, struct tensor x, const float *weight,
-	                  const float *bias, float eps);
+	void (*layernorm)(struct backend *b, struct tensor y, float *mean, float *rstd, struct tensor x,
+	                  const float *weight, const float *bias, float eps);
 	void (*layernorm_backward)(struct backend *b, struct tensor dx, float *dweight, float *dbias, struct tensor dy,
 	                           struct tensor x, const float *weight, const float *mean, const float *rstd);
 
@@ -114,23 +120,26 @@ struct backend_ops {
 	 * c, s = cos, sin [T, D/2]. inverse: s -> -s (the backward pass). */
 	void (*rope)(struct backend *b, struct tensor x, int heads, struct tensor cos, struct tensor sin, int inverse);
 
-	/* o[T, H*D] = softmax(scale q k^T) v by segments; H query heads, KH key heads (H % KH == 0; query head h reads key head
-	 * h / (H/KH)). lse[H * T] (head-major): log sum exp of the scaled scores. Rows of o that no segment covers are left alone. */
+	/* o[T, H*D] = softmax(scale q k^T) v by segments; H query heads, KH key heads (H % KH == 0; query head h reads key
+	 * head h / (H/KH)). lse[H * T] (head-major): log sum exp of the scaled scores. Rows of o that no segment covers are
+	 * left alone. */
 	void (*attention)(struct backend *b, struct tensor o, float *lse, struct tensor q, struct tensor k, struct tensor v,
 	                  int heads, int kv_heads, float scale, const struct segment *segments, int segment_count);
 	/* dq, dk, dv += ... for do_ = dL/do */
-	void (*attention_backward)(struct backend *b, struct tensor dq, struct tensor dk, struct tensor dv, struct tensor do_,
-	                           struct tensor o, const float *lse, struct tensor q, struct tensor k, struct tensor v,
-	                           int heads, int kv_heads, float scale, const struct segment *segments, int segment_count);
+	void (*attention_backward)(struct backend *b, struct tensor dq, struct tensor dk, struct tensor dv,
+	                           struct tensor do_, struct tensor o, const float *lse, struct tensor q, struct tensor k,
+	                           struct tensor v, int heads, int kv_heads, float scale, const struct segment *segments,
+	                           int segment_count);
 
 	/* y = silu(gate) * up; gate and up may be columns of one tensor */
 	void (*swiglu)(struct backend *b, struct tensor y, struct tensor gate, struct tensor up);
 	/* dgate = ..., dup = ... (overwritten; may alias gate and up) */
-	void (*swiglu_backward)(struct backend *b, struct tensor dgate, struct tensor dup, struct tensor dy, struct tensor gate,
-	                        struct tensor up);
+	void (*swiglu_backward)(struct backend *b, struct tensor dgate, struct tensor dup, struct tensor dy,
+	                        struct tensor gate, struct tensor up);
 	void (*activation)(struct backend *b, struct tensor y, struct tensor x, enum activation kind);
 	/* dx = dy * f'(x) (overwritten; may alias dy) */
-	void (*activation_backward)(struct backend *b, struct tensor dx, struct tensor dy, struct tensor x, enum activation kind);
+	void (*activation_backward)(struct backend *b, struct tensor dx, struct tensor dy, struct tensor x,
+	                            enum activation kind);
 
 	/* y = a + b (y may alias a or b) */
 	void (*add)(struct backend *b, struct tensor y, struct tensor a, struct tensor c);
@@ -146,9 +155,11 @@ struct backend_ops {
 	void (*head_logprob)(struct backend *b, float *logp, float *entropy, float *lse, struct tensor h, struct tensor w,
 	                     const int32_t *target, float temperature);
 	/* For g[i] = dL/dlogp[i]: dh[T,K] = ... (overwritten), dw[V,K] += ... (dw.data may be NULL) */
-	void (*head_logprob_backward)(struct backend *b, struct tensor dh, struct tensor dw, const float *g, const float *lse,
-	                              struct tensor h, struct tensor w, const int32_t *target, float temperature);
-	/* One token per row of logits[T,V] (raw: before temperature). u[T]: uniform draws in [0,1). Results in host memory; waits. */
+	void (*head_logprob_backward)(struct backend *b, struct tensor dh, struct tensor dw, const float *g,
+	                              const float *lse, struct tensor h, struct tensor w, const int32_t *target,
+	                              float temperature);
+	/* One token per row of logits[T,V] (raw: before temperature). u[T]: uniform draws in [0,1). Results in host memory;
+	 * waits. */
 	void (*sample)(struct backend *b, struct sampled *out, struct tensor logits, const double *u,
 	               const struct sampling *how);
 

@@ -187,7 +187,8 @@ static inline void ops_want_attention(const char *op, struct tensor o, const flo
 	ops_want_any(op, "q", q);
 	if (heads <= 0 || kv_heads <= 0 || heads % kv_heads || q.cols % heads)
 		favor_die("%s: q is [%lld, %lld] with %d query heads and %d key heads: key heads must divide query heads, and "
-		          "these the columns", op, (long long)q.rows, (long long)q.cols, heads, kv_heads);
+		          "these the columns",
+		          op, (long long)q.rows, (long long)q.cols, heads, kv_heads);
 	ops_want(op, "k", k, k.rows, q.cols / heads * kv_heads);
 	ops_want(op, "v", v, k.rows, k.cols);
 	ops_want(op, "o", o, q.rows, q.cols);
@@ -357,8 +358,9 @@ static inline void op_sample(struct backend *b, struct sampled *out, struct tens
 	ops_want_pointer("sample", "how", how);
 	if (!(how->temperature >= 0.0f) || !(how->top_p > 0.0f && how->top_p <= 1.0f) ||
 	    !(how->min_p >= 0.0f && how->min_p <= 1.0f) || how->top_k < 0)
-		favor_die("sample: temperature %g, top_p %g, min_p %g, top_k %d, but they must be >= 0, in (0, 1], in [0, 1], >= 0",
-		          (double)how->temperature, (double)how->top_p, (double)how->min_p, (int)how->top_k);
+		favor_die(
+		    "sample: temperature %g, top_p %g, min_p %g, top_k %d, but they must be >= 0, in (0, 1], in [0, 1], >= 0",
+		    (double)how->temperature, (double)how->top_p, (double)how->min_p, (int)how->top_k);
 	if (!logits.rows)
 		return;
 	ops_want_pointer("sample", "out", out);

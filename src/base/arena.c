@@ -1,5 +1,6 @@
-/* Chunks in a list; a reset moves back to an earlier chunk and keeps the later ones for the next round. Rounds of varying sizes would
- * leave many chunks too small to use, so an arena that is empty again starts anew with one chunk of its peak. */
+/* Chunks in a list; a reset moves back to an earlier chunk and keeps the later ones for the next round. Rounds of
+ * varying sizes would leave many chunks too small to use, so an arena that is empty again starts anew with one chunk of
+ * its peak. */
 #include "base/arena.h"
 
 #include "base/error.h"

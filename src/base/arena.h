@@ -1,5 +1,5 @@
-/* A bump allocator for what lives as long as one step: marked, filled, rolled back. Grows by chunks that are kept, so that
- * after the first steps nothing is allocated any more. Owns all it hands out. Not thread-safe. */
+/* A bump allocator for what lives as long as one step: marked, filled, rolled back. Grows by chunks that are kept, so
+ * that after the first steps nothing is allocated any more. Owns all it hands out. Not thread-safe. */
 #ifndef FAVOR_BASE_ARENA_H
 #define FAVOR_BASE_ARENA_H
 

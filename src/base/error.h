@@ -19,12 +19,13 @@ int favor_fail(struct favor_error *e, const char *format, ...) __attribute__((fo
 /* Puts "prefix: " in front of a message that is already there, and returns -1. */
 int favor_fail_prefix(struct favor_error *e, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* What favor_die says of this process, and how it ends the job. The one state that belongs to the process as a whole. */
+/* What favor_die says of this process, and how it ends the job. The one state that belongs to the process as a whole.
+ */
 struct favor_process {
 	int rank, ranks;
-	const char *role;           /* borrowed, static text: "rollout", "learner", ... */
-	const char *phase;          /* borrowed, static text: "start", "rollout", "backward", ... */
-	long long step;             /* -1 before the first step */
+	const char *role;            /* borrowed, static text: "rollout", "learner", ... */
+	const char *phase;           /* borrowed, static text: "start", "rollout", "backward", ... */
+	long long step;              /* -1 before the first step */
 	void (*abort_job)(int code); /* NULL: exit(code); the comm room sets it to end all ranks */
 };
 struct favor_process *favor_process(void);

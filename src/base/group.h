@@ -1,8 +1,8 @@
 /* The group: one prompt (image + text) with its G sampled responses. It is the unit that rollout makes, reward scores,
  * learner learns from; dispatch, digest and checkpoint count it. The image itself does not travel: `record` names it.
  *
- *   responses, packed:  token_ids:  [ response 0 | response 1 | ... | response G-1 ]     response i = [start[i], start[i+1])
- *                       logp, sampling_logp: one float per token of the same array */
+ *   token_ids:            [ response 0 | response 1 | ... | response G-1 ]     response i = [start[i], start[i + 1])
+ *   logp, sampling_logp:  one float per token, in the same order */
 #ifndef FAVOR_BASE_GROUP_H
 #define FAVOR_BASE_GROUP_H
 
@@ -11,7 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum finish { FINISH_STOP = 0, FINISH_LENGTH = 1 }; /* a stop token was sampled (it is the last token) | max_tokens reached */
+/* a stop token was sampled (it is the last token) | max_tokens reached */
+enum finish { FINISH_STOP = 0, FINISH_LENGTH = 1 };
 
 enum { GROUP_MAX_REWARDS = 8 };
 
@@ -29,14 +30,14 @@ struct group {
 	float *sampling_logp;    /* [start[G]], under the distribution really drawn from (top-k, top-p, min-p applied) */
 	float *entropy;          /* [start[G]], of softmax(logits / temperature), in nats */
 	uint8_t *finish;         /* [G], enum finish */
-	char **text;             /* [G], decoded without the stop token; UTF-8 (invalid bytes and NULs as U+FFFD); NUL-terminated */
-	int32_t reward_count;    /* 0 until scored */
-	float *rewards;          /* [reward_count, G], unweighted, by reward */
-	float *reward;           /* [G], weighted sum */
-	uint8_t *answered;       /* [G]: 0 = no answer could be extracted */
-	char **answer;           /* [G]: the extracted answer, normalised; "" if none */
-	double rollout_seconds;  /* time that its making took, for the metrics; not part of the digest */
-	int32_t rollout_rank;    /* who made it; not part of the digest */
+	char **text; /* [G], decoded without the stop token; UTF-8 (invalid bytes and NULs as U+FFFD); NUL-terminated */
+	int32_t reward_count;   /* 0 until scored */
+	float *rewards;         /* [reward_count, G], unweighted, by reward */
+	float *reward;          /* [G], weighted sum */
+	uint8_t *answered;      /* [G]: 0 = no answer could be extracted */
+	char **answer;          /* [G]: the extracted answer, normalised; "" if none */
+	double rollout_seconds; /* time that its making took, for the metrics; not part of the digest */
+	int32_t rollout_rank;   /* who made it; not part of the digest */
 };
 
 /* All arrays allocated (zeroed) for G responses and `tokens` response tokens in sum. text/answer entries start NULL. */
@@ -50,8 +51,8 @@ void group_set_rewards(struct group *g, int32_t count);
 void group_pack(const struct group *g, void **data, size_t *n);
 struct group *group_unpack(const void *data, size_t n, struct favor_error *e); /* NULL on error */
 
-/* Hash of index, record, policy version, tokens and the bits of logp and sampling_logp (rewards too once scored). Digests of many groups are
- * added modulo 2^64, so the sum does not depend on order or ranks. */
+/* Hash of index, record, policy version, tokens and the bits of logp and sampling_logp (rewards too once scored).
+ * Digests of many groups are added modulo 2^64, so the sum does not depend on order or ranks. */
 uint64_t group_digest(const struct group *g);
 
 #endif

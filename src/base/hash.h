@@ -15,7 +15,8 @@ static inline uint64_t hash_bytes(uint64_t h, const void *data, size_t n)
 	return h;
 }
 
-/* Eight bytes at a time with a finaliser a word: for large blocks of weights. n is in bytes; a tail is hashed bytewise. */
+/* Eight bytes at a time with a finaliser a word: for large blocks of weights. n is in bytes; a tail is hashed bytewise.
+ */
 uint64_t hash_block(uint64_t h, const void *data, size_t n);
 
 static inline uint64_t hash_mix(uint64_t x)

@@ -6,7 +6,8 @@
 void rng_words(uint64_t seed, enum rng_domain domain, uint64_t index, uint32_t response, uint32_t position,
                uint32_t words[4])
 {
-	uint32_t c0 = position, c1 = response, c2 = (uint32_t)index, c3 = (uint32_t)(index >> 32) ^ ((uint32_t)domain << 24);
+	uint32_t c0 = position, c1 = response, c2 = (uint32_t)index,
+	         c3 = (uint32_t)(index >> 32) ^ ((uint32_t)domain << 24);
 	uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
 	for (int round = 0; round < 10; round++) {
 		uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;

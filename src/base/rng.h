@@ -1,5 +1,6 @@
 /* Counter-based random numbers: Philox4x32-10 (Salmon et al., SC 2011). A draw is a function of what it is for (seed,
- * domain, index, response, position) and never of the rank, the batch or the time, so that any placement samples the same. */
+ * domain, index, response, position) and never of the rank, the batch or the time, so that any placement samples the
+ * same. */
 #ifndef FAVOR_BASE_RNG_H
 #define FAVOR_BASE_RNG_H
 

@@ -40,8 +40,8 @@ static int expand(const struct encoder *en, const struct token_ids *in, const st
 	return 0;
 }
 
-static int encode_text(const struct encoder *en, int32_t image_count, const char *text, int raw, const struct patches *images,
-                       struct token_ids *ids, struct favor_error *e)
+static int encode_text(const struct encoder *en, int32_t image_count, const char *text, int raw,
+                       const struct patches *images, struct token_ids *ids, struct favor_error *e)
 {
 	int result = -1;
 	struct token_ids plain = {0};
@@ -53,7 +53,8 @@ static int encode_text(const struct encoder *en, int32_t image_count, const char
 	return result;
 }
 
-/* Crop to 70-100% of each side, mirror, brightness and contrast up to 25%: drawn by counter, so that a resumed run augments alike. */
+/* Crop to 70-100% of each side, mirror, brightness and contrast up to 25%: drawn by counter, so that a resumed run
+ * augments alike. */
 static void augment(struct image *im, uint64_t seed)
 {
 	double u[6];
@@ -70,7 +71,8 @@ static void augment(struct image *im, uint64_t seed)
 		for (int32_t x = 0; x < w; x++)
 			for (int c = 0; c < 3; c++) {
 				int32_t from = x0 + (mirror ? w - 1 - x : x);
-				float v = ((float)im->pixels[((int64_t)(y0 + y) * im->width + from) * 3 + c] - 128) * gain + 128 + shift;
+				float v = ((float)im->pixels[((int64_t)(y0 + y) * im->width + from) * 3 + c] - 128) * gain + 128 +
+				          shift;
 				pixels[((int64_t)y * w + x) * 3 + c] = (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v + 0.5f);
 			}
 	free(im->pixels);
@@ -102,13 +104,14 @@ fail:
 	return -1;
 }
 
-int encode_prompt(const struct encoder *en, const char *const *images, int32_t n, const char *text, int raw, struct prompt *p,
-                  struct favor_error *e)
+int encode_prompt(const struct encoder *en, const char *const *images, int32_t n, const char *text, int raw,
+                  struct prompt *p, struct favor_error *e)
 {
 	return encode(en, images, n, text, raw, -1, p, e);
 }
 
-int encode_record(const struct encoder *en, const struct record *r, int64_t augment_seed, struct prompt *p, struct favor_error *e)
+int encode_record(const struct encoder *en, const struct record *r, int64_t augment_seed, struct prompt *p,
+                  struct favor_error *e)
 {
 	char *text = prompt_text(en->prompt, en->classes, r, e);
 	int result = text ? encode(en, (const char *const *)r->images, r->image_count, text, 0, augment_seed, p, e) : -1;
@@ -127,7 +130,8 @@ int encode_target(const struct encoder *en, const struct record *r, int32_t stop
 	return result;
 }
 
-int encode_size(const struct encoder *en, const struct record *r, int32_t *tokens, int64_t *patches, struct favor_error *e)
+int encode_size(const struct encoder *en, const struct record *r, int32_t *tokens, int64_t *patches,
+                struct favor_error *e)
 {
 	int result = -1;
 	struct patches *grids = favor_calloc((size_t)r->image_count, sizeof *grids);

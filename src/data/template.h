@@ -11,8 +11,9 @@
 char *template_render(const char *system, int images, const char *user);
 /* The configuration's data.system (default | none | text) as template_render takes it. */
 const char *template_system(const char *option);
-/* Compares the folder's chat template (chat_template.json, chat_template.jinja, tokenizer_config.json) with Qwen2-VL's, white space and all.
- * Returns NULL if equal or absent, else a new text (owned by the caller) that names the first difference: for a warning. */
+/* Compares the folder's chat template (chat_template.json, chat_template.jinja, tokenizer_config.json) with Qwen2-VL's,
+ * white space and all. Returns NULL if equal or absent, else a new text (owned by the caller) that names the first
+ * difference: for a warning. */
 char *template_difference(const char *folder);
 
 #endif

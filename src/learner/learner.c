@@ -83,7 +83,8 @@ static int add_prompt(struct batch *b, const struct prompt *p, struct prefix *pr
 {
 	struct image_input *images = favor_malloc((size_t)p->image_count * sizeof *images);
 	for (int32_t k = 0; k < p->image_count; k++)
-		images[k] = (struct image_input){p->images[k].grid_t, p->images[k].grid_h, p->images[k].grid_w, p->images[k].values};
+		images[k] = (struct image_input){p->images[k].grid_t, p->images[k].grid_h, p->images[k].grid_w,
+		                                 p->images[k].values};
 	int result = batch_add_prompt(b, p->ids.ids, p->ids.count, images, p->image_count, prefix, e);
 	free(images);
 	return result;
@@ -91,8 +92,8 @@ static int add_prompt(struct batch *b, const struct prompt *p, struct prefix *pr
 
 /* dL/dlogp of every target of the groups, in packing order. */
 static void group_losses(int n, struct group *const *groups, const float *const *advantages, int mask_truncated,
-                         const struct loss_step *step, const float *logp, const float *ref, const float *entropy, float *g,
-                         struct loss_sums *sums)
+                         const struct loss_step *step, const float *logp, const float *ref, const float *entropy,
+                         float *g, struct loss_sums *sums)
 {
 	int64_t at = 0;
 	for (int i = 0; i < n; i++) {
@@ -100,8 +101,8 @@ static void group_losses(int n, struct group *const *groups, const float *const 
 		for (int32_t k = 0; k < q->responses; k++) {
 			const int32_t from = q->start[k], tokens = q->start[k + 1] - from;
 			const int mask = !(mask_truncated && q->finish[k] == FINISH_LENGTH);
-			loss_sequence(step, tokens, logp + at, q->logp + from, ref ? ref + at : NULL, entropy + at, advantages[i][k], mask,
-			              g + at, sums);
+			loss_sequence(step, tokens, logp + at, q->logp + from, ref ? ref + at : NULL, entropy + at,
+			              advantages[i][k], mask, g + at, sums);
 			at += tokens;
 		}
 	}
@@ -153,8 +154,8 @@ done:
 	return result;
 }
 
-int learner_examples(struct learner *l, int n, const struct example *examples, int64_t step_tokens, struct loss_sums *sums,
-                     struct favor_error *e)
+int learner_examples(struct learner *l, int n, const struct example *examples, int64_t step_tokens,
+                     struct loss_sums *sums, struct favor_error *e)
 {
 	int result = -1;
 	const struct run run = {l->model->backend, &l->arena, l->tick, l->tick_arg};
@@ -198,7 +199,8 @@ double learner_step(struct learner *l, float lr)
 {
 	const struct learner_options *o = l->options;
 	struct backend *b = l->model->backend;
-	struct adamw how = {.lr = lr, .beta1 = o->adam_beta1, .beta2 = o->adam_beta2, .eps = o->adam_eps, .step = l->step + 1};
+	struct adamw how = {
+	    .lr = lr, .beta1 = o->adam_beta1, .beta2 = o->adam_beta2, .eps = o->adam_eps, .step = l->step + 1};
 	double norm = sqrt(op_sum_squares(b, l->gradient + l->first, l->count));
 	if (!isfinite(norm))
 		return norm;

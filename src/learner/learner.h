@@ -1,5 +1,5 @@
-/* The learner: gradient of groups (or of SFT examples), and the optimiser step. Replicated on every learner rank; sums over ranks are
- * the composition's (comm). A step reads:
+/* The learner: gradient of groups (or of SFT examples), and the optimiser step. Replicated on every learner rank; sums
+ * over ranks are the composition's (comm). A step reads:
  *
  *   learner_zero -> learner_groups per micro-batch -> [sum gradients over learners] -> learner_step */
 #ifndef FAVOR_LEARNER_LEARNER_H
@@ -14,15 +14,15 @@
 #include <stdint.h>
 
 struct learner {
-	struct model *model;     /* borrowed; stepped in place */
-	struct model *reference; /* owned; NULL while beta = 0 */
-	const struct learner_options *options; /* borrowed */
-	int vision;              /* 1: the tower learns too */
-	int64_t first, count;    /* trainable range of the weights' block, in floats */
+	struct model *model;                    /* borrowed; stepped in place */
+	struct model *reference;                /* owned; NULL while beta = 0 */
+	const struct learner_options *options;  /* borrowed */
+	int vision;                             /* 1: the tower learns too */
+	int64_t first, count;                   /* trainable range of the weights' block, in floats */
 	float *gradient, *exp_avg, *exp_avg_sq; /* [params.total] each, backend memory, owned; outside the range: unused */
 	struct weights grad;
-	struct arena arena;      /* backend memory, owned */
-	int64_t step;            /* optimiser steps done */
+	struct arena arena; /* backend memory, owned */
+	int64_t step;       /* optimiser steps done */
 	void (*tick)(void *arg);
 	void *tick_arg;
 	double forward_seconds, backward_seconds; /* since learner_zero */
@@ -46,10 +46,11 @@ struct example {
 	const struct prompt *prompt;
 	const struct token_ids *target;
 };
-int learner_examples(struct learner *l, int n, const struct example *examples, int64_t step_tokens, struct loss_sums *sums,
-                     struct favor_error *e);
+int learner_examples(struct learner *l, int n, const struct example *examples, int64_t step_tokens,
+                     struct loss_sums *sums, struct favor_error *e);
 
-/* Clips by global norm and steps AdamW at that rate; model->version goes up by one. Returns the norm before clipping; not finite: nothing was stepped. */
+/* Clips by global norm and steps AdamW at that rate; model->version goes up by one. Returns the norm before clipping;
+ * not finite: nothing was stepped. */
 double learner_step(struct learner *l, float lr);
 
 /* Backend memory: fixed (gradient, moments, reference) and per micro-batch, for the memory plan. */

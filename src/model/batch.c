@@ -79,10 +79,12 @@ int batch_positions(const struct model_config *c, const int32_t *ids, int32_t n,
 		const struct image_input *im = &images[used++];
 		int32_t t = im->grid_t, h = im->grid_h / merge, w = im->grid_w / merge, largest = 0;
 		if ((int64_t)t * h * w > n - i)
-			return favor_fail(e, "image %d has %d tokens, but the prompt ends after %d of them", used, t * h * w, n - i);
+			return favor_fail(e, "image %d has %d tokens, but the prompt ends after %d of them", used, t * h * w,
+			                  n - i);
 		for (int32_t k = 0; k < t * h * w; k++, i++) {
 			if (ids[i] != c->image_token)
-				return favor_fail(e, "image %d has %d tokens, but the prompt holds %d of them in a row", used, t * h * w, k);
+				return favor_fail(e, "image %d has %d tokens, but the prompt holds %d of them in a row", used,
+				                  t * h * w, k);
 			position[3 * i] = at + k / (h * w);
 			position[3 * i + 1] = at + k / w % h;
 			position[3 * i + 2] = at + k % w;
@@ -100,20 +102,22 @@ static int check_ids(const struct batch *b, const int32_t *ids, int32_t n, struc
 {
 	for (int32_t i = 0; i < n; i++)
 		if (ids[i] < 0 || ids[i] >= b->config->vocab_size)
-			return favor_fail(e, "token %d at position %d is outside the model's vocabulary of %d: tokenizer.json and config.json don't belong together",
+			return favor_fail(e,
+			                  "token %d at position %d is outside the model's vocabulary of %d: tokenizer.json and "
+			                  "config.json don't belong together",
 			                  ids[i], i, b->config->vocab_size);
 	return 0;
 }
 
-int batch_add_prompt(struct batch *b, const int32_t *ids, int32_t n, const struct image_input *images, int32_t image_count,
-                     struct prefix *prefix, struct favor_error *e)
+int batch_add_prompt(struct batch *b, const int32_t *ids, int32_t n, const struct image_input *images,
+                     int32_t image_count, struct prefix *prefix, struct favor_error *e)
 {
 	if (n < 1)
 		return favor_fail(e, "the prompt is empty");
 	reserve_rows(b, n);
 	*prefix = (struct prefix){.row = b->rows, .rows = n};
-	if (check_ids(b, ids, n, e) ||
-	    batch_positions(b->config, ids, n, images, image_count, b->position + 3 * (int64_t)b->rows, &prefix->next_position, e))
+	if (check_ids(b, ids, n, e) || batch_positions(b->config, ids, n, images, image_count,
+	                                               b->position + 3 * (int64_t)b->rows, &prefix->next_position, e))
 		return -1;
 	int32_t merge2 = b->config->vision.merge_size * b->config->vision.merge_size;
 	int64_t feature = b->features;
@@ -135,7 +139,8 @@ int batch_add_prompt(struct batch *b, const int32_t *ids, int32_t n, const struc
 	return 0;
 }
 
-int batch_add_response(struct batch *b, const struct prefix *prefix, const int32_t *ids, int32_t n, struct favor_error *e)
+int batch_add_response(struct batch *b, const struct prefix *prefix, const int32_t *ids, int32_t n,
+                       struct favor_error *e)
 {
 	if (n < 1)
 		return favor_fail(e, "a response is empty");
@@ -152,8 +157,13 @@ int batch_add_response(struct batch *b, const struct prefix *prefix, const int32
 		batch_add_target(b, first + i, ids[i + 1]);
 	}
 	if (n > 1)
-		add_segment(b, (struct segment){.q_start = first, .q_len = n - 1, .prefix_start = prefix->row,
-		                                .prefix_len = prefix->rows, .kv_start = first, .kv_len = n - 1, .causal = 1});
+		add_segment(b, (struct segment){.q_start = first,
+		                                .q_len = n - 1,
+		                                .prefix_start = prefix->row,
+		                                .prefix_len = prefix->rows,
+		                                .kv_start = first,
+		                                .kv_len = n - 1,
+		                                .causal = 1});
 	b->rows += n - 1;
 	return 0;
 }

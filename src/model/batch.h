@@ -1,11 +1,11 @@
-/* A packed batch: what one forward pass takes. Rows of several prompts and their responses stand one behind the other; segments say
- * who sees whom:
+/* A packed batch: what one forward pass takes. Rows of several prompts and their responses stand one behind the other;
+ * segments say who sees whom:
  *
  *   rows:      [ prompt A | response A0 | response A1 | ... | prompt B | response B0 | ... ]
  *   segments:    prompt: causal over itself;  response: sees its whole prompt, causal over itself
  *
- * A response of n tokens takes n - 1 rows (its last token predicts nothing) and n targets (its first is predicted by the prompt's last
- * row). All arrays are host memory, owned by the batch. */
+ * A response of n tokens takes n - 1 rows (its last token predicts nothing) and n targets (its first is predicted by
+ * the prompt's last row). All arrays are host memory, owned by the batch. */
 #ifndef FAVOR_MODEL_BATCH_H
 #define FAVOR_MODEL_BATCH_H
 
@@ -47,16 +47,18 @@ void batch_init(struct batch *b, const struct model_config *c);
 void batch_clear(struct batch *b); /* keeps memory */
 void batch_free(struct batch *b);
 
-/* M-RoPE positions of a prompt (transformers' get_rope_index): text counts up on all axes; an image's tokens stand at (t, h, w) from the position
- * after what is before it; what follows starts after the largest. position [n, 3]. -1 if image tokens and images do not match. */
+/* M-RoPE positions of a prompt (transformers' get_rope_index): text counts up on all axes; an image's tokens stand at
+ * (t, h, w) from the position after what is before it; what follows starts after the largest. position [n, 3]. -1 if
+ * image tokens and images do not match. */
 int batch_positions(const struct model_config *c, const int32_t *ids, int32_t n, const struct image_input *images,
                     int32_t image_count, int32_t *position, int32_t *next, struct favor_error *e);
 
 /* Appends a prompt. ids must be in the vocabulary, image tokens expanded. */
-int batch_add_prompt(struct batch *b, const int32_t *ids, int32_t n, const struct image_input *images, int32_t image_count,
-                     struct prefix *prefix, struct favor_error *e);
+int batch_add_prompt(struct batch *b, const int32_t *ids, int32_t n, const struct image_input *images,
+                     int32_t image_count, struct prefix *prefix, struct favor_error *e);
 /* Appends a response of n >= 1 tokens and its n targets. */
-int batch_add_response(struct batch *b, const struct prefix *prefix, const int32_t *ids, int32_t n, struct favor_error *e);
+int batch_add_response(struct batch *b, const struct prefix *prefix, const int32_t *ids, int32_t n,
+                       struct favor_error *e);
 void batch_add_target(struct batch *b, int32_t row, int32_t id);
 
 #endif

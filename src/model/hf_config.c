@@ -57,8 +57,10 @@ static int read_rope(struct model_config *c, const struct reader *text)
 		return -1;
 	c->rope_theta = theta;
 	if (!json_is_object(rope))
-		return favor_fail(text->e, "%s: neither \"rope_parameters\" nor \"rope_scaling\" with \"mrope_section\" is there: is this Qwen2-VL?",
-		                  text->origin);
+		return favor_fail(
+		    text->e,
+		    "%s: neither \"rope_parameters\" nor \"rope_scaling\" with \"mrope_section\" is there: is this Qwen2-VL?",
+		    text->origin);
 	struct reader r = {rope, text->origin, text->e};
 	if (expect(&r, "rope_type", "default", "mrope") || expect(&r, "type", "mrope", "default"))
 		return -1;
@@ -79,8 +81,8 @@ static int read_rope(struct model_config *c, const struct reader *text)
 		sum += s;
 	}
 	if (2 * sum != c->head_dim)
-		return favor_fail(text->e, "%s: \"mrope_section\" sums to %lld, but half of the head dimension is %d", text->origin,
-		                  (long long)sum, c->head_dim / 2);
+		return favor_fail(text->e, "%s: \"mrope_section\" sums to %lld, but half of the head dimension is %d",
+		                  text->origin, (long long)sum, c->head_dim / 2);
 	return 0;
 }
 
@@ -96,15 +98,17 @@ static int read_text(struct model_config *c, const struct reader *r)
 		return favor_fail(r->e, "%s: \"hidden_size\" %d is no multiple of \"num_attention_heads\" %d", r->origin,
 		                  c->hidden_size, c->heads);
 	if (c->heads % c->kv_heads)
-		return favor_fail(r->e, "%s: \"num_attention_heads\" %d is no multiple of \"num_key_value_heads\" %d", r->origin,
-		                  c->heads, c->kv_heads);
+		return favor_fail(r->e, "%s: \"num_attention_heads\" %d is no multiple of \"num_key_value_heads\" %d",
+		                  r->origin, c->heads, c->kv_heads);
 	c->head_dim = c->hidden_size / c->heads;
 	if (c->head_dim % 4 || c->head_dim > 256)
-		return favor_fail(r->e, "%s: the head dimension hidden_size / num_attention_heads is %d; favor runs multiples of 4 up to 256",
-		                  r->origin, c->head_dim);
+		return favor_fail(
+		    r->e, "%s: the head dimension hidden_size / num_attention_heads is %d; favor runs multiples of 4 up to 256",
+		    r->origin, c->head_dim);
 	double eps;
 	int sliding;
-	if (json_get_real(r->object, "rms_norm_eps", 1e-6, &eps, r->origin, r->e) || expect(r, "hidden_act", "silu", NULL) ||
+	if (json_get_real(r->object, "rms_norm_eps", 1e-6, &eps, r->origin, r->e) ||
+	    expect(r, "hidden_act", "silu", NULL) ||
 	    json_get_bool(r->object, "use_sliding_window", 0, &sliding, r->origin, r->e))
 		return -1;
 	if (sliding)
@@ -130,7 +134,8 @@ static int read_vision(struct vision_config *v, const struct reader *r, int32_t 
 	if (!(mlp_ratio >= 1 && mlp_ratio <= 64) || (double)ratio != mlp_ratio)
 		return favor_fail(r->e, "%s: \"mlp_ratio\" must be a whole number in [1, 64]", r->origin);
 	if (out != hidden_size)
-		return favor_fail(r->e, "%s: \"hidden_size\" is %d, but the language model's is %d", r->origin, out, hidden_size);
+		return favor_fail(r->e, "%s: \"hidden_size\" is %d, but the language model's is %d", r->origin, out,
+		                  hidden_size);
 	if (v->channels != 3)
 		return favor_fail(r->e, "%s: \"in_channels\" is %d; images have 3", r->origin, v->channels);
 	if (v->embed_dim % v->heads || v->embed_dim / v->heads % 4 || v->embed_dim / v->heads > 256)

@@ -1,5 +1,5 @@
-/* What config.json and generation_config.json of a Qwen2-VL folder say: the shapes of the model. Reads the old flat layout
- * (text keys at the top) and the new nested one (text_config), rope_scaling and rope_parameters. */
+/* What config.json and generation_config.json of a Qwen2-VL folder say: the shapes of the model. Reads the old flat
+ * layout (text keys at the top) and the new nested one (text_config), rope_scaling and rope_parameters. */
 #ifndef FAVOR_MODEL_HF_CONFIG_H
 #define FAVOR_MODEL_HF_CONFIG_H
 
@@ -27,8 +27,9 @@ struct model_config {
 	int32_t eos[EOS_MAX], eos_count; /* generation_config.json's, else config.json's */
 };
 
-/* folder/config.json and generation_config.json. -1 with a message that names the file and the key: another architecture, a missing or
- * negative size, sizes that don't fit together, a feature that is not there (sliding window, other rope types or activations). */
+/* folder/config.json and generation_config.json. -1 with a message that names the file and the key: another
+ * architecture, a missing or negative size, sizes that don't fit together, a feature that is not there (sliding window,
+ * other rope types or activations). */
 int model_config_load(struct model_config *c, const char *folder, struct favor_error *e);
 
 #endif

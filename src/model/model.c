@@ -1,4 +1,5 @@
-/* Loading, drawing and writing of weights. Binds and checks everything before the first use, so that later code relies on shapes. */
+/* Loading, drawing and writing of weights. Binds and checks everything before the first use, so that later code relies
+ * on shapes. */
 #include "model/model.h"
 
 #include "backend/ops.h"
@@ -110,8 +111,8 @@ static const struct st_tensor *find_tensor(const struct safetensors *s, const ch
 }
 
 /* Every parameter's tensor, before anything is allocated by config.json's word. found [params.count] is filled. */
-static int find_weights(const struct model *m, const struct safetensors *s, const char *folder, const struct st_tensor **found,
-                        struct favor_error *e)
+static int find_weights(const struct model *m, const struct safetensors *s, const char *folder,
+                        const struct st_tensor **found, struct favor_error *e)
 {
 	for (int i = 0; i < m->params.count; i++) {
 		const struct param *p = &m->params.params[i];
@@ -125,7 +126,8 @@ static int find_weights(const struct model *m, const struct safetensors *s, cons
 			same = t->shape[d] == p->shape[d];
 		if (!same) {
 			shape_text(have, sizeof have, t->shape, t->ndim);
-			return favor_fail(e, "%s: tensor \"%s\" has shape %s, but config.json makes it %s", t->file, p->name, have, want);
+			return favor_fail(e, "%s: tensor \"%s\" has shape %s, but config.json makes it %s", t->file, p->name, have,
+			                  want);
 		}
 		found[i] = t;
 	}
@@ -153,8 +155,8 @@ static int load_weights(struct model *m, const struct safetensors *s, const char
 			goto done;
 		op_upload(m->backend, m->block + p->offset, values, (size_t)p->count * sizeof *values);
 	}
-	if (warning && safetensors_count(s) > used && !(m->config.tied && safetensors_find(s, "lm_head.weight") &&
-	                                                safetensors_count(s) == used + 1)) {
+	if (warning && safetensors_count(s) > used &&
+	    !(m->config.tied && safetensors_find(s, "lm_head.weight") && safetensors_count(s) == used + 1)) {
 		*warning = favor_format("%s: %d tensors are not part of the model and were not read", folder,
 		                        safetensors_count(s) - used);
 	}
@@ -194,9 +196,10 @@ struct model *model_random(const char *folder, struct backend *b, uint64_t seed,
 		double fan_in = p->ndim == 5 ? (double)m->config.vision.patch_dim : (double)p->shape[1];
 		double std = 0.5 / sqrt(fan_in); /* 0.02 at a width of 768; narrower models need more to start from */
 		for (int64_t j = 0; j < p->count; j++)
-			values[j] = p->ndim > 1 ? (float)(std * rng_normal(seed, RNG_INIT, (uint64_t)i, (uint32_t)(j >> 32), (uint32_t)j))
-			            : bias      ? 0.0f
-			                        : 1.0f;
+			values[j] = p->ndim > 1
+			                ? (float)(std * rng_normal(seed, RNG_INIT, (uint64_t)i, (uint32_t)(j >> 32), (uint32_t)j))
+			            : bias ? 0.0f
+			                   : 1.0f;
 		op_upload(b, m->block + p->offset, values, (size_t)p->count * sizeof *values);
 		free(values);
 	}
@@ -210,7 +213,8 @@ int model_write(const struct model *m, const char *dir, int bf16, struct favor_e
 	op_download(m->backend, values, m->block, (size_t)m->params.total * sizeof *values);
 	for (int i = 0; i < m->params.count; i++) {
 		const struct param *p = &m->params.params[i];
-		out[i] = (struct st_out){.name = p->name, .ndim = p->ndim, .dtype = bf16 ? ST_BF16 : ST_F32, .values = values + p->offset};
+		out[i] = (struct st_out){
+		    .name = p->name, .ndim = p->ndim, .dtype = bf16 ? ST_BF16 : ST_F32, .values = values + p->offset};
 		memcpy(out[i].shape, p->shape, sizeof p->shape);
 	}
 	char *path = favor_format("%s/model.safetensors", dir);

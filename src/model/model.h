@@ -1,5 +1,5 @@
-/* A model: read-only shapes and weights. One block holds all weights in the order of params.h; the session (session.h) is one
- * timeline over them, the pass (pass.h) one forward and backward. */
+/* A model: read-only shapes and weights. One block holds all weights in the order of params.h; the session (session.h)
+ * is one timeline over them, the pass (pass.h) one forward and backward. */
 #ifndef FAVOR_MODEL_MODEL_H
 #define FAVOR_MODEL_MODEL_H
 
@@ -23,8 +23,8 @@ struct model {
 /* What a computation runs on: memory for activations, and a sign of life for long ones. */
 struct run {
 	struct backend *backend;
-	struct arena *arena;        /* backend memory (run_arena_init); the caller marks and resets */
-	void (*tick)(void *arg);    /* called between layers; may be NULL */
+	struct arena *arena;     /* backend memory (run_arena_init); the caller marks and resets */
+	void (*tick)(void *arg); /* called between layers; may be NULL */
 	void *tick_arg;
 };
 void run_arena_init(struct arena *a, struct backend *b);
@@ -37,10 +37,11 @@ static inline void run_tick(const struct run *r)
 struct tensor run_tensor(const struct run *r, int64_t rows, int64_t cols);
 void *run_upload(const struct run *r, const void *from, size_t bytes);
 
-/* A Hugging Face folder: config.json + safetensors. NULL on error: a missing or misshapen tensor is named with both shapes. Tensors that the model has not
- * are named in *warning (owned by the caller, NULL if none; may be NULL). */
+/* A Hugging Face folder: config.json + safetensors. NULL on error: a missing or misshapen tensor is named with both
+ * shapes. Tensors that the model has not are named in *warning (owned by the caller, NULL if none; may be NULL). */
 struct model *model_open(const char *folder, struct backend *b, char **warning, struct favor_error *e);
-/* config.json alone, weights drawn: normal with std 0.5 / sqrt(inputs), norms 1, biases 0. A function of the seed alone. */
+/* config.json alone, weights drawn: normal with std 0.5 / sqrt(inputs), norms 1, biases 0. A function of the seed
+ * alone. */
 struct model *model_random(const char *folder, struct backend *b, uint64_t seed, struct favor_error *e);
 /* config.json alone; weights zero, to be filled (from a checkpoint or a publish). */
 struct model *model_empty(const char *folder, struct backend *b, struct favor_error *e);

@@ -5,14 +5,15 @@
 #include <stdlib.h>
 
 /* The letters that the lists' shapes are written in. Some lists use only some of them. */
-#define PARAMS_LETTERS(c)                                                                                            \
+#define PARAMS_LETTERS(c)                                                                                              \
 	const int64_t E = (c)->vision.embed_dim, M = (c)->vision.mlp_dim, C = (c)->vision.patch_dim,                       \
 	              S = (int64_t)(c)->vision.merge_size * (c)->vision.merge_size, H = (c)->hidden_size,                  \
 	              F = (c)->intermediate_size, Q = (int64_t)(c)->heads * (c)->head_dim,                                 \
 	              KV = (int64_t)(c)->kv_heads * (c)->head_dim, V = (c)->vocab_size;                                    \
 	(void)E, (void)M, (void)C, (void)S, (void)H, (void)F, (void)Q, (void)KV, (void)V
 
-static void add(struct param_list *l, const char *format, int index, int64_t rows, int64_t columns, int decay, int vision)
+static void add(struct param_list *l, const char *format, int index, int64_t rows, int64_t columns, int decay,
+                int vision)
 {
 	struct param *p = &l->params[l->count++];
 	char name[160];
@@ -39,7 +40,7 @@ void params_list(struct param_list *l, const struct model_config *c)
 	*l = (struct param_list){0};
 	l->params = favor_calloc((size_t)(16 * (c->vision.depth + c->layers) + 32), sizeof *l->params);
 #define ADD_VISION(field, name, rows, columns, decay) add(l, name, i, rows, columns, decay, 1);
-#define ADD_TEXT(field, name, rows, columns, decay) add(l, name, i, rows, columns, decay, 0);
+#define ADD_TEXT(field, name, rows, columns, decay)   add(l, name, i, rows, columns, decay, 0);
 	int i = 0;
 	PARAMS_VISION_FIRST(ADD_VISION)
 	struct param *embed = &l->params[0]; /* a 3-D convolution in files; a product of flattened patches here */
@@ -78,8 +79,8 @@ void weights_bind(struct weights *w, const struct model_config *c, float *block)
 	w->blocks = favor_calloc((size_t)c->vision.depth, sizeof *w->blocks);
 	w->layers = favor_calloc((size_t)c->layers, sizeof *w->layers);
 	float *p = block;
-#define BIND(field, name, rows, columns, decay) \
-	owner->field = p;                             \
+#define BIND(field, name, rows, columns, decay)                                                                        \
+	owner->field = p;                                                                                                  \
 	p += (rows) * ((columns) != 0 ? (columns) : 1);
 	{
 		struct weights *owner = w;

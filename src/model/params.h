@@ -1,11 +1,12 @@
-/* The parameters of Qwen2-VL, declared once. From these lists come the struct of pointers, the sizes, the Hugging Face names (which
- * are the names in checkpoints too) and the order in the one block that holds all weights. Gradients and moments are blocks of
- * the same layout.
+/* The parameters of Qwen2-VL, declared once. From these lists come the struct of pointers, the sizes, the Hugging Face
+ * names (which are the names in checkpoints too) and the order in the one block that holds all weights. Gradients and
+ * moments are blocks of the same layout.
  *
- *   E vision width   M vision MLP width   C patch_dim   S merge_size^2   H hidden   F MLP width   Q heads*D   KV kv_heads*D   V vocabulary
+ *   E vision width   M vision MLP width   C patch_dim   S merge_size^2   H hidden   F MLP width   Q heads*D   KV
+ * kv_heads*D   V vocabulary
  *
- * Order matters twice: the vision tower comes first, so that what a frozen tower leaves trainable is one range; q, k, v and
- * gate, up lie side by side, so that each is one product. */
+ * Order matters twice: the vision tower comes first, so that what a frozen tower leaves trainable is one range; q, k, v
+ * and gate, up lie side by side, so that each is one product. */
 #ifndef FAVOR_MODEL_PARAMS_H
 #define FAVOR_MODEL_PARAMS_H
 
@@ -15,6 +16,7 @@
 #include <stdint.h>
 
 /* X(field, Hugging Face name, rows, columns (0: a vector of `rows`), weight decay applies) */
+/* clang-format off */
 #define PARAMS_VISION_FIRST(X) X(patch_embed, "visual.patch_embed.proj.weight", E, C, 1)
 #define PARAMS_VISION_BLOCK(X)                               \
 	X(norm1_w, "visual.blocks.%d.norm1.weight", E, 0, 0)     \
@@ -53,6 +55,7 @@
 #define PARAMS_TEXT_LAST(X) X(norm_w, "model.norm.weight", H, 0, 0)
 #define PARAMS_HEAD(X) X(lm_head, "lm_head.weight", V, H, 1) /* untied models only */
 
+/* clang-format on */
 #define PARAMS_FIELD(field, name, rows, columns, decay) float *field;
 struct vision_block {
 	PARAMS_VISION_BLOCK(PARAMS_FIELD)
@@ -83,7 +86,7 @@ struct param {
 };
 struct param_list {
 	int count;
-	struct param *params;       /* in block order */
+	struct param *params;        /* in block order */
 	int64_t total, vision_total; /* floats; the vision tower is [0, vision_total) */
 };
 

@@ -1,4 +1,5 @@
-/* The packed row through both towers and back. Reads: vision -> embed -> layers -> final norm of the target rows -> fused head. */
+/* The packed row through both towers and back. Reads: vision -> embed -> layers -> final norm of the target rows ->
+ * fused head. */
 #include "model/pass.h"
 
 #include "backend/ops.h"
@@ -52,14 +53,19 @@ static void text_pass(struct pass *p, int keep)
 	p->hidden = x;
 }
 
-void pass_forward(struct pass *p, const struct run *run, const struct model *m, const struct batch *b, float temperature,
-                  int keep, int recompute, int vision_backward, float *logp, float *entropy)
+void pass_forward(struct pass *p, const struct run *run, const struct model *m, const struct batch *b,
+                  float temperature, int keep, int recompute, int vision_backward, float *logp, float *entropy)
 {
 	const int64_t N = b->targets, H = m->config.hidden_size;
 	const size_t depth = (size_t)m->config.vision.depth, layers = (size_t)m->config.layers;
-	*p = (struct pass){.run = run, .model = m, .batch = b, .temperature = temperature, .recompute = recompute,
+	*p = (struct pass){.run = run,
+	                   .model = m,
+	                   .batch = b,
+	                   .temperature = temperature,
+	                   .recompute = recompute,
 	                   .vision_backward = vision_backward};
-	char *memory = favor_calloc(1, depth * (sizeof *p->blocks + sizeof *p->block_x) + layers * (sizeof *p->layers + sizeof *p->layer_x));
+	char *memory = favor_calloc(1, depth * (sizeof *p->blocks + sizeof *p->block_x) +
+	                                   layers * (sizeof *p->layers + sizeof *p->layer_x));
 	p->host_memory = memory;
 	p->blocks = (void *)memory;
 	p->layers = (void *)(memory + depth * sizeof *p->blocks);
@@ -106,7 +112,8 @@ static void vision_pass_backward(struct pass *p, struct tensor dfeatures, struct
 		vision_block_backward(r, m, i, &p->vision, dx, &p->blocks[i], grad);
 		arena_reset(r->arena, mark);
 	}
-	op_linear_backward_weight(r->backend, tensor_of(grad->patch_embed, c->embed_dim, c->patch_dim), NULL, dx, p->patches);
+	op_linear_backward_weight(r->backend, tensor_of(grad->patch_embed, c->embed_dim, c->patch_dim), NULL, dx,
+	                          p->patches);
 }
 
 void pass_backward(struct pass *p, const float *g, struct weights *grad)
@@ -161,10 +168,12 @@ int64_t pass_bytes(const struct model_config *c, int64_t rows, int64_t patches, 
 	/* floats a row: what towers.h saves, and the temporaries of one layer's backward */
 	int64_t layer = 4 * H + 2 * Q + 2 * KV + 3 * F + c->heads + 2, layer_back = 3 * F + 2 * H + 2 * Q + 2 * KV;
 	int64_t block = 7 * E + 2 * M + c->vision.heads + 4, block_back = M + 4 * E;
-	int64_t text = rows * (H * (recompute ? c->layers + 1 : 1) + (recompute ? layer : c->layers * (layer + H)) + layer_back + H);
+	int64_t text = rows * (H * (recompute ? c->layers + 1 : 1) + (recompute ? layer : c->layers * (layer + H)) +
+	                       layer_back + H);
 	int64_t vision = patches * (c->vision.patch_dim + 2 * E + c->vision.head_dim);
 	if (vision_backward)
-		vision += patches * (E * c->vision.depth + (recompute ? 1 : c->vision.depth) * block + block_back + 3 * E + 2 * H / S);
+		vision += patches *
+		          (E * c->vision.depth + (recompute ? 1 : c->vision.depth) * block + block_back + 3 * E + 2 * H / S);
 	else
 		vision += patches * (block + 3 * E);
 	return (text + vision + targets * (4 * H + 8)) * (int64_t)sizeof(float);

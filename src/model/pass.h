@@ -24,10 +24,11 @@ struct pass {
 	void *host_memory; /* owned */
 };
 
-/* Forward. logp[targets] and entropy[targets] (may be NULL) on the host. keep: what the backward needs stays in run->arena until the caller resets it; keep 0: only
- * the values. recompute: layers keep their input alone and are computed again in the backward. vision_backward: 0 for a frozen tower. */
-void pass_forward(struct pass *p, const struct run *run, const struct model *m, const struct batch *b, float temperature,
-                  int keep, int recompute, int vision_backward, float *logp, float *entropy);
+/* Forward. logp[targets] and entropy[targets] (may be NULL) on the host. keep: what the backward needs stays in
+ * run->arena until the caller resets it; keep 0: only the values. recompute: layers keep their input alone and are
+ * computed again in the backward. vision_backward: 0 for a frozen tower. */
+void pass_forward(struct pass *p, const struct run *run, const struct model *m, const struct batch *b,
+                  float temperature, int keep, int recompute, int vision_backward, float *logp, float *entropy);
 /* For g[targets] = dL/dlogp (host): grad += dL/dweights. */
 void pass_backward(struct pass *p, const float *g, struct weights *grad);
 /* Frees the host arrays; the arena is the caller's. */

@@ -28,9 +28,9 @@ static const struct {
 	const char *name;
 	enum st_dtype dtype;
 	int size;
-} DTYPES[] = {{"F32", ST_F32, 4}, {"F16", ST_F16, 2}, {"BF16", ST_BF16, 2}, {"I64", ST_I64, 8},
+} DTYPES[] = {{"F32", ST_F32, 4},   {"F16", ST_F16, 2},   {"BF16", ST_BF16, 2}, {"I64", ST_I64, 8},
               {"F64", ST_OTHER, 8}, {"I32", ST_OTHER, 4}, {"I16", ST_OTHER, 2}, {"I8", ST_OTHER, 1},
-              {"U8", ST_OTHER, 1}, {"BOOL", ST_OTHER, 1}};
+              {"U8", ST_OTHER, 1},  {"BOOL", ST_OTHER, 1}};
 
 static int add_tensor(struct safetensors *s, const struct st_map *m, const unsigned char *base, size_t space,
                       const char *name, const json_t *v, struct favor_error *e)
@@ -62,7 +62,9 @@ static int add_tensor(struct safetensors *s, const struct st_map *m, const unsig
 	int64_t from = json_integer_value(json_array_get(offsets, 0)), to = json_integer_value(json_array_get(offsets, 1));
 	int64_t bytes;
 	if (from < 0 || to < from || (uint64_t)to > space)
-		return favor_fail(e, "%s: tensor \"%s\" lies at bytes %lld to %lld, but the file holds %zu bytes of data: it is cut short; copy it again",
+		return favor_fail(e,
+		                  "%s: tensor \"%s\" lies at bytes %lld to %lld, but the file holds %zu bytes of data: it is "
+		                  "cut short; copy it again",
 		                  m->path, name, (long long)from, (long long)to, space);
 	if (__builtin_mul_overflow(t.count, (int64_t)size, &bytes) || bytes != to - from)
 		return favor_fail(e, "%s: tensor \"%s\" has %lld elements of %s, but %lld bytes", m->path, name,
@@ -118,7 +120,8 @@ static int map_file(struct safetensors *s, const char *path, struct favor_error 
 	}
 	const char *name;
 	json_t *v;
-	json_object_foreach(header, name, v) {
+	json_object_foreach(header, name, v)
+	{
 		if (strcmp(name, "__metadata__") == 0)
 			continue;
 		if (add_tensor(s, &s->maps[s->map_count - 1], m.data + 8 + n, m.size - 8 - (size_t)n, name, v, e))
@@ -150,7 +153,8 @@ static int map_shards(struct safetensors *s, const char *folder, const char *ind
 		favor_fail(e, "%s: \"weight_map\" is missing", index_path);
 		goto done;
 	}
-	json_object_foreach(map, name, v) {
+	json_object_foreach(map, name, v)
+	{
 		const char *file = json_string_value(v);
 		if (!file || strchr(file, '/') || file[0] == '.') {
 			favor_fail(e, "%s: the shard of \"%s\" must be a file name in the same folder", index_path, name);
@@ -272,7 +276,8 @@ int safetensors_copy(const struct st_tensor *t, float *to, struct favor_error *e
 		for (int64_t i = 0; i < t->count; i++)
 			to[i] = half_to_float((uint16_t)(p[2 * i] | p[2 * i + 1] << 8));
 	else
-		return favor_fail(e, "%s: tensor \"%s\" has dtype %s; favor reads F32, F16 and BF16", t->file, t->name, t->dtype_name);
+		return favor_fail(e, "%s: tensor \"%s\" has dtype %s; favor reads F32, F16 and BF16", t->file, t->name,
+		                  t->dtype_name);
 	return 0;
 }
 
@@ -318,8 +323,11 @@ int safetensors_write(const char *path, const struct st_out *tensors, int n, str
 		int64_t bytes = counts[i] * (tensors[i].dtype == ST_F32 ? 4 : tensors[i].dtype == ST_BF16 ? 2 : 8);
 		json_object_set_new(root, tensors[i].name,
 		                    json_pack("{s:s, s:o, s:[I, I]}", "dtype",
-		                              tensors[i].dtype == ST_F32 ? "F32" : tensors[i].dtype == ST_BF16 ? "BF16" : "I64",
-		                              "shape", shape, "data_offsets", (json_int_t)offset, (json_int_t)(offset + bytes)));
+		                              tensors[i].dtype == ST_F32    ? "F32"
+		                              : tensors[i].dtype == ST_BF16 ? "BF16"
+		                                                            : "I64",
+		                              "shape", shape, "data_offsets", (json_int_t)offset,
+		                              (json_int_t)(offset + bytes)));
 		offset += bytes;
 	}
 	header = json_dumps(root, JSON_COMPACT);

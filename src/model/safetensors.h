@@ -1,5 +1,5 @@
-/* safetensors files by memory map: one file, or shards named by model.safetensors.index.json. Values are converted to float32 when
- * they are copied out. Header sizes and offsets are checked against the file before they are used. */
+/* safetensors files by memory map: one file, or shards named by model.safetensors.index.json. Values are converted to
+ * float32 when they are copied out. Header sizes and offsets are checked against the file before they are used. */
 #ifndef FAVOR_MODEL_SAFETENSORS_H
 #define FAVOR_MODEL_SAFETENSORS_H
 
@@ -38,7 +38,7 @@ struct st_out {
 	const char *name;
 	int ndim;
 	int64_t shape[6];
-	enum st_dtype dtype;   /* of the file: ST_F32 (values), ST_BF16 (values), ST_I64 (integers) */
+	enum st_dtype dtype; /* of the file: ST_F32 (values), ST_BF16 (values), ST_I64 (integers) */
 	const float *values;
 	const int64_t *integers;
 };

@@ -53,7 +53,8 @@ void session_reset(struct session *s, int32_t rows)
 }
 
 /* Layers over rows that stand at cache rows kv_row; leaves the last layer's output in x. */
-static void run_layers(struct session *s, const struct run *run, const struct text_rows *t, const int32_t *kv_row, struct tensor x)
+static void run_layers(struct session *s, const struct run *run, const struct text_rows *t, const int32_t *kv_row,
+                       struct tensor x)
 {
 	for (int i = 0; i < s->model->config.layers; i++) {
 		struct arena_mark mark = arena_mark(run->arena);
@@ -71,11 +72,13 @@ static void head(const struct session *s, const struct run *run, struct tensor x
 	struct tensor normed = run_tensor(run, x.rows, x.cols);
 	float *rstd = run_tensor(run, 1, x.rows).data;
 	op_rmsnorm(run->backend, normed, rstd, x, m->w.norm_w, m->config.rms_eps);
-	op_linear(run->backend, logits, normed, tensor_of(m->w.lm_head, m->config.vocab_size, m->config.hidden_size), NULL, 0);
+	op_linear(run->backend, logits, normed, tensor_of(m->w.lm_head, m->config.vocab_size, m->config.hidden_size), NULL,
+	          0);
 }
 
-int session_prefill(struct session *s, const struct run *run, const int32_t *ids, int32_t n, const struct image_input *images,
-                    int32_t image_count, struct session_prompt *prompt, struct tensor logits, struct favor_error *e)
+int session_prefill(struct session *s, const struct run *run, const int32_t *ids, int32_t n,
+                    const struct image_input *images, int32_t image_count, struct session_prompt *prompt,
+                    struct tensor logits, struct favor_error *e)
 {
 	const struct model *m = s->model;
 	struct batch *b = &s->batch;
@@ -116,13 +119,14 @@ void session_timeline(struct session *s, const struct session_prompt *prompt, in
 	s->used += tokens;
 }
 
-void session_decode(struct session *s, const struct run *run, struct timeline *const *timelines, const int32_t *token, int32_t n,
-                    struct tensor logits)
+void session_decode(struct session *s, const struct run *run, struct timeline *const *timelines, const int32_t *token,
+                    int32_t n, struct tensor logits)
 {
 	const struct model *m = s->model;
 	struct arena_mark mark = arena_mark(run->arena);
 	/* one upload: ids, cache rows; positions and segments go with the rows */
-	int32_t *ids = arena_alloc(run->arena, (size_t)n * sizeof *ids), *rows = arena_alloc(run->arena, (size_t)n * sizeof *rows);
+	int32_t *ids = arena_alloc(run->arena, (size_t)n * sizeof *ids),
+	        *rows = arena_alloc(run->arena, (size_t)n * sizeof *rows);
 	int32_t *host = favor_malloc((size_t)n * 4 * sizeof *host), *position = host + n;
 	struct segment *segments = favor_malloc((size_t)n * sizeof *segments);
 	for (int32_t i = 0; i < n; i++) {
@@ -130,8 +134,13 @@ void session_decode(struct session *s, const struct run *run, struct timeline *c
 		host[i] = t->first + t->length;
 		position[3 * i] = position[3 * i + 1] = position[3 * i + 2] = t->prompt.next_position + t->length;
 		t->length++;
-		segments[i] = (struct segment){.q_start = i, .q_len = 1, .prefix_start = t->prompt.first, .prefix_len = t->prompt.rows,
-		                               .kv_start = t->first, .kv_len = t->length, .causal = 1};
+		segments[i] = (struct segment){.q_start = i,
+		                               .q_len = 1,
+		                               .prefix_start = t->prompt.first,
+		                               .prefix_len = t->prompt.rows,
+		                               .kv_start = t->first,
+		                               .kv_len = t->length,
+		                               .causal = 1};
 	}
 	op_upload(run->backend, ids, token, (size_t)n * sizeof *ids);
 	op_upload(run->backend, rows, host, (size_t)n * sizeof *rows);

@@ -1,9 +1,11 @@
-/* A session: timelines over read-only weights. Holds the keys and values of prompts and of the responses that share them:
+/* A session: timelines over read-only weights. Holds the keys and values of prompts and of the responses that share
+ * them:
  *
- *   cache rows of each layer:  [ prompt | response 0 | response 1 | ... | response G-1 ]   (per group; several groups fit side by side)
+ *   cache rows of each layer:  [ prompt | response 0 | response 1 | ... | response G-1 ]
+ *   per group; several groups fit side by side
  *
- * Prefill runs vision and prompt once per group; decode advances any set of responses, of any groups, by one token in one batch.
- * A response's logits do not depend on what else is in the batch (backend.h). */
+ * Prefill runs vision and prompt once per group; decode advances any set of responses, of any groups, by one token in
+ * one batch. A response's logits do not depend on what else is in the batch (backend.h). */
 #ifndef FAVOR_MODEL_SESSION_H
 #define FAVOR_MODEL_SESSION_H
 
@@ -35,13 +37,14 @@ void session_free(struct session *s);
 void session_reset(struct session *s, int32_t rows);
 
 /* Runs the prompt; logits[vocab] of its last row into backend memory. Takes ids' rows of the cache. */
-int session_prefill(struct session *s, const struct run *run, const int32_t *ids, int32_t n, const struct image_input *images,
-                    int32_t image_count, struct session_prompt *prompt, struct tensor logits, struct favor_error *e);
+int session_prefill(struct session *s, const struct run *run, const int32_t *ids, int32_t n,
+                    const struct image_input *images, int32_t image_count, struct session_prompt *prompt,
+                    struct tensor logits, struct favor_error *e);
 /* A timeline behind a prompt with room for `tokens` fed tokens. */
 void session_timeline(struct session *s, const struct session_prompt *prompt, int32_t tokens, struct timeline *t);
 /* Feeds token[i] to timeline i, for n of them; logits [n, vocab] in backend memory. */
-void session_decode(struct session *s, const struct run *run, struct timeline *const *timelines, const int32_t *token, int32_t n,
-                    struct tensor logits);
+void session_decode(struct session *s, const struct run *run, struct timeline *const *timelines, const int32_t *token,
+                    int32_t n, struct tensor logits);
 /* Bytes that a session of that many cache rows takes: for the memory plan. */
 int64_t session_bytes(const struct model_config *c, int64_t rows);
 

@@ -6,7 +6,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* Dimension d of D/2 turns with frequency theta^(-2d/D) times the temporal, height or width position, by mrope_section. */
+/* Dimension d of D/2 turns with frequency theta^(-2d/D) times the temporal, height or width position, by mrope_section.
+ */
 void text_rows_make(struct text_rows *t, const struct run *r, const struct model_config *c, int64_t rows,
                     const int32_t *position, const struct segment *segments, int segment_count)
 {
@@ -78,9 +79,16 @@ void text_layer_forward(const struct run *r, const struct model *m, int layer, c
 	const struct text_layer *w = &m->w.layers[layer];
 	const int64_t T = t->rows, H = c->hidden_size, F = c->intermediate_size, Q = (int64_t)c->heads * c->head_dim,
 	              N = Q + 2 * (int64_t)c->kv_heads * c->head_dim;
-	*s = (struct text_saved){.x = x, .h1 = run_tensor(r, T, H), .qkv = run_tensor(r, T, N), .o = run_tensor(r, T, Q),
-	                         .x2 = run_tensor(r, T, H), .h2 = run_tensor(r, T, H), .gu = run_tensor(r, T, 2 * F),
-	                         .a = run_tensor(r, T, F), .rstd1 = run_floats(r, T), .lse = run_floats(r, T * c->heads),
+	*s = (struct text_saved){.x = x,
+	                         .h1 = run_tensor(r, T, H),
+	                         .qkv = run_tensor(r, T, N),
+	                         .o = run_tensor(r, T, Q),
+	                         .x2 = run_tensor(r, T, H),
+	                         .h2 = run_tensor(r, T, H),
+	                         .gu = run_tensor(r, T, 2 * F),
+	                         .a = run_tensor(r, T, F),
+	                         .rstd1 = run_floats(r, T),
+	                         .lse = run_floats(r, T * c->heads),
 	                         .rstd2 = run_floats(r, T)};
 	op_rmsnorm(b, s->h1, s->rstd1, x, w->norm1_w, c->rms_eps);
 	op_linear(b, s->qkv, s->h1, tensor_of(w->q_w, N, H), w->q_b, 0); /* q, k, v lie side by side: one product */

@@ -1,5 +1,5 @@
-/* The two towers, layer by layer: shared by the pass (training) and the session (rollout), so that both run the same operations in
- * the same order: invariant 5, one forward. Internal to the room.
+/* The two towers, layer by layer: shared by the pass (training) and the session (rollout), so that both run the same
+ * operations in the same order: invariant 5, one forward. Internal to the room.
  *
  * vision block   h1 = LN(x)   qkv = h1 Wqkv + b   rope2d(q, k)   o = attn(q, k, v)   x2 = x + o Wproj + b
  *                h2 = LN(x2)  f = h2 W1 + b        a = quick_gelu(f)                  y  = x2 + a W2 + b
@@ -40,7 +40,8 @@ struct text_rows {
 	struct segment *segments;
 	int segment_count;
 };
-/* Where keys and values stand. Training: cache absent, the rows themselves. Rollout: one layer's cache and the cache row of each row. */
+/* Where keys and values stand. Training: cache absent, the rows themselves. Rollout: one layer's cache and the cache
+ * row of each row. */
 struct kv_cache {
 	struct tensor k, v; /* [capacity, kv_heads * head_dim]; k.data NULL: absent */
 	const int32_t *rows;
@@ -61,7 +62,8 @@ void vision_block_forward(const struct run *r, const struct model *m, int block,
 /* dx holds dL/dy on entry and dL/dx on return. */
 void vision_block_backward(const struct run *r, const struct model *m, int block, const struct vision_rows *v,
                            struct tensor dx, const struct vision_saved *s, struct weights *grad);
-void merger_forward(const struct run *r, const struct model *m, struct tensor x, struct tensor y, struct merger_saved *s);
+void merger_forward(const struct run *r, const struct model *m, struct tensor x, struct tensor y,
+                    struct merger_saved *s);
 /* dx [rows, E] overwritten. */
 void merger_backward(const struct run *r, const struct model *m, struct tensor dx, struct tensor dy,
                      const struct merger_saved *s, struct weights *grad);

@@ -8,8 +8,8 @@
 
 static const float VISION_EPS = 1e-6f; /* fixed in the architecture, not in config.json */
 
-/* Row order of patches is by merge blocks: (h / m, w / m, m, m). Half of the rotation turns with the row, half with the column:
- * dimension d of D/2 has frequency 10000^(-4 (d mod D/4) / D) times (d < D/4 ? row : column). */
+/* Row order of patches is by merge blocks: (h / m, w / m, m, m). Half of the rotation turns with the row, half with the
+ * column: dimension d of D/2 has frequency 10000^(-4 (d mod D/4) / D) times (d < D/4 ? row : column). */
 void vision_rows_make(struct vision_rows *v, const struct run *r, const struct model_config *c,
                       const struct image_input *images, int32_t image_count)
 {
@@ -31,10 +31,12 @@ void vision_rows_make(struct vision_rows *v, const struct run *r, const struct m
 	for (int32_t i = 0; i < image_count; i++)
 		for (int32_t t = 0; t < images[i].grid_t; t++) {
 			int32_t n = images[i].grid_h * images[i].grid_w, across = images[i].grid_w / merge;
-			segments[s++] = (struct segment){.q_start = (int32_t)row, .q_len = n, .kv_start = (int32_t)row, .kv_len = n};
+			segments[s++] = (struct segment){
+			    .q_start = (int32_t)row, .q_len = n, .kv_start = (int32_t)row, .kv_len = n};
 			for (int32_t k = 0; k < n; k++, row++) {
 				int32_t block = k / (merge * merge), inside = k % (merge * merge);
-				float h = (float)(block / across * merge + inside / merge), w = (float)(block % across * merge + inside % merge);
+				float h = (float)(block / across * merge + inside / merge),
+				      w = (float)(block % across * merge + inside % merge);
 				for (int32_t d = 0; d < half; d++) {
 					float angle = (d < quarter ? h : w) * frequency[d % quarter];
 					cosines[row * half + d] = cosf(angle);
@@ -79,10 +81,19 @@ void vision_block_forward(const struct run *r, const struct model *m, int block,
 	const struct vision_block *w = &m->w.blocks[block];
 	const struct vision_config *c = &m->config.vision;
 	const int64_t T = v->rows, E = c->embed_dim, M = c->mlp_dim;
-	*s = (struct vision_saved){.x = x, .h1 = run_tensor(r, T, E), .qkv = run_tensor(r, T, 3 * E), .o = run_tensor(r, T, E),
-	                           .x2 = run_tensor(r, T, E), .h2 = run_tensor(r, T, E), .f = run_tensor(r, T, M),
-	                           .a = run_tensor(r, T, M), .mean1 = run_floats(r, T), .rstd1 = run_floats(r, T),
-	                           .lse = run_floats(r, T * c->heads), .mean2 = run_floats(r, T), .rstd2 = run_floats(r, T)};
+	*s = (struct vision_saved){.x = x,
+	                           .h1 = run_tensor(r, T, E),
+	                           .qkv = run_tensor(r, T, 3 * E),
+	                           .o = run_tensor(r, T, E),
+	                           .x2 = run_tensor(r, T, E),
+	                           .h2 = run_tensor(r, T, E),
+	                           .f = run_tensor(r, T, M),
+	                           .a = run_tensor(r, T, M),
+	                           .mean1 = run_floats(r, T),
+	                           .rstd1 = run_floats(r, T),
+	                           .lse = run_floats(r, T * c->heads),
+	                           .mean2 = run_floats(r, T),
+	                           .rstd2 = run_floats(r, T)};
 	op_layernorm(b, s->h1, s->mean1, s->rstd1, x, w->norm1_w, w->norm1_b, VISION_EPS);
 	op_linear(b, s->qkv, s->h1, tensor_of(w->qkv_w, 3 * E, E), w->qkv_b, 0);
 	op_rope(b, tensor_columns(s->qkv, 0, 2 * E), 2 * c->heads, v->cos, v->sin, 0);
@@ -138,13 +149,18 @@ static struct tensor merged(struct tensor t, int64_t s)
 	return tensor_of(t.data, t.rows / s, t.cols * s);
 }
 
-void merger_forward(const struct run *r, const struct model *m, struct tensor x, struct tensor y, struct merger_saved *s)
+void merger_forward(const struct run *r, const struct model *m, struct tensor x, struct tensor y,
+                    struct merger_saved *s)
 {
 	struct backend *b = r->backend;
 	const struct vision_config *c = &m->config.vision;
 	const int64_t S = (int64_t)c->merge_size * c->merge_size, E = c->embed_dim, N = x.rows / S;
-	*s = (struct merger_saved){.x = x, .h = run_tensor(r, x.rows, E), .m0 = run_tensor(r, N, S * E),
-	                           .m1 = run_tensor(r, N, S * E), .mean = run_floats(r, x.rows), .rstd = run_floats(r, x.rows)};
+	*s = (struct merger_saved){.x = x,
+	                           .h = run_tensor(r, x.rows, E),
+	                           .m0 = run_tensor(r, N, S * E),
+	                           .m1 = run_tensor(r, N, S * E),
+	                           .mean = run_floats(r, x.rows),
+	                           .rstd = run_floats(r, x.rows)};
 	op_layernorm(b, s->h, s->mean, s->rstd, x, m->w.ln_q_w, m->w.ln_q_b, VISION_EPS);
 	op_linear(b, s->m0, merged(s->h, S), tensor_of(m->w.merger0_w, S * E, S * E), m->w.merger0_b, 0);
 	op_activation(b, s->m1, s->m0, ACT_GELU);

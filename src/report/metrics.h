@@ -18,12 +18,13 @@ struct metrics {
 	char text[64];
 };
 void metrics_set(struct metrics *m, const char *name, double value);
-/* For samples_digest, whose 64 bits no double holds: metrics.jsonl gets the text, the history the number that metrics_set
- * gave (NaN if none). One metric at most may be text. */
+/* For samples_digest, whose 64 bits no double holds: metrics.jsonl gets the text, the history the number that
+ * metrics_set gave (NaN if none). One metric at most may be text. */
 void metrics_set_text(struct metrics *m, const char *name, const char *text);
 double metrics_get(const struct metrics *m, const char *name, double fallback);
 
-/* The whole history in memory (goes into checkpoints as /history): rows of steps, columns of names. NaN where a step had no such metric. */
+/* The whole history in memory (goes into checkpoints as /history): rows of steps, columns of names. NaN where a step
+ * had no such metric. */
 struct history {
 	int32_t rows, capacity, columns;
 	char names[METRICS_MAX][METRICS_NAME_MAX];
@@ -32,20 +33,23 @@ struct history {
 void history_add(struct history *h, const struct metrics *m);
 void history_free(struct history *h);
 
-/* RUN_DIR files, appended line by line and flushed. On resume at `step`, lines of later steps are cut off (atomically), so that the file reads as if the
- * run had never stopped; a half line at the end is dropped. Times (step_time, ...) differ of course.
- * resume_step <= 0: a new run, the files start empty. Makes run_dir if need be. NULL with a message if a file can't be
- * opened or holds a line that is none of ours. A write that fails later (a full disk) ends the job. */
+/* RUN_DIR files, appended line by line and flushed. On resume at `step`, lines of later steps are cut off (atomically),
+ * so that the file reads as if the run had never stopped; a half line at the end is dropped. Times (step_time, ...)
+ * differ of course. resume_step <= 0: a new run, the files start empty. Makes run_dir if need be. NULL with a message
+ * if a file can't be opened or holds a line that is none of ours. A write that fails later (a full disk) ends the job.
+ */
 struct run_log;
 struct run_log *run_log_open(const char *run_dir, int64_t resume_step, int64_t total_steps, struct favor_error *e);
 void run_log_metrics(struct run_log *l, int64_t step, const struct metrics *m);
-/* A group as one line a response: step, group, record, image, label, prompt, response, answer, each reward by name, reward, advantage, tokens, finish. */
-void run_log_group(struct run_log *l, int64_t step, const struct group *g, const char *image, const char *label, const char *prompt,
-                   const char *const *reward_names, const float *advantage);
+/* A group as one line a response: step, group, record, image, label, prompt, response, answer, each reward by name,
+ * reward, advantage, tokens, finish. */
+void run_log_group(struct run_log *l, int64_t step, const struct group *g, const char *image, const char *label,
+                   const char *prompt, const char *const *reward_names, const float *advantage);
 /* One such line (without its end), for checkpoints; owned by the caller. */
 char *run_log_sample_json(int64_t step, const struct group *g, int response, const char *image, const char *label,
                           const char *prompt, const char *const *reward_names, float advantage);
-/* Progress: one line that is rewritten on a terminal, a plain line per step elsewhere: step, reward, accuracy, KL (sft: loss), length, tokens/s, ETA. */
+/* Progress: one line that is rewritten on a terminal, a plain line per step elsewhere: step, reward, accuracy, KL (sft:
+ * loss), length, tokens/s, ETA. */
 void run_log_progress(struct run_log *l, int64_t step, const struct metrics *m);
 /* On a terminal, makes room before other output to stderr. */
 void run_log_note(struct run_log *l, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -26,7 +26,8 @@ struct response {
 
 void rollout_init(struct rollout *r, struct model *m, const struct tokenizer *t)
 {
-	*r = (struct rollout){.model = m, .tokenizer = t, .domain = RNG_SAMPLE, .max_tokens = 1, .sampling = {.temperature = 1, .top_p = 1}};
+	*r = (struct rollout){
+	    .model = m, .tokenizer = t, .domain = RNG_SAMPLE, .max_tokens = 1, .sampling = {.temperature = 1, .top_p = 1}};
 	session_init(&r->session, m);
 	run_arena_init(&r->arena, m->backend);
 	for (int32_t i = 0; i < m->config.eos_count; i++)
@@ -88,7 +89,8 @@ static int start(struct rollout *r, const struct run *run, const struct rollout_
 		struct tensor logits = run_tensor(run, G, r->model->config.vocab_size);
 		images = favor_realloc(images, (size_t)(p->image_count + 1) * sizeof *images);
 		for (int32_t k = 0; k < p->image_count; k++)
-			images[k] = (struct image_input){p->images[k].grid_t, p->images[k].grid_h, p->images[k].grid_w, p->images[k].values};
+			images[k] = (struct image_input){p->images[k].grid_t, p->images[k].grid_h, p->images[k].grid_w,
+			                                 p->images[k].values};
 		if (session_prefill(&r->session, run, p->ids.ids, p->ids.count, images, p->image_count, &prompt,
 		                    tensor_rows(logits, 0, 1), e))
 			goto done;
@@ -157,8 +159,8 @@ static void decode(struct rollout *r, const struct run *run, const struct rollou
 	free(tokens);
 }
 
-/* A response's text, without its stop token. Special tokens stay visible: "<answer>run<|box_end|>ning</answer>" must not read as an
- * answer. So does a NUL, as U+FFFD: what stands behind it belongs to the response. */
+/* A response's text, without its stop token. Special tokens stay visible: "<answer>run<|box_end|>ning</answer>" must
+ * not read as an answer. So does a NUL, as U+FFFD: what stands behind it belongs to the response. */
 static char *text_of(const struct rollout *r, const struct response *s)
 {
 	size_t n, nuls = 0, to = 0;
@@ -223,8 +225,8 @@ int rollout_groups(struct rollout *r, const struct rollout_request *requests, in
 		count += requests[i].responses;
 	}
 	if (rows > INT32_MAX)
-		return favor_fail(e, "%d responses of up to %d tokens need %lld rows of keys and values; %d can be", count, r->max_tokens,
-		                  (long long)rows, INT32_MAX);
+		return favor_fail(e, "%d responses of up to %d tokens need %lld rows of keys and values; %d can be", count,
+		                  r->max_tokens, (long long)rows, INT32_MAX);
 	struct response *responses = favor_calloc((size_t)count, sizeof *responses);
 	session_reset(&r->session, (int32_t)rows);
 	int result = start(r, &run, requests, n, responses, e);
@@ -244,9 +246,10 @@ int rollout_groups(struct rollout *r, const struct rollout_request *requests, in
 	return result;
 }
 
-int64_t rollout_bytes(const struct model_config *c, int64_t prompt_tokens, int64_t patches, int32_t responses, int32_t max_tokens)
+int64_t rollout_bytes(const struct model_config *c, int64_t prompt_tokens, int64_t patches, int32_t responses,
+                      int32_t max_tokens)
 {
 	int64_t layer_rows = prompt_tokens > responses ? prompt_tokens : responses;
-	return session_bytes(c, prompt_tokens + (int64_t)responses * max_tokens) + pass_bytes(c, layer_rows, patches, 1, 1, 0) +
-	       (int64_t)responses * c->vocab_size * (int64_t)sizeof(float);
+	return session_bytes(c, prompt_tokens + (int64_t)responses * max_tokens) +
+	       pass_bytes(c, layer_rows, patches, 1, 1, 0) + (int64_t)responses * c->vocab_size * (int64_t)sizeof(float);
 }

@@ -1,5 +1,5 @@
-/* Rollout: groups from prompts. Image and prompt are computed once; the G responses share the prompt's keys and values and
- * decode together in one batch, with those of other groups given in the same call. */
+/* Rollout: groups from prompts. Image and prompt are computed once; the G responses share the prompt's keys and values
+ * and decode together in one batch, with those of other groups given in the same call. */
 #ifndef FAVOR_ROLLOUT_ROLLOUT_H
 #define FAVOR_ROLLOUT_ROLLOUT_H
 
@@ -11,16 +11,16 @@
 #include "model/session.h"
 
 struct rollout {
-	struct model *model;         /* borrowed */
+	struct model *model;               /* borrowed */
 	const struct tokenizer *tokenizer; /* borrowed */
 	struct session session;
-	struct arena arena;          /* backend memory, owned */
+	struct arena arena; /* backend memory, owned */
 	struct sampling sampling;
 	int32_t max_tokens;
 	int32_t stop[64], stop_count;
 	uint64_t seed;
 	enum rng_domain domain;
-	void (*tick)(void *arg);     /* called between layers and tokens; may be NULL */
+	void (*tick)(void *arg); /* called between layers and tokens; may be NULL */
 	void *tick_arg;
 };
 
@@ -35,11 +35,13 @@ struct rollout_request {
 
 void rollout_init(struct rollout *r, struct model *m, const struct tokenizer *t);
 void rollout_free(struct rollout *r);
-/* n groups at once, owned by the caller. Random draws depend on (seed, domain, index, response, position) alone. -1: a prompt that does not fit the
- * model (message without the file's name), or more responses and tokens than can be indexed; then no group is returned. */
+/* n groups at once, owned by the caller. Random draws depend on (seed, domain, index, response, position) alone. -1: a
+ * prompt that does not fit the model (message without the file's name), or more responses and tokens than can be
+ * indexed; then no group is returned. */
 int rollout_groups(struct rollout *r, const struct rollout_request *requests, int32_t n, struct group **groups,
                    struct favor_error *e);
 /* Backend memory that a call takes at most: for the memory plan. */
-int64_t rollout_bytes(const struct model_config *c, int64_t prompt_tokens, int64_t patches, int32_t responses, int32_t max_tokens);
+int64_t rollout_bytes(const struct model_config *c, int64_t prompt_tokens, int64_t patches, int32_t responses,
+                      int32_t max_tokens);
 
 #endif

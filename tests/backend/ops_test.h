@@ -73,7 +73,8 @@ static inline void test_same_bits(const char *what, struct tensor a, struct tens
 {
 	for (int64_t i = 0; i < a.rows; i++)
 		if (memcmp(a.data + i * a.stride, b.data + i * b.stride, (size_t)a.cols * sizeof(float)))
-			fail_msg("%s: row %lld of [%lld, %lld] has other bits", what, (long long)i, (long long)a.rows, (long long)a.cols);
+			fail_msg("%s: row %lld of [%lld, %lld] has other bits", what, (long long)i, (long long)a.rows,
+			         (long long)a.cols);
 }
 
 static inline void test_same_bits_array(const char *what, const float *a, const float *b, int64_t n)
@@ -105,8 +106,8 @@ static inline void test_differences(const char *what, struct tensor gradient, st
 			double slope = (up - loss(context)) / (high - *at), g = gradient.data[i * gradient.stride + k];
 			*at = old;
 			if (!(fabs(slope - g) <= 1e-3 * (1 + fabs(slope))))
-				fail_msg("%s[%lld, %lld]: gradient %.7g, but differences give %.7g", what, (long long)i, (long long)k, g,
-				         slope);
+				fail_msg("%s[%lld, %lld]: gradient %.7g, but differences give %.7g", what, (long long)i, (long long)k,
+				         g, slope);
 		}
 }
 

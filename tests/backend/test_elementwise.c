@@ -202,7 +202,8 @@ static void test_add_and_rows(void **state)
 	distinct[4] = -5;
 	for (int i = 0; i < 2; i++) {
 		struct backend *b = both[i];
-		struct tensor a = test_tensor(T, K, 3, 1, 1), c = test_tensor(T, K, 0, 2, 1), table = test_tensor(LIMIT, K, 1, 3, 1);
+		struct tensor a = test_tensor(T, K, 3, 1, 1), c = test_tensor(T, K, 0, 2, 1),
+		              table = test_tensor(LIMIT, K, 1, 3, 1);
 		struct tensor sum = test_tensor(T, K, 2, 4, 1);
 		op_add(b, sum, a, c);
 		struct tensor alias = test_copy(a);
@@ -232,8 +233,8 @@ static void test_add_and_rows(void **state)
 			for (int k = 0; list[t] >= 0 && k < K; k++)
 				total.data[list[t] * K + k] += a.data[t * a.stride + k];
 		test_same_bits("scatter_rows_add", onto, total);
-		float *all[] = {a.data, c.data, table.data, sum.data, alias.data, y.data, expected.data, to.data, want.data,
-		                onto.data, total.data};
+		float *all[] = {a.data,        c.data,  table.data, sum.data,  alias.data, y.data,
+		                expected.data, to.data, want.data,  onto.data, total.data};
 		for (size_t j = 0; j < sizeof all / sizeof *all; j++)
 			free(all[j]);
 	}
@@ -374,14 +375,9 @@ static void test_door(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_rope),
-		cmocka_unit_test(test_functions),
-		cmocka_unit_test(test_extremes),
-		cmocka_unit_test(test_gradients),
-		cmocka_unit_test(test_bits),
-		cmocka_unit_test(test_add_and_rows),
-		cmocka_unit_test(test_memory),
-		cmocka_unit_test(test_door),
+	    cmocka_unit_test(test_rope),      cmocka_unit_test(test_functions), cmocka_unit_test(test_extremes),
+	    cmocka_unit_test(test_gradients), cmocka_unit_test(test_bits),      cmocka_unit_test(test_add_and_rows),
+	    cmocka_unit_test(test_memory),    cmocka_unit_test(test_door),
 	};
 	return cmocka_run_group_tests(tests, test_backends_new, test_backends_destroy);
 }

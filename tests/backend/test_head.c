@@ -164,9 +164,11 @@ static void test_sampled_logp(void **state)
 {
 	struct test_backends *s = *state;
 	struct backend *both[] = {s->reference, s->cpu};
-	static const struct sampling settings[] = {
-		{.temperature = 1, .top_p = 1}, {.temperature = 0.7f, .top_p = 1}, {.temperature = 1.3f, .top_p = 0.9f, .top_k = 50},
-		{.temperature = 0, .top_p = 1}, {.temperature = 1, .top_p = 0.5f, .min_p = 0.01f}};
+	static const struct sampling settings[] = {{.temperature = 1, .top_p = 1},
+	                                           {.temperature = 0.7f, .top_p = 1},
+	                                           {.temperature = 1.3f, .top_p = 0.9f, .top_k = 50},
+	                                           {.temperature = 0, .top_p = 1},
+	                                           {.temperature = 1, .top_p = 0.5f, .min_p = 0.01f}};
 	static const int64_t shapes[][3] = {{8, 151, 16}, {37, 1999, 64}, {5, 8192, 40}};
 	for (int i = 0; i < 30; i++) {
 		struct sampling how = settings[i / 6];
@@ -202,11 +204,9 @@ static void test_sampled_logp(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_against_reference),
-		cmocka_unit_test(test_uniform),
-		cmocka_unit_test(test_gradients),
-		cmocka_unit_test(test_bits),
-		cmocka_unit_test(test_sampled_logp),
+	    cmocka_unit_test(test_against_reference), cmocka_unit_test(test_uniform),
+	    cmocka_unit_test(test_gradients),         cmocka_unit_test(test_bits),
+	    cmocka_unit_test(test_sampled_logp),
 	};
 	return cmocka_run_group_tests(tests, test_backends_new, test_backends_destroy);
 }

@@ -22,9 +22,13 @@ static void check_golden(struct backend *b, json_t *c)
 {
 	json_t *steps = json_object_get(c, "steps");
 	int64_t n = (int64_t)json_array_size(json_object_get(c, "start"));
-	struct adamw how = {.lr = setting(c, "lr"), .beta1 = setting(c, "beta1"), .beta2 = setting(c, "beta2"),
-	                    .eps = setting(c, "eps"), .weight_decay = setting(c, "weight_decay")};
-	float *w = numbers(c, "start", n, 1), *m = favor_calloc((size_t)n, sizeof *m), *v = favor_calloc((size_t)n, sizeof *v);
+	struct adamw how = {.lr = setting(c, "lr"),
+	                    .beta1 = setting(c, "beta1"),
+	                    .beta2 = setting(c, "beta2"),
+	                    .eps = setting(c, "eps"),
+	                    .weight_decay = setting(c, "weight_decay")};
+	float *w = numbers(c, "start", n, 1), *m = favor_calloc((size_t)n, sizeof *m),
+	      *v = favor_calloc((size_t)n, sizeof *v);
 	for (size_t i = 0; i < json_array_size(steps); i++) {
 		json_t *step = json_array_get(steps, i);
 		/* a power of two: scaling there and back changes no bit */
@@ -128,9 +132,9 @@ static void test_sum_squares(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_golden),
-		cmocka_unit_test(test_adamw_bits),
-		cmocka_unit_test(test_sum_squares),
+	    cmocka_unit_test(test_golden),
+	    cmocka_unit_test(test_adamw_bits),
+	    cmocka_unit_test(test_sum_squares),
 	};
 	return cmocka_run_group_tests(tests, test_backends_new, test_backends_destroy);
 }

@@ -66,8 +66,8 @@ static void test_distribution(void **state)
 {
 	struct test_backends *s = *state;
 	enum { V = 12, DRAWS = 100000, ROWS = 1000 };
-	static const struct sampling settings[] = {
-		{1, 1, 0, 0}, {0.6f, 1, 0, 0}, {1.5f, 1, 0, 5}, {1, 0.8f, 0, 0}, {1, 1, 0.2f, 0}, {1.2f, 0.9f, 0.1f, 8}};
+	static const struct sampling settings[] = {{1, 1, 0, 0},    {0.6f, 1, 0, 0}, {1.5f, 1, 0, 5},
+	                                           {1, 0.8f, 0, 0}, {1, 1, 0.2f, 0}, {1.2f, 0.9f, 0.1f, 8}};
 	struct backend *both[] = {s->reference, s->cpu};
 	struct tensor logits = test_tensor(ROWS, V, 0, 30, 0);
 	for (int t = 0; t < ROWS; t++)
@@ -132,8 +132,9 @@ static void test_same_tokens(void **state)
 		op_sample(s->cpu, b, logits, u, &how);
 		for (int64_t t = 0; t < T; t++) {
 			if (a[t].token != b[t].token)
-				fail_msg("case %u row %d: V %d, T %g, top_k %d, top_p %g, min_p %g: reference %d, cpu %d", n, (int)t, (int)V,
-				         (double)how.temperature, how.top_k, (double)how.top_p, (double)how.min_p, a[t].token, b[t].token);
+				fail_msg("case %u row %d: V %d, T %g, top_k %d, top_p %g, min_p %g: reference %d, cpu %d", n, (int)t,
+				         (int)V, (double)how.temperature, how.top_k, (double)how.top_p, (double)how.min_p, a[t].token,
+				         b[t].token);
 			assert_true(fabs(a[t].logp - b[t].logp) < 1e-5);
 			assert_true(fabs(a[t].sampling_logp - b[t].sampling_logp) < 1e-5);
 			assert_true(fabs(a[t].entropy - b[t].entropy) < 1e-5);
@@ -153,7 +154,7 @@ static void test_large(void **state)
 	struct test_backends *s = *state;
 	enum { V = 151936, T = 2 };
 	static const struct sampling settings[] = {
-		{1, 1, 0, 0}, {0.8f, 0.95f, 0, 0}, {1, 1, 0, 50}, {1, 0.9f, 0.001f, 2000}, {0, 1, 0, 0}};
+	    {1, 1, 0, 0}, {0.8f, 0.95f, 0, 0}, {1, 1, 0, 50}, {1, 0.9f, 0.001f, 2000}, {0, 1, 0, 0}};
 	for (int i = 0; i < 10; i++) {
 		struct tensor logits = test_tensor(T, V, 0, 40, i & 1 ? 20 : 0.5f); /* peaked or flat */
 		double u[T] = {0.03, 0.97};
@@ -222,11 +223,8 @@ static void test_edges(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_golden),
-		cmocka_unit_test(test_distribution),
-		cmocka_unit_test(test_same_tokens),
-		cmocka_unit_test(test_large),
-		cmocka_unit_test(test_edges),
+	    cmocka_unit_test(test_golden), cmocka_unit_test(test_distribution), cmocka_unit_test(test_same_tokens),
+	    cmocka_unit_test(test_large),  cmocka_unit_test(test_edges),
 	};
 	return cmocka_run_group_tests(tests, test_backends_new, test_backends_destroy);
 }

@@ -17,16 +17,16 @@
 
 /* All that DESIGN shows, and no more. */
 static const char example[] =
-	"method: grpo                 # or sft\n"
-	"model:   {path: models/har-tiny, vision: full, dtype: float32}\n"
-	"data:    {train: data/synth/train.jsonl, eval: data/synth/test.jsonl, shots: 4, seed: 0, prompt: think}\n"
-	"rollout: {group_size: 8, max_tokens: 96, temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0}\n"
-	"reward:  {accuracy: 1.0, format: 1.0}\n"
-	"learner: {steps: 100, groups_per_step: 4, lr: 1.0e-5, schedule: cosine, warmup: 5, beta: 0.04, clip_low: 0.2, "
-	"clip_high: 0.2, loss: grpo, max_grad_norm: 1.0, weight_decay: 0.0}\n"
-	"placement: auto\n"
-	"checkpoint: {every: 20, keep: 3}\n"
-	"run:     {dir: runs/quickstart, seed: 0, deadline: 60}\n";
+    "method: grpo                 # or sft\n"
+    "model:   {path: models/har-tiny, vision: full, dtype: float32}\n"
+    "data:    {train: data/synth/train.jsonl, eval: data/synth/test.jsonl, shots: 4, seed: 0, prompt: think}\n"
+    "rollout: {group_size: 8, max_tokens: 96, temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0}\n"
+    "reward:  {accuracy: 1.0, format: 1.0}\n"
+    "learner: {steps: 100, groups_per_step: 4, lr: 1.0e-5, schedule: cosine, warmup: 5, beta: 0.04, clip_low: 0.2, "
+    "clip_high: 0.2, loss: grpo, max_grad_norm: 1.0, weight_decay: 0.0}\n"
+    "placement: auto\n"
+    "checkpoint: {every: 20, keep: 3}\n"
+    "run:     {dir: runs/quickstart, seed: 0, deadline: 60}\n";
 
 static void load_text(struct config *c, const char *yaml, const char *const *overrides, int n)
 {
@@ -293,13 +293,13 @@ static void test_accuracy(void **state)
 		float weight;
 		enum accuracy_mode mode;
 	} cases[] = {
-		{"reward: {accuracy: 0.5}", 0.5f, ACCURACY_STRICT},
-		{"reward: {accuracy: 2}", 2.0f, ACCURACY_STRICT},
-		{"reward: {accuracy: visual-rft}", 1.0f, ACCURACY_VISUAL_RFT},
-		{"reward: {accuracy: strict}", 1.0f, ACCURACY_STRICT},
-		{"reward: {accuracy: {mode: visual-rft, weight: 0.25}}", 0.25f, ACCURACY_VISUAL_RFT},
-		{"reward: {accuracy: {weight: 0.25}}", 0.25f, ACCURACY_STRICT},
-		{"reward.accuracy.mode: visual-rft", 1.0f, ACCURACY_VISUAL_RFT},
+	    {"reward: {accuracy: 0.5}", 0.5f, ACCURACY_STRICT},
+	    {"reward: {accuracy: 2}", 2.0f, ACCURACY_STRICT},
+	    {"reward: {accuracy: visual-rft}", 1.0f, ACCURACY_VISUAL_RFT},
+	    {"reward: {accuracy: strict}", 1.0f, ACCURACY_STRICT},
+	    {"reward: {accuracy: {mode: visual-rft, weight: 0.25}}", 0.25f, ACCURACY_VISUAL_RFT},
+	    {"reward: {accuracy: {weight: 0.25}}", 0.25f, ACCURACY_STRICT},
+	    {"reward.accuracy.mode: visual-rft", 1.0f, ACCURACY_VISUAL_RFT},
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		struct config c = {0};
@@ -370,11 +370,45 @@ static double draw(struct draws *d)
 /* Text of all sorts: YAML's special words and characters, control characters, non-ASCII, line ends, blanks. */
 static char *random_text(struct draws *d, int may_be_empty)
 {
-	static const char *const parts[] = {
-		"a",    " ",    "\n", "\t",   "\"",     "'",        "\\",           ": ",               " #",           "- ",
-		"null", "~",    "true", "1e5", "{x",     "[y]",      "&z",           "*w",               "!t",           "%",
-		"@",    "`",    "|",   ">",    "\r",     "\x01",     "\x7f",         "\xc2\x85",         "ü",            "日本",
-		"=",    ",",    "?",   "<<",   "runs/x", "\xe2\x80\xa8", "\xf0\x9f\x8f\x83", "\xef\xbb\xbf", "\xef\xbf\xbe"};
+	static const char *const parts[] = {"a",
+	                                    " ",
+	                                    "\n",
+	                                    "\t",
+	                                    "\"",
+	                                    "'",
+	                                    "\\",
+	                                    ": ",
+	                                    " #",
+	                                    "- ",
+	                                    "null",
+	                                    "~",
+	                                    "true",
+	                                    "1e5",
+	                                    "{x",
+	                                    "[y]",
+	                                    "&z",
+	                                    "*w",
+	                                    "!t",
+	                                    "%",
+	                                    "@",
+	                                    "`",
+	                                    "|",
+	                                    ">",
+	                                    "\r",
+	                                    "\x01",
+	                                    "\x7f",
+	                                    "\xc2\x85",
+	                                    "ü",
+	                                    "日本",
+	                                    "=",
+	                                    ",",
+	                                    "?",
+	                                    "<<",
+	                                    "runs/x",
+	                                    "\xe2\x80\xa8",
+	                                    "\xf0\x9f\x8f\x83",
+	                                    "\xef\xbb\xbf",
+	                                    "\xef\xbf\xbe"};
 	int n = (int)(draw(d) * 12) + !may_be_empty;
 	char *text = favor_strdup("");
 	while (n-- > 0) {
@@ -393,15 +427,9 @@ static void randomise(const struct option *o, struct config *c, struct draws *d)
 	if (u < 0.1 || u > 0.9)
 		value = u < 0.1 ? low : o->max;
 	switch (o->kind) {
-	case OPTION_BOOL:
-		*(int *)field = u < 0.5;
-		break;
-	case OPTION_INT32:
-		*(int32_t *)field = (int32_t)value;
-		break;
-	case OPTION_INT64:
-		*(int64_t *)field = (int64_t)value;
-		break;
+	case OPTION_BOOL: *(int *)field = u < 0.5; break;
+	case OPTION_INT32: *(int32_t *)field = (int32_t)value; break;
+	case OPTION_INT64: *(int64_t *)field = (int64_t)value; break;
 	case OPTION_UINT64: {
 		uint32_t w[4];
 		rng_words(12, RNG_INIT, d->index, 0, d->position++, w);
@@ -415,9 +443,7 @@ static void randomise(const struct option *o, struct config *c, struct draws *d)
 		*(float *)field = f;
 		break;
 	}
-	case OPTION_DOUBLE:
-		*(double *)field = value;
-		break;
+	case OPTION_DOUBLE: *(double *)field = value; break;
 	case OPTION_ENUM: {
 		int n = 0;
 		while (o->names[n])
@@ -533,19 +559,19 @@ static void test_print(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_example),
-		cmocka_unit_test(test_defaults),
-		cmocka_unit_test(test_table_covers_struct),
-		cmocka_unit_test(test_files),
-		cmocka_unit_test(test_places),
-		cmocka_unit_test(test_values),
-		cmocka_unit_test(test_yaml_errors),
-		cmocka_unit_test(test_checks),
-		cmocka_unit_test(test_placement),
-		cmocka_unit_test(test_accuracy),
-		cmocka_unit_test(test_overrides),
-		cmocka_unit_test(test_round_trip),
-		cmocka_unit_test(test_print),
+	    cmocka_unit_test(test_example),
+	    cmocka_unit_test(test_defaults),
+	    cmocka_unit_test(test_table_covers_struct),
+	    cmocka_unit_test(test_files),
+	    cmocka_unit_test(test_places),
+	    cmocka_unit_test(test_values),
+	    cmocka_unit_test(test_yaml_errors),
+	    cmocka_unit_test(test_checks),
+	    cmocka_unit_test(test_placement),
+	    cmocka_unit_test(test_accuracy),
+	    cmocka_unit_test(test_overrides),
+	    cmocka_unit_test(test_round_trip),
+	    cmocka_unit_test(test_print),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

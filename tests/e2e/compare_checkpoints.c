@@ -1,6 +1,6 @@
-/* compare_checkpoints A.h5 B.h5: the largest difference of two checkpoints of the same model, relative to the tensor it is in, over
- * weights and both moments. After one optimiser step the first moment is (1 - beta1) times the clipped gradient, so this compares
- * gradients too.
+/* compare_checkpoints A.h5 B.h5: the largest difference of two checkpoints of the same model, relative to the tensor it
+ * is in, over weights and both moments. After one optimiser step the first moment is (1 - beta1) times the clipped
+ * gradient, so this compares gradients too.
  *
  *   prints   <largest |a-b|/|a|> <kind and name of that tensor> <|moments| of A>
  *   |x| is the L2 norm; exit code 0, or 2 with a message if they can't be compared */
@@ -35,12 +35,14 @@ static void free_all(struct checkpoint *c)
 	checkpoint_free(c);
 }
 
-/* Compares tensor i: the largest relative difference so far and where it is; adds to the squared norm of A's first moments. */
-static int compare(const struct checkpoint_tensor *x, const struct checkpoint_tensor *y, double *worst, char *where, size_t size,
-                   double *moments)
+/* Compares tensor i: the largest relative difference so far and where it is; adds to the squared norm of A's first
+ * moments. */
+static int compare(const struct checkpoint_tensor *x, const struct checkpoint_tensor *y, double *worst, char *where,
+                   size_t size, double *moments)
 {
 	static const char *const KINDS[] = {"weights", "exp_avg", "exp_avg_sq"};
-	if (strcmp(x->name, y->name) || x->ndim != y->ndim || memcmp(x->shape, y->shape, (size_t)x->ndim * sizeof *x->shape)) {
+	if (strcmp(x->name, y->name) || x->ndim != y->ndim ||
+	    memcmp(x->shape, y->shape, (size_t)x->ndim * sizeof *x->shape)) {
 		fprintf(stderr, "compare_checkpoints: %s and %s differ in name or shape\n", x->name, y->name);
 		return -1;
 	}

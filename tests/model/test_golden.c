@@ -1,5 +1,6 @@
-/* The model against transformers on random weights: log-probabilities, gradients of every tensor, greedy continuations; packed rows
- * against naive ones (invariant 4); decode against the pass, to the bit (invariant 5). Golden values: tools/golden_model.py. */
+/* The model against transformers on random weights: log-probabilities, gradients of every tensor, greedy continuations;
+ * packed rows against naive ones (invariant 4); decode against the pass, to the bit (invariant 5). Golden values:
+ * tools/golden_model.py. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -60,7 +61,8 @@ static void pack(struct batch *b, const struct fixture *f, const struct golden_c
 	if (batch_add_prompt(b, c->ids, c->count, c->images, c->image_count, &prefix, &e))
 		fail_msg("%s", e.message);
 	for (int g = 0; g < c->groups; g++)
-		assert_int_equal(0, batch_add_response(b, &prefix, c->responses + c->start[g], c->start[g + 1] - c->start[g], &e));
+		assert_int_equal(0,
+		                 batch_add_response(b, &prefix, c->responses + c->start[g], c->start[g + 1] - c->start[g], &e));
 	assert_int_equal(b->targets, c->tokens);
 }
 
@@ -99,7 +101,8 @@ static void gradients(const char *config, struct backend *backend, int recompute
 		struct pass pass;
 		assert_true(golden_case(&c, f.expected, n, f.model->config.vision.patch_dim));
 		pack(&b, &f, &c);
-		float *logp = favor_malloc((size_t)c.tokens * sizeof *logp), *entropy = favor_malloc((size_t)c.tokens * sizeof *entropy);
+		float *logp = favor_malloc((size_t)c.tokens * sizeof *logp),
+		      *entropy = favor_malloc((size_t)c.tokens * sizeof *entropy);
 		struct arena_mark mark = arena_mark(&f.arena);
 		pass_forward(&pass, &f.run, f.model, &b, 1.0f, 1, recompute, 1, logp, entropy);
 		check_logp(config, n, logp, &c);
@@ -176,7 +179,8 @@ static void test_greedy(void **state)
 			struct arena_mark mark = arena_mark(&f.arena);
 			struct tensor logits = run_tensor(&f.run, 1, f.model->config.vocab_size);
 			session_reset(&s, c.count + c.greedy_count);
-			assert_int_equal(0, session_prefill(&s, &f.run, c.ids, c.count, c.images, c.image_count, &prompt, logits, &e));
+			assert_int_equal(0,
+			                 session_prefill(&s, &f.run, c.ids, c.count, c.images, c.image_count, &prompt, logits, &e));
 			session_timeline(&s, &prompt, c.greedy_count, &t);
 			for (int k = 0; k < c.greedy_count; k++) {
 				op_sample(f.backend, &d, logits, &u, &greedy);
@@ -199,7 +203,8 @@ static void test_shared_prefix(void **state)
 		struct fixture f;
 		fixture_open(&f, CONFIGS[i], backend_cpu_new(2));
 		const int64_t total = f.model->params.total;
-		float *packed = favor_calloc((size_t)total, sizeof *packed), *naive = favor_calloc((size_t)total, sizeof *naive);
+		float *packed = favor_calloc((size_t)total, sizeof *packed),
+		      *naive = favor_calloc((size_t)total, sizeof *naive);
 		struct weights grad_packed, grad_naive;
 		weights_bind(&grad_packed, &f.model->config, packed);
 		weights_bind(&grad_naive, &f.model->config, naive);
@@ -223,7 +228,8 @@ static void test_shared_prefix(void **state)
 				memcpy(row, c.ids, (size_t)c.count * sizeof *row);
 				memcpy(row + c.count, c.responses + c.start[g], (size_t)tokens * sizeof *row);
 				batch_clear(&b);
-				assert_int_equal(0, batch_add_prompt(&b, row, c.count + tokens - 1, c.images, c.image_count, &whole, &e));
+				assert_int_equal(0,
+				                 batch_add_prompt(&b, row, c.count + tokens - 1, c.images, c.image_count, &whole, &e));
 				for (int32_t t = 0; t < tokens; t++)
 					batch_add_target(&b, c.count - 1 + t, row[c.count + t]);
 				pass_forward(&pass, &f.run, f.model, &b, 0.7f, 1, 0, 1, single + c.start[g], NULL);
@@ -330,9 +336,9 @@ static void test_decode_equals_pass(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_gradients_reference), cmocka_unit_test(test_gradients_cpu),
-		cmocka_unit_test(test_gradients_recompute), cmocka_unit_test(test_greedy),
-		cmocka_unit_test(test_shared_prefix),       cmocka_unit_test(test_decode_equals_pass),
+	    cmocka_unit_test(test_gradients_reference), cmocka_unit_test(test_gradients_cpu),
+	    cmocka_unit_test(test_gradients_recompute), cmocka_unit_test(test_greedy),
+	    cmocka_unit_test(test_shared_prefix),       cmocka_unit_test(test_decode_equals_pass),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

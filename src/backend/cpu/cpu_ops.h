@@ -1,8 +1,8 @@
 /* The CPU backend's kernels, but for products (matmul.h) and attention (attention.h): slots of the table in backend.h.
  *
- * How they keep the contracts: a row is computed by one thread in an order that its length alone decides; sums over rows
- * (gradients of weights) run per column in row order, and threads share columns; elementwise functions are vexp and
- * correctly rounded operations, with no contraction (-ffp-contract=off), so vector body and scalar tail agree. */
+ * How they keep the contracts: a row is computed by one thread in an order that its length alone decides; sums over
+ * rows (gradients of weights) run per column in row order, and threads share columns; elementwise functions are vexp
+ * and correctly rounded operations, with no contraction (-ffp-contract=off), so vector body and scalar tail agree. */
 #ifndef FAVOR_BACKEND_CPU_OPS_H
 #define FAVOR_BACKEND_CPU_OPS_H
 

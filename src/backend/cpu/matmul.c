@@ -327,7 +327,7 @@ static void primitive_run(struct matmul_state *s, struct primitive *p, const flo
                           const float *bias, float *c)
 {
 	dnnl_exec_arg_t args[4] = {
-		{DNNL_ARG_SRC, p->a}, {DNNL_ARG_WEIGHTS, p->b}, {DNNL_ARG_DST, p->c}, {DNNL_ARG_BIAS, p->bias}};
+	    {DNNL_ARG_SRC, p->a}, {DNNL_ARG_WEIGHTS, p->b}, {DNNL_ARG_DST, p->c}, {DNNL_ARG_BIAS, p->bias}};
 	check(dnnl_memory_set_data_handle(p->a, (void *)a), "dnnl_memory_set_data_handle");
 	check(dnnl_memory_set_data_handle(p->b, (void *)b), "dnnl_memory_set_data_handle");
 	check(dnnl_memory_set_data_handle(p->c, c), "dnnl_memory_set_data_handle");
@@ -541,8 +541,8 @@ void matmul_state_threads(struct matmul_state *s, int threads)
 	s->threads = threads;
 }
 
-/* Batches are of any number of rows, and a primitive for each would cost more to compile than it saves. So long batches go in pieces of
- * a few sizes; a row's bits don't depend on the piece that it is in. */
+/* Batches are of any number of rows, and a primitive for each would cost more to compile than it saves. So long batches
+ * go in pieces of a few sizes; a row's bits don't depend on the piece that it is in. */
 static int64_t piece_rows(int64_t rows)
 {
 	int64_t piece = SUM_ROWS;
@@ -557,7 +557,12 @@ void cpu_linear(struct backend *b, struct tensor y, struct tensor x, struct tens
 {
 	for (int64_t first = 0, rows; first < x.rows; first += rows) {
 		rows = piece_rows(x.rows - first);
-		struct product key = {.m = rows, .n = w.rows, .k = w.cols, .a = BY_ROWS, .b = BY_COLUMNS, .bias = bias != NULL,
+		struct product key = {.m = rows,
+		                      .n = w.rows,
+		                      .k = w.cols,
+		                      .a = BY_ROWS,
+		                      .b = BY_COLUMNS,
+		                      .bias = bias != NULL,
 		                      .accumulate = accumulate != 0};
 		product_run(state_of(b), key, tensor_rows(y, first, rows), tensor_rows(x, first, rows), w, bias);
 	}
@@ -567,7 +572,8 @@ void cpu_linear_backward_input(struct backend *b, struct tensor dx, struct tenso
 {
 	for (int64_t first = 0, rows; first < dy.rows; first += rows) {
 		rows = piece_rows(dy.rows - first);
-		struct product key = {.m = rows, .n = w.cols, .k = w.rows, .a = BY_ROWS, .b = BY_ROWS, .accumulate = accumulate != 0};
+		struct product key = {
+		    .m = rows, .n = w.cols, .k = w.rows, .a = BY_ROWS, .b = BY_ROWS, .accumulate = accumulate != 0};
 		product_run(state_of(b), key, tensor_rows(dx, first, rows), tensor_rows(dy, first, rows), w, NULL);
 	}
 }

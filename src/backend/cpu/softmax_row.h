@@ -1,5 +1,6 @@
 /* Statistics of one row of logits under softmax(logits / temperature). The learner's head and the sampler both go
- * through here, so that the log-probability a token was sampled with and the one it is trained with are the same bits. */
+ * through here, so that the log-probability a token was sampled with and the one it is trained with are the same bits.
+ */
 #ifndef FAVOR_BACKEND_CPU_SOFTMAX_ROW_H
 #define FAVOR_BACKEND_CPU_SOFTMAX_ROW_H
 

@@ -28,7 +28,8 @@ double ref_log_sum_exp(const float *logits, int64_t V, float temperature, double
 static void check_target(const char *op, int64_t i, int32_t target, int64_t V)
 {
 	if (target < 0 || target >= V)
-		favor_die("%s: target %lld is token %d, but the vocabulary has %lld", op, (long long)i, (int)target, (long long)V);
+		favor_die("%s: target %lld is token %d, but the vocabulary has %lld", op, (long long)i, (int)target,
+		          (long long)V);
 }
 
 void ref_head_logprob(struct backend *b, float *logp, float *entropy, float *lse, struct tensor h, struct tensor w,
