@@ -12,6 +12,8 @@ passed=0 failed=0 skipped=0 over=
 
 # the sanitizers' word is final, and what they find is a failure; tests may set further options of their own
 export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+# where the packages put h5py
+export PYTHON="${PYTHON:-/usr/bin/python3}"
 # Ranks share few cores; Open MPI refuses root unless it is told.
 export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_mpi_yield_when_idle=1 OMP_WAIT_POLICY=passive
 if [ "$(id -u)" -eq 0 ]; then
@@ -87,6 +89,7 @@ units() {
 	shift 2
 	meson test -C "$units_build" --no-rebuild "$@" >"$units_log" 2>&1
 	units_code=$?
+	units_text=$(ls -t "$units_build"/meson-logs/testlog*.txt | head -n 1)
 	result='^ *[0-9]+/[0-9]+ .* '
 	units_ok=$(count "$result(OK|EXPECTEDFAIL) " "$units_log")
 	units_skips=$(count "$result""SKIP " "$units_log")
@@ -102,25 +105,19 @@ units() {
 			*" SKIP "*) echo "skipped: $units_name: $line" ;;
 			*) echo "FAIL: $units_name: $line" ;;
 			esac
-			tail_of_test "$units_build" "${line%%/*}"
+			tail_of_test "$units_text" "$(echo "$line" | sed 's|^ *[0-9]*/[0-9]* *||; s|  .*||')"
 		done
 	# cases that a test program left out by itself, with what it said before
-	units_text=$(newest_log "$units_build")
-	left_out=$(count '^\[  SKIPPED \] [a-z]' "$units_text")
-	grep -EB 1 '^\[  SKIPPED \] [a-z]' "$units_text" | grep -Ev '^--|^\[ RUN' | sed "s/^/skipped: $units_name: /"
-	units_skips=$((units_skips + left_out))
+	left_out='^\[  SKIPPED \] [a-z]'
+	grep -EB 1 "$left_out" "$units_text" | grep -Ev '^--|^\[ RUN|listed below' | sort -u | sed "s/^/skipped: $units_name: /"
+	units_skips=$((units_skips + $(grep -E "$left_out" "$units_text" | sort -u | wc -l)))
 	say "$units_name" "$units_ok" "$units_bad" "$units_skips" $(($(now) - units_begin))
 }
 
-newest_log() {
-	ls -t "$1"/meson-logs/testlog*.txt | head -n 1
-}
-
-# tail_of_test BUILD NUMBER: the last lines that test NUMBER of the newest meson run printed
+# tail_of_test LOG NAME: the last lines that a test printed, from meson's log of all tests
 tail_of_test() {
-	number=$(echo "$2" | tr -d ' ')
-	awk -v start="^=+ *$number/[0-9]+ *=+" '$0 ~ start { on = 1; next } on && /^=+ *[0-9]+\/[0-9]+ *=+/ { exit } on' \
-		"$(newest_log "$1")" | grep -v '^=*$' | tail -n 25 | sed 's/^/    /'
+	awk -v name="$2" '/^test: / { on = substr($0, 7); sub(/^ */, "", on); on = on == name } /^=+( Summary|$| *[0-9]+\/)/ { on = 0 } on' "$1" |
+		grep -Ev '^(test|start time|duration|result|command): ' | tail -n 25 | sed 's/^/    /'
 }
 
 # compile NAME BUILD ARGUMENTS...: one case; the arguments are of meson setup, where the folder is not there yet

@@ -1,0 +1,34 @@
+#!/bin/sh
+# The long checks, about an hour on two cores: everything under the sanitizers of gcc and of clang, the unit tests under valgrind, and the
+# invariants with more moments to be killed at. Last line and exit code as those of tests/run.sh.
+. "$(dirname "$0")/e2e/count.sh"
+
+step "packages" jobs/install.sh --tests || {
+	over=1
+	exit 1
+}
+if compile "gcc" build; then
+	script "invariants, long" tests/invariants.sh build --long
+fi
+
+# no -Werror here: gcc warns of code that the sanitizers put in
+set -- --buildtype=debugoptimized -Dwerror=false -Db_sanitize=address,undefined -Db_lundef=false
+everything() {
+	units "unit tests, $1" "$2" -t 10
+	script "bad input, $1" tests/bad_input.sh "$2"
+	script "invariants, $1" tests/invariants.sh "$2"
+}
+if compile "gcc with sanitizers" build-asan "$@"; then
+	everything "gcc with sanitizers" build-asan
+fi
+if compile "clang with sanitizers" build-clang-asan --native-file tests/e2e/clang.ini "$@"; then
+	everything "clang with sanitizers" build-clang-asan
+fi
+
+# valgrind knows no AVX-512; under mpirun it would watch Open MPI, so the comm room stays out, and so do shell scripts
+if compile "gcc for valgrind" build-valgrind --buildtype=debugoptimized -Dmarch=x86-64-v2; then
+	export OMP_NUM_THREADS=1
+	units "unit tests under valgrind" build-valgrind -t 100 --no-suite comm \
+		--wrap='valgrind --quiet --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite,indirect --trace-children=no'
+fi
+over=1
