@@ -228,9 +228,12 @@ kill_and_resume() {
 	done
 	if [ "$done_steps" -ge $resume_steps ]; then
 		fail "invariant 2, $name" "the run was over before it was killed, $attempt times"
-	elif ! train 2-killed "$count" "$config" "$@" --resume auto; then
+		return
+	fi
+	before=$(newest "$work/2-killed") # none if it was killed before the first was written
+	if ! train 2-killed "$count" "$config" "$@" --resume auto; then
 		fail "invariant 2, $name" "the resumed run failed" "$work/log"
-	elif ! grep -q 'resumed from' "$work/log"; then
+	elif [ "$before" ] && ! grep -q 'resumed from' "$work/log"; then
 		fail "invariant 2, $name" "it started anew" "$work/log"
 	else
 		same_run "invariant 2, $name, killed after step $at and $delay s" "2-$name" 2-killed
