@@ -334,7 +334,10 @@ static void test_progress_terminal(void **state)
 	int outer, inner;
 	struct winsize size = {.ws_row = 24, .ws_col = 30};
 	setenv("TERM", "xterm", 1);
-	assert_int_equal(openpty(&outer, &inner, NULL, NULL, &size), 0);
+	if (openpty(&outer, &inner, NULL, NULL, &size)) {
+		print_message("skipped: this machine gives no pseudo-terminal\n");
+		skip();
+	}
 	progress_on(inner, *state, 0);
 	char text[8192] = "";
 	size_t have = 0;
