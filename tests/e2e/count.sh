@@ -27,8 +27,7 @@ last_line() {
 	else
 		echo "$passed passed, $failed failed"
 	fi
-	[ $failed -eq 0 ]
-	exit
+	exit $((failed > 0)) # in a trap, exit alone would give the code from before it
 }
 trap last_line EXIT
 trap 'echo "interrupted"; exit 1' INT TERM
