@@ -32,10 +32,13 @@ void trainer_common_metrics(struct trainer *t, struct metrics *m, double begin, 
 {
 	struct world *w = t->s.world;
 	const double idle = world_idle_seconds(w);
-	double sums[3] = {t->rolls ? idle : 0, world_plays(w, ROLE_REWARD) ? idle : 0, t->learns ? idle : 0};
-	double peak = (double)peak_rss_mib();
-	world_sum_all(w, sums, 3);
-	world_max_all(w, &peak, 1);
+	double sums[4] = {t->rolls ? idle : 0, world_plays(w, ROLE_REWARD) ? idle : 0, t->learns ? idle : 0,
+	                  t->s.reward_seconds};
+	t->s.reward_seconds = 0;
+	const double rss = (double)peak_rss_mib();
+	double peak[3] = {t->rolls ? rss : 0, world_plays(w, ROLE_REWARD) ? rss : 0, t->learns ? rss : 0};
+	world_sum_all(w, sums, 4);
+	world_max_all(w, peak, 3);
 	if (!t->leads)
 		return;
 	const double seconds = clock_seconds() - begin;
@@ -48,7 +51,12 @@ void trainer_common_metrics(struct trainer *t, struct metrics *m, double begin, 
 		metrics_set(m, "idle/reward", sums[1] / world_role_count(w, ROLE_REWARD) / seconds);
 	}
 	metrics_set(m, "idle/learner", sums[2] / world_role_count(w, ROLE_LEARNER) / seconds);
-	metrics_set(m, "memory/peak_rss_mib", peak);
+	if (t->s.config.method == METHOD_GRPO) {
+		metrics_set(m, "time/reward", sums[3]);
+		metrics_set(m, "memory/rollout_peak_rss_mib", peak[0]);
+		metrics_set(m, "memory/reward_peak_rss_mib", peak[1]);
+	}
+	metrics_set(m, "memory/learner_peak_rss_mib", peak[2]);
 }
 
 /* Writes the effective configuration and says what will be trained. Leader. */

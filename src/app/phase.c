@@ -44,7 +44,9 @@ static void score(struct setup *s, const struct round *q, struct group *g)
 	const struct record *r = &q->data->records[g->record];
 	const struct reward_target t = target_of(s, r);
 	world_phase(s->world, "reward", q->step, (int64_t)g->index);
+	const double begin = clock_seconds();
 	reward_group(g, &s->config.reward, &t);
+	s->reward_seconds += clock_seconds() - begin;
 	world_push(s->world, STAGE_SCORED, g);
 }
 

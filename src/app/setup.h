@@ -23,6 +23,7 @@ struct setup {
 	int32_t longest_prompt; /* tokens */
 	int64_t most_patches;   /* of one prompt */
 	int32_t longest_target; /* sft: tokens */
+	double reward_seconds;  /* that this rank spent on scoring since the last step's metrics */
 };
 
 enum setup_needs { NEED_TRAIN = 1, NEED_EVAL = 2 };

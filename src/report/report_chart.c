@@ -73,13 +73,17 @@ static const struct chart charts[] = {
       {"time/backward", "backward"},
       {"time/reduce", "reduce"},
       {"time/optimizer", "optimizer"},
-      {"time/publish", "publish"},
-      {"time/checkpoint", "checkpoint"}}},
+      {"time/publish", "publish"}}},
     {"Idle by role",
      "share of the step that ranks of a role spent waiting",
      SHARE,
      {{"idle/rollout", "rollout"}, {"idle/reward", "reward"}, {"idle/learner", "learner"}}},
-    {"Peak memory", "MiB, largest rank", EXACT, {{"memory/peak_rss_mib", "MiB"}}},
+    {"Peak memory",
+     "MiB, largest rank of each role",
+     EXACT,
+     {{"memory/rollout_peak_rss_mib", "rollout"},
+      {"memory/reward_peak_rss_mib", "reward"},
+      {"memory/learner_peak_rss_mib", "learner"}}},
 };
 enum { CHARTS = sizeof charts / sizeof *charts };
 

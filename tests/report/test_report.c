@@ -94,7 +94,7 @@ static void set_metrics(struct metrics *m, int step, uint64_t *rng)
 	metrics_set(m, "time/reduce", 0.03);
 	metrics_set(m, "time/optimizer", 0.05);
 	metrics_set(m, "time/publish", 0.02);
-	metrics_set(m, "memory/peak_rss_mib", 410 + 20 * up);
+	metrics_set(m, "memory/learner_peak_rss_mib", 410 + 20 * up);
 	metrics_set(m, "<i>odd</i>", step);
 	metrics_set_text(m, "samples_digest", "00000000deadbeef");
 	if (step % 40 == 0) {
