@@ -297,11 +297,8 @@ void run_log_progress(struct run_log *l, int64_t step, const struct metrics *m)
 			text_format(&t, "  kl %.2g", x);
 		if (has(m, "completions/mean_length", &x))
 			text_format(&t, "  len %.0f", x);
-	} else {
-		if (has(m, "loss", &x))
-			text_format(&t, "  loss %.4g", x);
-		if (has(m, "mean_token_accuracy", &x))
-			text_format(&t, "  acc %.3f", x);
+	} else if (has(m, "loss", &x)) {
+		text_format(&t, "  loss %.4g", x);
 	}
 	if (has(m, "tokens_per_second", &x))
 		text_format(&t, "  %.0f tok/s", x);

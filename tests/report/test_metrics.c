@@ -287,7 +287,6 @@ static void progress_on(int fd, const char *dir, int sft)
 			struct metrics m = {0};
 			if (sft) {
 				metrics_set(&m, "loss", 2.345678);
-				metrics_set(&m, "mean_token_accuracy", 0.5);
 			} else {
 				metrics_set(&m, "reward", 1.43);
 				metrics_set(&m, "rewards/accuracy/mean", 0.714);
@@ -320,7 +319,7 @@ static void test_progress_plain(void **state)
 		snprintf(name, sizeof name, "stderr-%d", sft);
 		char *text = read_file(dir, name);
 		assert_int_equal(strncmp(text, "3 images\nstep 1/100  ", 21), 0);
-		assert_non_null(strstr(text, sft ? "\nstep 12/100  loss 2.346  acc 0.500  1820 tok/s  eta 2:13\nsaved\n"
+		assert_non_null(strstr(text, sft ? "\nstep 12/100  loss 2.346  1820 tok/s  eta 2:13\nsaved\n"
 		                                 : "\nstep 12/100  reward 1.43  acc 0.71  kl 0.0031  len 31  1820 tok/s  eta "
 		                                   "2:13\nsaved\n"));
 		assert_null(strchr(text, '\r'));
