@@ -1,5 +1,5 @@
 #!/bin/sh
-# The long checks, about an hour on two cores: everything under the sanitizers of gcc and of clang, the unit tests under valgrind, and the
+# The long checks, an hour or two on two cores, most of it valgrind: everything under the sanitizers of gcc and of clang, the unit tests under valgrind, and the
 # invariants with more moments to be killed at. Last line and exit code as those of tests/run.sh.
 . "$(dirname "$0")/e2e/count.sh"
 
@@ -27,8 +27,7 @@ fi
 
 # valgrind knows no AVX-512; under mpirun it would watch Open MPI, so the comm room stays out, and so do shell scripts
 if compile "gcc for valgrind" build-valgrind --buildtype=debugoptimized -Dmarch=x86-64-v2; then
-	export OMP_NUM_THREADS=1
 	units "unit tests under valgrind" build-valgrind -t 100 --no-suite comm \
-		--wrap='valgrind --quiet --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite,indirect --trace-children=no'
+		--wrap='env OMP_NUM_THREADS=1 valgrind --quiet --fair-sched=yes --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite,indirect --trace-children=no'
 fi
 over=1

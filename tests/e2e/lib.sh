@@ -41,10 +41,10 @@ ranks() {
 	ranks_count=$1
 	shift
 	if [ "$ranks_count" -eq 0 ]; then
-		timeout -k 5 "${limit:-120}" "$favor" "$@" >"$work/log" 2>&1
+		timeout -k 5 "${limit:-600}" "$favor" "$@" >"$work/log" 2>&1
 	else
 		# (a build with sanitizers: Open MPI keeps some memory until the end)
-		ASAN_OPTIONS=detect_leaks=0 timeout -k 5 "${limit:-120}" mpirun -n "$ranks_count" "$favor" "$@" >"$work/log" 2>&1
+		ASAN_OPTIONS=detect_leaks=0 timeout -k 5 "${limit:-600}" mpirun -n "$ranks_count" "$favor" "$@" >"$work/log" 2>&1
 	fi
 }
 
