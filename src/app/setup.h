@@ -4,6 +4,7 @@
 #define FAVOR_APP_SETUP_H
 
 #include "app/assets.h"
+#include "base/clock.h"
 #include "base/config.h"
 #include "comm/world.h"
 #include "data/dataset.h"
@@ -46,8 +47,6 @@ int setup_rollout(struct setup *s, struct rollout *r, struct favor_error *e);
 int setup_stop_token(const struct setup *s, int32_t *id, struct favor_error *e);
 /* Prints the plan (leader) and refuses what doesn't fit. `learner`, `rollout`: what this rank plays. Collective. */
 int setup_memory_plan(struct setup *s, struct favor_error *e);
-/* Seconds since some fixed point. */
-double clock_seconds(void);
 int64_t peak_rss_mib(void);
 
 #endif

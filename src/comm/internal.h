@@ -14,6 +14,7 @@
 #define FAVOR_COMM_INTERNAL_H
 
 #include "comm/tags.h"
+#include "base/clock.h"
 #include "comm/world.h"
 
 #include <mpi.h>
@@ -116,7 +117,6 @@ void world_iallgather(const void *mine, void *all, int n, MPI_Datatype type, MPI
 int world_test(MPI_Request *request); /* whether it is complete (and then free) */
 
 /* life.c */
-double world_now(void);
 /* Waits until done(w, arg), with progress and sleep; ends the job when the deadline passes. what: static, "wait for
  * ...". peer: who is waited for, or -1. */
 void world_wait(struct world *w, int (*done)(struct world *w, void *arg), void *arg, const char *what, int peer);

@@ -19,13 +19,6 @@ static const double STAGGER = 2.0, STAGGER_MOST = 30.0;
 static const double BEAT_SECONDS = 1.0, PHASE_BEAT_SECONDS = 0.1;
 static const long NAP_FIRST = 20000, NAP_LAST = 2000000; /* nanoseconds */
 
-double world_now(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 void world_peer_text(const struct world *w, int peer, char *text, size_t size)
 {
 	snprintf(text, size, "rank %d (%s on %s)", peer, world_role_name(w, peer), w->peers[peer].host);
@@ -39,7 +32,7 @@ static double beat_seconds(const struct world *w)
 
 void world_seen(struct world *w, int peer)
 {
-	w->peers[peer].seen = world_now();
+	w->peers[peer].seen = clock_seconds();
 }
 
 static void sign_of_work(struct world *w)
@@ -84,7 +77,7 @@ static void beat_now(struct world *w, const char *phase, int works, double now)
 
 void world_beat(struct world *w, const char *phase, int works)
 {
-	double now = world_now();
+	double now = clock_seconds();
 	if (!w->alone && !w->bye_said && now - w->beat_time >= beat_seconds(w))
 		beat_now(w, phase, works, now);
 }
@@ -95,7 +88,7 @@ void world_phase(struct world *w, const char *phase, int64_t step, int64_t sampl
 	process->phase = w->phase = phase;
 	process->step = w->step = step;
 	w->sample = sample;
-	double now = world_now();
+	double now = clock_seconds();
 	/* told at once, so that a rank that hangs right after it is known to be in this phase */
 	if (!w->alone && w->rank != LEADER && now - w->beat_time >= PHASE_BEAT_SECONDS)
 		beat_now(w, phase, 1, now);
@@ -136,7 +129,7 @@ static _Noreturn void give_up(struct world *w, const char *what, int peer, doubl
 {
 	static const char remedy[] = "see its log, memory and load; if a phase may be silent that long, raise run.deadline";
 	static const char unlikely[] = "if the network is sound this is an error of favor, please report it";
-	double now = world_now();
+	double now = clock_seconds();
 	int who = suspect(w, peer, now);
 	favor_process()->phase = what;
 	if (who < 0)
@@ -170,7 +163,7 @@ void world_wait(struct world *w, int (*done)(struct world *w, void *arg), void *
 		favor_process()->phase = what;
 		favor_die("there is one rank alone, nobody can send it anything; this is an error of favor, please report it");
 	}
-	double start = world_now(), last = start, silence = 0;
+	double start = clock_seconds(), last = start, silence = 0;
 	uint64_t signs = w->signs, taken_in = w->taken_in;
 	struct timespec nap = {0, NAP_FIRST};
 	for (;;) {
@@ -181,7 +174,7 @@ void world_wait(struct world *w, int (*done)(struct world *w, void *arg), void *
 			taken_in = w->taken_in;
 			nap.tv_nsec = NAP_FIRST;
 		}
-		double now = world_now();
+		double now = clock_seconds();
 		if (done(w, arg)) {
 			w->idle += now - start;
 			return;

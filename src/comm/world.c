@@ -133,7 +133,7 @@ struct world *world_open(int *argc, char ***argv)
 		open_mpi(w, argc, argv);
 	w->peers = favor_calloc((size_t)w->size, sizeof *w->peers);
 	for (int r = 0; r < w->size; r++) {
-		w->peers[r].seen = world_now();
+		w->peers[r].seen = clock_seconds();
 		w->peers[r].beat_request = MPI_REQUEST_NULL;
 		strcpy(w->peers[r].host, "unknown host");
 	}

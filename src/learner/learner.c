@@ -2,12 +2,12 @@
 #include "learner/learner.h"
 
 #include "backend/ops.h"
+#include "base/clock.h"
 #include "model/pass.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 static float *zeroed(struct backend *b, int64_t n)
 {
@@ -71,13 +71,6 @@ void learner_zero(struct learner *l)
 	l->forward_seconds = l->backward_seconds = 0;
 }
 
-static double seconds(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* The prompt's rows and images into the batch. */
 static int add_prompt(struct batch *b, const struct prompt *p, struct prefix *prefix, struct favor_error *e)
 {
@@ -131,7 +124,7 @@ int learner_groups(struct learner *l, int n, struct group *const *groups, const 
 	values = favor_malloc((size_t)b.targets * 4 * sizeof *values);
 	float *logp = values, *entropy = logp + b.targets, *g = entropy + b.targets, *ref = NULL;
 	const float temperature = groups[0]->temperature;
-	double begin = seconds();
+	double begin = clock_seconds();
 	if (l->reference) {
 		ref = g + b.targets;
 		pass_forward(&pass, &run, l->reference, &b, temperature, 0, 0, 0, ref, NULL);
@@ -139,12 +132,12 @@ int learner_groups(struct learner *l, int n, struct group *const *groups, const 
 		arena_reset(&l->arena, mark);
 	}
 	pass_forward(&pass, &run, l->model, &b, temperature, 1, l->options->recompute, l->vision, logp, entropy);
-	double middle = seconds();
+	double middle = clock_seconds();
 	group_losses(n, groups, advantages, mask_truncated, step, logp, ref, entropy, g, sums);
 	pass_backward(&pass, g, &l->grad);
 	op_sync(l->model->backend);
 	l->forward_seconds += middle - begin;
-	l->backward_seconds += seconds() - middle;
+	l->backward_seconds += clock_seconds() - middle;
 	result = 0;
 done:
 	pass_end(&pass);
@@ -172,9 +165,9 @@ int learner_examples(struct learner *l, int n, const struct example *examples, i
 	}
 	values = favor_malloc((size_t)b.targets * 3 * sizeof *values);
 	float *logp = values, *entropy = logp + b.targets, *g = entropy + b.targets;
-	double begin = seconds();
+	double begin = clock_seconds();
 	pass_forward(&pass, &run, l->model, &b, 1.0f, 1, l->options->recompute, l->vision, logp, entropy);
-	double middle = seconds();
+	double middle = clock_seconds();
 	for (int32_t i = 0; i < b.targets; i++) { /* L = -sum_t logp_t / tokens of the step */
 		g[i] = (float)(-1.0 / (double)step_tokens);
 		sums->loss -= (double)logp[i] / (double)step_tokens;
@@ -185,7 +178,7 @@ int learner_examples(struct learner *l, int n, const struct example *examples, i
 	pass_backward(&pass, g, &l->grad);
 	op_sync(l->model->backend);
 	l->forward_seconds += middle - begin;
-	l->backward_seconds += seconds() - middle;
+	l->backward_seconds += clock_seconds() - middle;
 	result = 0;
 done:
 	pass_end(&pass);

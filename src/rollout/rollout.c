@@ -7,11 +7,11 @@
 #include "rollout/rollout.h"
 
 #include "backend/ops.h"
+#include "base/clock.h"
 #include "model/pass.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 /* One response under way. */
 struct response {
@@ -38,13 +38,6 @@ void rollout_free(struct rollout *r)
 {
 	session_free(&r->session);
 	arena_free(&r->arena);
-}
-
-static double seconds(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 static int is_stop(const struct rollout *r, int32_t id)
@@ -217,7 +210,7 @@ int rollout_groups(struct rollout *r, const struct rollout_request *requests, in
 {
 	const struct run run = {r->model->backend, &r->arena, r->tick, r->tick_arg};
 	struct arena_mark mark = arena_mark(&r->arena);
-	double begin = seconds();
+	double begin = clock_seconds();
 	int64_t rows = 0;
 	int32_t count = 0;
 	for (int32_t i = 0; i < n; i++) {
@@ -234,7 +227,7 @@ int rollout_groups(struct rollout *r, const struct rollout_request *requests, in
 		decode(r, &run, requests, responses, count);
 		for (int32_t i = 0, at = 0; i < n; at += requests[i++].responses) {
 			groups[i] = collect(r, &requests[i], responses + at);
-			groups[i]->rollout_seconds = (seconds() - begin) / n;
+			groups[i]->rollout_seconds = (clock_seconds() - begin) / n;
 		}
 	}
 	for (int32_t i = 0; i < count; i++) {
