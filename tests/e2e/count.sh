@@ -12,6 +12,7 @@ passed=0 failed=0 skipped=0 over=
 
 # the sanitizers' word is final, and what they find is a failure; tests may set further options of their own
 export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+export LSAN_OPTIONS=suppressions=$root/tests/e2e/lsan.supp:print_suppressions=0
 # where the packages put h5py
 export PYTHON="${PYTHON:-/usr/bin/python3}"
 # Ranks share few cores; Open MPI refuses root unless it is told.
