@@ -1,6 +1,7 @@
 /* Everything before the first step. See setup.h. */
 #include "app/setup.h"
 
+#include "data/faults.h"
 #include "data/template.h"
 #include "model/pass.h"
 
@@ -68,42 +69,32 @@ static int open_data(struct setup *s, const char *path, int needs, struct favor_
 	return 0;
 }
 
-enum { FAULTS_SHOWN = 20 };
-
 /* Every record of the set becomes a prompt of known size, or is named. Ranks take every N-th. */
 static int check_records(struct setup *s, const struct dataset *d, int32_t count, struct favor_error *e)
 {
-	int faults = 0;
-	size_t used = 0;
-	char *all = favor_calloc(1, FAVOR_ERROR_MAX);
-	double found;
+	struct faults faults = {0};
 	for (int32_t i = world_rank(s->world); i < count; i += world_size(s->world)) {
+		const struct record *r = &d->records[i];
 		struct favor_error one = {""};
 		int32_t tokens;
 		int64_t patches;
-		if (encode_size(&s->encoder, &d->records[i], &tokens, &patches, &one)) {
-			if (faults++ < FAULTS_SHOWN && used < FAVOR_ERROR_MAX - 1) {
-				int n = d->records[i].line
-				            ? snprintf(all + used, FAVOR_ERROR_MAX - used, "%s%s:%d: %s", used ? "\n  " : "", d->path,
-				                       d->records[i].line, one.message)
-				            : snprintf(all + used, FAVOR_ERROR_MAX - used, "%s%s", used ? "\n  " : "", one.message);
-				used += n > 0 ? (size_t)n : 0;
-			}
+		if (i % 64 == 0)
+			world_tick(s->world);
+		if (encode_size(&s->encoder, r, &tokens, &patches, &one)) {
+			if (r->line)
+				faults_add(&faults, "%s:%d: %s", d->path, r->line, one.message);
+			else
+				faults_add(&faults, "%s", one.message);
 			continue;
 		}
 		if (tokens > s->longest_prompt)
 			s->longest_prompt = tokens;
 		if (patches > s->most_patches)
 			s->most_patches = patches;
-		if (i % 64 == 0)
-			world_tick(s->world);
 	}
-	found = faults;
-	world_sum_all(s->world, &found, 1);
-	if (faults)
-		favor_fail(e, "%s%s", all, found > faults || faults > FAULTS_SHOWN ? "\n  ... and more" : "");
-	free(all);
-	return world_agree(s->world, faults == 0, e);
+	int bad = faults_report(&faults, e, d->path, "bad records");
+	faults_free(&faults);
+	return world_agree(s->world, !bad, e);
 }
 
 static int check_targets(struct setup *s, struct favor_error *e)

@@ -54,10 +54,6 @@ void classes_free(struct class_list *c);
 int dataset_take_shots(struct dataset *d, const struct class_list *c, int32_t shots, uint64_t seed,
                        struct favor_error *e);
 
-/* Opens and decodes every image; every bad file is named (up to 20, then a count). `done` may be NULL. */
-int dataset_check_images(const struct dataset *d, void (*done)(void *arg, int32_t i, int32_t n), void *arg,
-                         struct favor_error *e);
-
 /* Record of the i-th prompt of the endless order: epochs of permutations by (seed, epoch). */
 uint32_t dataset_order(const struct dataset *d, uint64_t seed, uint64_t index);
 

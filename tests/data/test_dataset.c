@@ -12,19 +12,6 @@
 
 #include <cmocka.h>
 
-/* Stands for the decoder here, so that the messages do not depend on it: a file is good if it starts with "image". */
-int image_check(const char *path, int32_t *width, int32_t *height, struct favor_error *e)
-{
-	char start[6] = "";
-	FILE *file = fopen(path, "rb");
-	if (!file)
-		return favor_fail(e, "%s: %m", path);
-	size_t n = fread(start, 1, 5, file);
-	fclose(file);
-	*width = *height = 1;
-	return n == 5 && strcmp(start, "image") == 0 ? 0 : favor_fail(e, "%s: no image", path);
-}
-
 /* Loads text as NAME in the folder. */
 static int load(struct folder *f, struct dataset *d, const char *name, const char *text, const char *split,
                 struct favor_error *e)
@@ -342,36 +329,6 @@ static void roots(void **state)
 	free(outside);
 }
 
-static void count_up(void *arg, int32_t i, int32_t n)
-{
-	assert_int_equal(n, 3);
-	assert_int_equal(++*(int32_t *)arg, i);
-}
-
-static void images(void **state)
-{
-	struct folder *f = *state;
-	struct dataset d;
-	struct favor_error e = {""};
-	int32_t calls = 0;
-	folder_text(f, "1.jpg", "image");
-	folder_text(f, "2.jpg", "imag");
-	assert_int_equal(load(f, &d, "i.csv", "path,label\n1.jpg,a\n1.jpg,b\n1.jpg,c\n", "", &e), 0);
-	assert_int_equal(dataset_check_images(&d, count_up, &calls, &e), 0);
-	assert_int_equal(calls, 3);
-	dataset_free(&d);
-	assert_int_equal(load(f, &d, "i.csv", "path,label\n1.jpg,a\n2.jpg,b\nno.jpg,c\n", "", &e), 0);
-	assert_int_equal(dataset_check_images(&d, NULL, NULL, &e), -1);
-	char wanted[512];
-	snprintf(
-		wanted, sizeof wanted,
-		"%s/i.csv: 2 bad images:\n  %s/i.csv:3: %s/2.jpg: no image\n  %s/i.csv:4: %s/no.jpg: No such file or directory",
-		f->path, f->path, f->path, f->path, f->path);
-	assert_string_equal(e.message, wanted);
-	dataset_free(&d);
-}
-
-/* Damaged files: never a crash, and a refusal always says why. */
 static void damage(void **state)
 {
 	struct folder *f = *state;
@@ -461,7 +418,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {cmocka_unit_test(jsonl),       cmocka_unit_test(jsonl_faults),
 	                                   cmocka_unit_test(many_faults), cmocka_unit_test(csv),
 	                                   cmocka_unit_test(csv_faults),  cmocka_unit_test(folders),
-	                                   cmocka_unit_test(roots),       cmocka_unit_test(images),
+	                                   cmocka_unit_test(roots),
 	                                   cmocka_unit_test(damage),      cmocka_unit_test(large)};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
