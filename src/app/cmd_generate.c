@@ -184,14 +184,10 @@ int cmd_score(int argc, char **argv, struct favor_error *e)
 		goto done;
 	}
 	struct prefix prefix;
-	struct image_input *images = favor_malloc((size_t)o.encoded.image_count * sizeof *images);
-	for (int32_t i = 0; i < o.encoded.image_count; i++)
-		images[i] = (struct image_input){o.encoded.images[i].grid_t, o.encoded.images[i].grid_h,
-		                                 o.encoded.images[i].grid_w, o.encoded.images[i].values};
 	batch_init(&b, &o.assets.model->config);
-	int bad = batch_add_prompt(&b, o.encoded.ids.ids, o.encoded.ids.count, images, o.encoded.image_count, &prefix, e) ||
+	int bad = batch_add_prompt(&b, o.encoded.ids.ids, o.encoded.ids.count, o.encoded.inputs, o.encoded.image_count,
+	                           &prefix, e) ||
 	          batch_add_response(&b, &prefix, ids.ids, ids.count, e);
-	free(images);
 	if (bad)
 		goto done;
 	logp = favor_malloc((size_t)ids.count * sizeof *logp);

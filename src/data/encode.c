@@ -13,6 +13,7 @@ void prompt_free(struct prompt *p)
 	for (int32_t i = 0; i < p->image_count; i++)
 		patches_free(&p->images[i]);
 	free(p->images);
+	free(p->inputs);
 	free(p->text);
 	token_ids_free(&p->ids);
 	*p = (struct prompt){0};
@@ -85,6 +86,7 @@ static int encode(const struct encoder *en, const char *const *images, int32_t n
 	*p = (struct prompt){.image_count = n};
 	p->text = favor_strdup(text);
 	p->images = favor_calloc((size_t)n, sizeof *p->images);
+	p->inputs = favor_calloc((size_t)n, sizeof *p->inputs);
 	for (int32_t i = 0; i < n; i++) {
 		struct image im = {0};
 		int bad = image_load(&im, images[i], e);
@@ -95,6 +97,8 @@ static int encode(const struct encoder *en, const char *const *images, int32_t n
 		image_free(&im);
 		if (bad)
 			goto fail;
+		const struct patches *q = &p->images[i];
+		p->inputs[i] = (struct image_input){q->grid_t, q->grid_h, q->grid_w, q->values};
 	}
 	if (encode_text(en, n, text, raw, p->images, &p->ids, e))
 		goto fail;

@@ -4,6 +4,7 @@
 #define FAVOR_DATA_ENCODE_H
 
 #include "base/error.h"
+#include "base/image_input.h"
 #include "data/dataset.h"
 #include "data/image.h"
 #include "data/tokenizer.h"
@@ -22,6 +23,7 @@ struct encoder {
 struct prompt {
 	struct token_ids ids;
 	struct patches *images; /* [image_count], owned */
+	struct image_input *inputs; /* [image_count], views of images; owned array */
 	int32_t image_count;
 	char *text; /* the user's text, without template; owned */
 };

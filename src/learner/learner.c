@@ -74,13 +74,7 @@ void learner_zero(struct learner *l)
 /* The prompt's rows and images into the batch. */
 static int add_prompt(struct batch *b, const struct prompt *p, struct prefix *prefix, struct favor_error *e)
 {
-	struct image_input *images = favor_malloc((size_t)p->image_count * sizeof *images);
-	for (int32_t k = 0; k < p->image_count; k++)
-		images[k] = (struct image_input){p->images[k].grid_t, p->images[k].grid_h, p->images[k].grid_w,
-		                                 p->images[k].values};
-	int result = batch_add_prompt(b, p->ids.ids, p->ids.count, images, p->image_count, prefix, e);
-	free(images);
-	return result;
+	return batch_add_prompt(b, p->ids.ids, p->ids.count, p->inputs, p->image_count, prefix, e);
 }
 
 /* dL/dlogp of every target of the groups, in packing order. */

@@ -11,15 +11,10 @@
 
 #include "backend/backend.h"
 #include "base/error.h"
+#include "base/image_input.h"
 #include "model/hf_config.h"
 
 #include <stdint.h>
-
-/* One image as patches (data/image.h makes them); borrowed. */
-struct image_input {
-	int32_t grid_t, grid_h, grid_w;
-	const float *values; /* [t*h*w, patch_dim] */
-};
 
 struct batch {
 	const struct model_config *config; /* borrowed */

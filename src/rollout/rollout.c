@@ -72,7 +72,6 @@ static int start(struct rollout *r, const struct run *run, const struct rollout_
 {
 	int result = -1;
 	int32_t at = 0;
-	struct image_input *images = NULL;
 	for (int32_t i = 0; i < n; i++) {
 		const struct prompt *p = requests[i].prompt;
 		const int32_t G = requests[i].responses;
@@ -80,11 +79,7 @@ static int start(struct rollout *r, const struct run *run, const struct rollout_
 		struct session_prompt prompt;
 		/* G rows of the same logits, so that one op samples all first tokens */
 		struct tensor logits = run_tensor(run, G, r->model->config.vocab_size);
-		images = favor_realloc(images, (size_t)(p->image_count + 1) * sizeof *images);
-		for (int32_t k = 0; k < p->image_count; k++)
-			images[k] = (struct image_input){p->images[k].grid_t, p->images[k].grid_h, p->images[k].grid_w,
-			                                 p->images[k].values};
-		if (session_prefill(&r->session, run, p->ids.ids, p->ids.count, images, p->image_count, &prompt,
+		if (session_prefill(&r->session, run, p->ids.ids, p->ids.count, p->inputs, p->image_count, &prompt,
 		                    tensor_rows(logits, 0, 1), e))
 			goto done;
 		int32_t *zeros = favor_calloc((size_t)G, sizeof *zeros);
@@ -111,7 +106,6 @@ static int start(struct rollout *r, const struct run *run, const struct rollout_
 	}
 	result = 0;
 done:
-	free(images);
 	return result;
 }
 
