@@ -13,8 +13,8 @@
 
 /* Plain sums over the groups of this learner; added over learners as one array of doubles. */
 struct group_sums {
-	double sequences, groups, reward, reward_square, group_std, zero_std;
-	double tokens, prompt_tokens, truncated, ended_tokens, rollout_seconds;
+	double sequences, groups, reward, group_std, zero_std;
+	double tokens, prompt_tokens, truncated, ended_tokens;
 	double named[GROUP_MAX_REWARDS], named_square[GROUP_MAX_REWARDS];
 	double digest[4]; /* 16 bits each, so that sums of doubles stay exact; carried together at the end */
 };
@@ -27,7 +27,6 @@ static void add_group(struct group_sums *s, const struct group *g, double std)
 	s->group_std += std;
 	s->zero_std += std == 0;
 	s->prompt_tokens += g->prompt_tokens;
-	s->rollout_seconds += g->rollout_seconds;
 	for (int i = 0; i < 4; i++)
 		s->digest[i] += (double)(digest >> (16 * i) & 0xffff);
 	for (int32_t k = 0; k < g->responses; k++) {
@@ -35,7 +34,6 @@ static void add_group(struct group_sums *s, const struct group *g, double std)
 		s->sequences++;
 		s->tokens += n;
 		s->reward += (double)g->reward[k];
-		s->reward_square += (double)g->reward[k] * (double)g->reward[k];
 		if (g->finish[k] == FINISH_LENGTH)
 			s->truncated++;
 		else

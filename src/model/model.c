@@ -26,9 +26,14 @@ void run_arena_init(struct arena *a, struct backend *b)
 	arena_init_owner(a, b, backend_chunk, backend_chunk_release);
 }
 
+float *run_floats(const struct run *r, int64_t n)
+{
+	return arena_alloc(r->arena, (size_t)n * sizeof(float));
+}
+
 struct tensor run_tensor(const struct run *r, int64_t rows, int64_t cols)
 {
-	return tensor_of(arena_alloc(r->arena, (size_t)(rows * cols) * sizeof(float)), rows, cols);
+	return tensor_of(run_floats(r, rows * cols), rows, cols);
 }
 
 void *run_upload(const struct run *r, const void *from, size_t bytes)

@@ -35,6 +35,8 @@ static inline void run_tick(const struct run *r)
 }
 /* rows x cols floats of the arena, uninitialised. */
 struct tensor run_tensor(const struct run *r, int64_t rows, int64_t cols);
+/* n floats of the arena, uninitialised. */
+float *run_floats(const struct run *r, int64_t n);
 void *run_upload(const struct run *r, const void *from, size_t bytes);
 
 /* A Hugging Face folder: config.json + safetensors. NULL on error: a missing or misshapen tensor is named with both

@@ -83,9 +83,9 @@ void pass_forward(struct pass *p, const struct run *run, const struct model *m, 
 	struct backend *be = run->backend;
 	p->gathered = run_tensor(run, N, H);
 	p->normed = run_tensor(run, N, H);
-	p->final_rstd = run_tensor(run, 1, N ? N : 1).data;
-	p->lse = run_tensor(run, 1, N ? N : 1).data;
-	float *logp_there = run_tensor(run, 1, N ? N : 1).data, *entropy_there = run_tensor(run, 1, N ? N : 1).data;
+	p->final_rstd = run_floats(run, N);
+	p->lse = run_floats(run, N);
+	float *logp_there = run_floats(run, N), *entropy_there = run_floats(run, N);
 	op_gather_rows(be, p->gathered, p->hidden, p->target_row);
 	op_rmsnorm(be, p->normed, p->final_rstd, p->gathered, m->w.norm_w, m->config.rms_eps);
 	op_head_logprob(be, logp_there, entropy ? entropy_there : NULL, p->lse, p->normed,

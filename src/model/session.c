@@ -70,7 +70,7 @@ static void head(const struct session *s, const struct run *run, struct tensor x
 {
 	const struct model *m = s->model;
 	struct tensor normed = run_tensor(run, x.rows, x.cols);
-	float *rstd = run_tensor(run, 1, x.rows).data;
+	float *rstd = run_floats(run, x.rows);
 	op_rmsnorm(run->backend, normed, rstd, x, m->w.norm_w, m->config.rms_eps);
 	op_linear(run->backend, logits, normed, tensor_of(m->w.lm_head, m->config.vocab_size, m->config.hidden_size), NULL,
 	          0);

@@ -54,11 +54,6 @@ void embed_rows(const struct run *r, const struct model *m, struct tensor x, con
 		op_gather_rows(r->backend, x, features, feature_row);
 }
 
-static float *run_floats(const struct run *r, int64_t n)
-{
-	return arena_alloc(r->arena, (size_t)n * sizeof(float));
-}
-
 /* q, k, v of one layer as columns of the fused rows. */
 struct qkv {
 	struct tensor q, k, v, qk;

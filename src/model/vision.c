@@ -69,11 +69,6 @@ struct tensor vision_patches(const struct run *r, const struct model_config *c, 
 	return patches;
 }
 
-static float *run_floats(const struct run *r, int64_t n)
-{
-	return arena_alloc(r->arena, (size_t)n * sizeof(float));
-}
-
 void vision_block_forward(const struct run *r, const struct model *m, int block, const struct vision_rows *v,
                           struct tensor x, struct tensor y, struct vision_saved *s)
 {
