@@ -1,6 +1,6 @@
 """An untrained Qwen2-VL folder with a small vocabulary: config.json, tokenizer.json and the small files around them; no weights.
 
-    python tools/make_base.py DIR --text data/synth/train.jsonl [more files] [--vocab 1200] [--size har-tiny|sports|test]
+    python tools/make_base.py DIR --text data/synth-words/train.jsonl [more files] [--vocab 1200] [--size har-tiny|sports|test]
 
 The tokeniser is byte-level BPE in Qwen2's format (NFC, Qwen2's split pattern, Qwen2's special tokens last), trained on the given
 text: JSON lines contribute their "think" and "label", other files their lines. Needs the package tokenizers. `favor train` with

@@ -14,11 +14,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { JPEG_QUALITY = 92, FORMAT = 2, MIN_SIZE = 32, MAX_SIZE = 448, MAX_IMAGES = 999999 };
+enum { JPEG_QUALITY = 92, FORMAT = 3, MIN_SIZE = 32, MAX_SIZE = 448, MAX_IMAGES = 999999 };
 
 void synth_defaults(struct synth_options *o)
 {
-	*o = (struct synth_options){.train = 2000, .test = 400, .size = 112, .seed = 0};
+	*o = (struct synth_options){.train = 2000, .test = 400, .size = 112, .seed = 0, .context = 0.8};
 }
 
 static int make_folder(const char *path, struct favor_error *e)
@@ -52,8 +52,9 @@ static int make_folders(const char *dir, struct favor_error *e)
 /* One line that names what the folder was made with. */
 static char *describe(const struct synth_options *o)
 {
-	return favor_format("{\"format\": %d, \"train\": %d, \"test\": %d, \"size\": %d, \"seed\": %llu}\n", FORMAT,
-	                    o->train, o->test, o->size, (unsigned long long)o->seed);
+	return favor_format(
+		"{\"format\": %d, \"train\": %d, \"test\": %d, \"size\": %d, \"seed\": %llu, \"context\": %.6g}\n", FORMAT,
+		o->train, o->test, o->size, (unsigned long long)o->seed, o->context);
 }
 
 /* 1 = made with the same options and complete, 0 = nothing there or an interrupted run with the same options, -1 =
@@ -123,7 +124,7 @@ static int write_split(const char *dir, const char *split, int32_t count, uint64
 		char *think = NULL, *name = favor_format("images/%s/%06d.jpg", split, i + 1),
 			 *file = favor_format("%s/%s", dir, name);
 		int activity = (int)(order[i] % (uint32_t)synth_activity_count());
-		synth_draw(o->seed, first + (uint64_t)i, activity, o->size, &im, &think);
+		synth_draw(o->seed, first + (uint64_t)i, activity, o->size, o->context, &im, &think);
 		int bad = image_write_jpeg(&im, file, JPEG_QUALITY, e);
 		json_t *record = json_pack("{s:s, s:s, s:s}", "image", name, "label", synth_activity(activity), "think", think);
 		if (!record)

@@ -591,12 +591,15 @@ static void compose_swimming(struct scene *s, struct draws *d)
 static const struct activity {
 	const char *name;
 	void (*compose)(struct scene *s, struct draws *d);
+	enum place usual;
 } activities[ACTIVITY_COUNT] = {
-	{"climbing", compose_climbing},     {"cycling", compose_cycling},         {"jumping", compose_jumping},
-	{"kicking", compose_kicking},       {"lifting weights", compose_lifting}, {"playing guitar", compose_guitar},
-	{"reading", compose_reading},       {"running", compose_running},         {"sitting", compose_sitting},
-	{"stretching", compose_stretching}, {"swimming", compose_swimming},       {"throwing", compose_throwing},
-	{"walking", compose_walking},       {"waving", compose_waving},
+	{"climbing", compose_climbing, PLACE_PLAIN},    {"cycling", compose_cycling, PLACE_ROAD},
+	{"jumping", compose_jumping, PLACE_SAND},       {"kicking", compose_kicking, PLACE_GRASS},
+	{"lifting weights", compose_lifting, PLACE_GYM}, {"playing guitar", compose_guitar, PLACE_ROOM},
+	{"reading", compose_reading, PLACE_PLAIN},      {"running", compose_running, PLACE_ROAD},
+	{"sitting", compose_sitting, PLACE_ROOM},       {"stretching", compose_stretching, PLACE_GYM},
+	{"swimming", compose_swimming, PLACE_WATER},    {"throwing", compose_throwing, PLACE_GRASS},
+	{"walking", compose_walking, PLACE_SNOW},       {"waving", compose_waving, PLACE_SAND},
 };
 
 const char *activity_name(int activity)
@@ -604,11 +607,14 @@ const char *activity_name(int activity)
 	return activities[activity].name;
 }
 
-void scene_compose(struct scene *s, struct draws *d, int activity)
+void scene_compose(struct scene *s, struct draws *d, int activity, double context)
 {
 	memset(s, 0, sizeof *s);
 	draw_body(&s->body, d);
-	s->place = (enum place)draw_below(d, PLACE_WATER); /* compose may name another */
+	s->place = (enum place)draw_below(d, PLACE_WATER);
+	if (context > 0 && draw_chance(d, context))
+		s->place = activities[activity].usual;
+	/* compose may name another: water, rock */
 	activities[activity].compose(s, d);
 }
 

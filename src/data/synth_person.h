@@ -110,8 +110,9 @@ struct scene {
 
 enum { ACTIVITY_COUNT = 14 };
 const char *activity_name(int activity);
-/* Draws the person, its pose and the objects that belong to the activity; place is chosen too. */
-void scene_compose(struct scene *s, struct draws *d, int activity);
+/* Draws the person, its pose and the objects that belong to the activity; place is chosen too: with probability
+ * `context` the one that is usual for the activity, else any. */
+void scene_compose(struct scene *s, struct draws *d, int activity, double context);
 /* A passer-by: body and pose alone. */
 void scene_bystander(struct scene *s, struct draws *d);
 

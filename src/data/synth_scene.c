@@ -167,11 +167,12 @@ static char *trace(const struct scene *s, const char *distractor)
 	                    distractor ? " " : "", distractor ? distractor : "", s->cue_text);
 }
 
-void synth_draw(uint64_t seed, uint64_t index, int32_t activity, int32_t size, struct image *im, char **think)
+void synth_draw(uint64_t seed, uint64_t index, int32_t activity, int32_t size, double context, struct image *im,
+                char **think)
 {
 	struct draws d = {seed, index, 0};
 	struct scene s;
-	scene_compose(&s, &d, activity);
+	scene_compose(&s, &d, activity, context);
 	const struct extent e = extent_of(&s);
 	const double aspect = exp(draw_between(&d, log(0.75), log(1.33)));
 	struct camera v = {.width = (int32_t)lrint(size * sqrt(aspect)), .height = (int32_t)lrint(size / sqrt(aspect))};

@@ -19,7 +19,7 @@ static uint64_t draw_digest(uint64_t seed, uint64_t index, int activity, int siz
 {
 	struct image im;
 	char *think = NULL;
-	synth_draw(seed, index, activity, size, &im, &think);
+	synth_draw(seed, index, activity, size, 0, &im, &think);
 	uint64_t h = hash_bytes(HASH_START, &im.width, sizeof im.width);
 	h = hash_bytes(h, &im.height, sizeof im.height);
 	h = hash_bytes(h, im.pixels, (size_t)im.width * (size_t)im.height * 3);
@@ -61,7 +61,7 @@ static void shapes_and_words(void **state)
 		struct image im;
 		char *think = NULL, *rest = NULL;
 		int n = 0;
-		synth_draw(3, (uint64_t)i, i % synth_activity_count(), 48, &im, &think);
+		synth_draw(3, (uint64_t)i, i % synth_activity_count(), 48, i % 3 / 2.0, &im, &think);
 		double aspect = (double)im.width / im.height, area = (double)im.width * im.height;
 		assert_true(aspect > 0.7 && aspect < 1.4 && area > 0.9 * 48 * 48 && area < 1.1 * 48 * 48);
 		assert_null(strstr(think, synth_activity(i % synth_activity_count())));
@@ -80,6 +80,28 @@ static void shapes_and_words(void **state)
 	assert_true(count < 200);
 	for (int i = 0; i < count; i++)
 		free(words[i]);
+}
+
+/* With a context of 0.5, cycling is on a road in that share of the images and in one of seven places in the others. */
+static void context_is_the_share_of_usual_places(void **state)
+{
+	(void)state;
+	enum { IMAGES = 400 };
+	int cycling = 0, roads[3] = {0};
+	while (strcmp(synth_activity(cycling), "cycling"))
+		cycling++;
+	for (int k = 0; k < 3; k++)
+		for (int i = 0; i < IMAGES; i++) {
+			struct image im;
+			char *think = NULL;
+			synth_draw(5, (uint64_t)i, cycling, 32, k / 2.0, &im, &think);
+			roads[k] += strstr(think, "on a road") != NULL;
+			image_free(&im);
+			free(think);
+		}
+	assert_in_range(roads[0], IMAGES / 12, IMAGES / 4);                   /* 1/7 of them; 2.5 deviations are 0.04 */
+	assert_in_range(roads[1], IMAGES / 2, IMAGES * 5 / 8 + IMAGES / 80); /* 4/7 */
+	assert_int_equal(roads[2], IMAGES);
 }
 
 static int command(struct favor_error *e, const char *a, const char *b, const char *c, const char *d, const char *f)
@@ -173,7 +195,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(same_on_every_machine), cmocka_unit_test(differs_by_seed_and_index),
-		cmocka_unit_test(shapes_and_words),      cmocka_unit_test(writes_a_data_set),
+		cmocka_unit_test(shapes_and_words),
+		cmocka_unit_test(context_is_the_share_of_usual_places),      cmocka_unit_test(writes_a_data_set),
 		cmocka_unit_test(refuses_bad_usage),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
