@@ -1,0 +1,445 @@
+/* How far is each phase of a GRPO step from what the machine can do? One group goes through the program's own model,
+ * session, pass and optimiser on the CPU backend, as in training; each phase's operations and bytes are counted from
+ * the shapes and set against the measured peak and bandwidth.
+ *
+ *   bench_roofline --model DIR [--group 8] [--image 224] [--text 60] [--response 64] [--repeat 5] [--threads 0]
+ *
+ * DIR needs config.json; without weights in it they are drawn. Prompt: --text tokens and an image of --image x --image
+ * pixels (0: none); every response has --response tokens. Phases:
+ *
+ *   vision    the tower over the image, keeping nothing            (once a group, in the rollout)
+ *   prefill   the decoder over the prompt; keys and values         (the image's rows as text: the tower isn't in it)
+ *   decode    sampling of the responses, all of a group together
+ *   forward   packed row, both towers, activations kept
+ *   backward  gradients of all weights
+ *   update    gradients set to zero, their norm, AdamW
+ *
+ * The floor of a phase is max(operations / peak, bytes / bandwidth): no faster program with these shapes, this packing
+ * and float32 is possible. Then the same steps again with a clock around every op of the backend (profile.h). */
+#include "machine.h"
+#include "profile.h"
+
+#include "backend/ops.h"
+#include "base/clock.h"
+#include "base/rng.h"
+#include "learner/learner.h"
+#include "model/pass.h"
+#include "model/session.h"
+
+#include <getopt.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { VISION, PREFILL, DECODE, FORWARD, BACKWARD, UPDATE, PHASES };
+static const char *const phase_names[PHASES] = {"vision", "prefill", "decode", "forward", "backward", "update"};
+
+struct arguments {
+	const char *model;
+	int group, image, text, response, repeat, threads;
+};
+
+/* What a phase has to do: float32 operations; bytes that it must read and write; the size of what it goes through. */
+struct need {
+	double flops, bytes, set;
+};
+
+struct bench {
+	struct arguments a;
+	struct profile profile;
+	struct model *model;
+	struct session session;
+	struct learner_options options;
+	struct learner learner;
+	struct arena arena;
+	struct image_input image;
+	float *patches;
+	int32_t prompt_tokens;
+	int32_t *prompt, *plain; /* [prompt_tokens]: with the image's tokens, and text in their place */
+	int32_t *responses;      /* [group, response] */
+};
+
+/* Token ids that are neither the image's nor a video's. */
+static int32_t text_token(const struct model_config *c, uint32_t i)
+{
+	int32_t id = (int32_t)(rng_uniform(1, RNG_EVAL, 0, 0, i) * c->vocab_size);
+	while (id == c->image_token || id == c->video_token)
+		id = (id + 1) % c->vocab_size;
+	return id;
+}
+
+static void make_prompt(struct bench *b)
+{
+	const struct model_config *c = &b->model->config;
+	const int32_t unit = c->vision.patch_size * c->vision.merge_size, across = b->a.image / unit,
+	              features = across * across, grid = across * c->vision.merge_size;
+	b->prompt_tokens = b->a.text + features;
+	b->prompt = favor_malloc((size_t)b->prompt_tokens * sizeof *b->prompt);
+	b->plain = favor_malloc((size_t)b->prompt_tokens * sizeof *b->plain);
+	for (int32_t i = 0; i < b->prompt_tokens; i++) {
+		const int inside = i >= b->a.text / 2 && i < b->a.text / 2 + features;
+		b->plain[i] = text_token(c, (uint32_t)i);
+		b->prompt[i] = inside ? c->image_token : b->plain[i];
+	}
+	const int64_t values = (int64_t)grid * grid * c->vision.patch_dim;
+	b->patches = favor_malloc((size_t)values * sizeof *b->patches);
+	for (int64_t i = 0; i < values; i++)
+		b->patches[i] = (float)(4 * rng_uniform(1, RNG_EVAL, 1, 0, (uint32_t)i) - 2);
+	b->image = (struct image_input){.grid_t = 1, .grid_h = grid, .grid_w = grid, .values = b->patches};
+}
+
+static int open_bench(struct bench *b, struct favor_error *e)
+{
+	char *whole = favor_format("%s/model.safetensors", b->a.model),
+	     *shards = favor_format("%s/model.safetensors.index.json", b->a.model);
+	const int weights = access(whole, F_OK) == 0 || access(shards, F_OK) == 0;
+	free(whole);
+	free(shards);
+	profile_init(&b->profile, backend_cpu_new(b->a.threads));
+	struct backend *backend = &b->profile.backend;
+	b->model = weights ? model_open(b->a.model, backend, NULL, e) : model_random(b->a.model, backend, 0, e);
+	if (!b->model)
+		return -1;
+	const struct model_config *c = &b->model->config;
+	const int unit = c->vision.patch_size * c->vision.merge_size;
+	if (b->a.image % unit)
+		return favor_fail(e, "--image %d is no multiple of %d pixels (patch size x merge size)", b->a.image, unit);
+	make_prompt(b);
+	if (b->prompt_tokens + b->a.response > c->max_positions)
+		return favor_fail(e, "%d prompt tokens and --response %d are more than the model's %d positions",
+		                  b->prompt_tokens, b->a.response, c->max_positions);
+	b->responses = favor_malloc((size_t)b->a.group * (size_t)b->a.response * sizeof *b->responses);
+	b->options = (struct learner_options){
+	    .max_grad_norm = 1, .adam_beta1 = 0.9f, .adam_beta2 = 0.999f, .adam_eps = 1e-8f, .weight_decay = 0.01f};
+	session_init(&b->session, b->model);
+	learner_init(&b->learner, b->model, &b->options, VISION_FULL);
+	run_arena_init(&b->arena, backend);
+	return 0;
+}
+
+static void close_bench(struct bench *b)
+{
+	if (b->session.model) {
+		session_free(&b->session);
+		learner_free(&b->learner);
+		arena_free(&b->arena);
+	}
+	model_destroy(b->model);
+	backend_destroy(b->profile.inner);
+	profile_free(&b->profile);
+	free(b->prompt);
+	free(b->plain);
+	free(b->patches);
+	free(b->responses);
+}
+
+/* The group's responses from its prompt, as rollout.c samples them but that no token stops. */
+static void roll_out(struct bench *b, const struct run *run, double seconds[PHASES])
+{
+	const int32_t G = b->a.group, T = b->a.response, V = b->model->config.vocab_size;
+	const struct sampling how = {.temperature = 1, .top_p = 1};
+	struct favor_error e = {""};
+	struct session_prompt prompt;
+	struct timeline *timelines = favor_malloc((size_t)G * sizeof *timelines),
+	                **each = favor_malloc((size_t)G * sizeof *each);
+	struct sampled *drawn = favor_malloc((size_t)G * sizeof *drawn);
+	int32_t *newest = favor_calloc((size_t)G, sizeof *newest);
+	double *u = favor_malloc((size_t)G * sizeof *u);
+
+	b->profile.phase = VISION;
+	double begin = clock_seconds();
+	struct arena_mark mark = arena_mark(run->arena);
+	if (b->image.grid_h)
+		vision_features(run, b->model, &b->image, 1, (int64_t)b->image.grid_h * b->image.grid_w);
+	arena_reset(run->arena, mark);
+	seconds[VISION] = clock_seconds() - begin;
+
+	b->profile.phase = PREFILL;
+	begin = clock_seconds();
+	session_reset(&b->session, b->prompt_tokens + G * T);
+	struct tensor logits = run_tensor(run, G, V);
+	if (session_prefill(&b->session, run, b->plain, b->prompt_tokens, NULL, 0, &prompt, tensor_rows(logits, 0, 1), &e))
+		favor_die("%s", e.message);
+	seconds[PREFILL] = clock_seconds() - begin;
+
+	b->profile.phase = DECODE;
+	begin = clock_seconds();
+	for (int32_t g = 0; g < G; g++) {
+		session_timeline(&b->session, &prompt, T, &timelines[g]);
+		each[g] = &timelines[g];
+	}
+	op_gather_rows(run->backend, tensor_rows(logits, 1, G - 1), tensor_rows(logits, 0, 1),
+	               run_upload(run, newest, (size_t)G * sizeof *newest)); /* newest is all zeros yet: row 0 */
+	for (int32_t t = 0; t < T; t++) {
+		if (t)
+			session_decode(&b->session, run, each, newest, G, logits);
+		for (int32_t g = 0; g < G; g++)
+			u[g] = rng_uniform(0, RNG_SAMPLE, 0, (uint32_t)g, (uint32_t)t);
+		op_sample(run->backend, drawn, logits, u, &how);
+		for (int32_t g = 0; g < G; g++)
+			b->responses[g * T + t] = newest[g] = drawn[g].token;
+	}
+	seconds[DECODE] = clock_seconds() - begin;
+	arena_reset(run->arena, mark);
+	free(timelines);
+	free(each);
+	free(drawn);
+	free(newest);
+	free(u);
+}
+
+/* The packed row forward and backward, with some dL/dlogp; one optimiser step. */
+static void learn(struct bench *b, const struct run *run, double seconds[PHASES])
+{
+	struct favor_error e = {""};
+	struct arena_mark mark = arena_mark(run->arena);
+	struct batch batch;
+	struct prefix prefix;
+	struct pass pass;
+	batch_init(&batch, &b->model->config);
+	int bad = batch_add_prompt(&batch, b->prompt, b->prompt_tokens, &b->image, b->image.grid_h > 0, &prefix, &e);
+	for (int32_t g = 0; g < b->a.group && !bad; g++)
+		bad = batch_add_response(&batch, &prefix, b->responses + g * b->a.response, b->a.response, &e);
+	if (bad)
+		favor_die("%s", e.message);
+	float *logp = favor_malloc((size_t)batch.targets * 3 * sizeof *logp), *entropy = logp + batch.targets,
+	      *g = entropy + batch.targets;
+	for (int32_t i = 0; i < batch.targets; i++)
+		g[i] = (i / b->a.response % 2 ? 1.0f : -1.0f) / (float)batch.targets;
+
+	b->profile.phase = UPDATE;
+	double begin = clock_seconds();
+	learner_zero(&b->learner);
+	seconds[UPDATE] = clock_seconds() - begin;
+
+	b->profile.phase = FORWARD;
+	begin = clock_seconds();
+	pass_forward(&pass, run, b->model, &batch, 1, 1, 0, 1, logp, entropy);
+	seconds[FORWARD] = clock_seconds() - begin;
+
+	b->profile.phase = BACKWARD;
+	begin = clock_seconds();
+	pass_backward(&pass, g, &b->learner.grad);
+	op_sync(run->backend);
+	seconds[BACKWARD] = clock_seconds() - begin;
+	pass_end(&pass);
+
+	b->profile.phase = UPDATE;
+	begin = clock_seconds();
+	if (!isfinite(learner_step(&b->learner, 1e-6f)))
+		favor_die("the gradient is not finite");
+	seconds[UPDATE] += clock_seconds() - begin;
+	free(logp);
+	batch_free(&batch);
+	arena_reset(run->arena, mark);
+}
+
+static void step(struct bench *b, double seconds[PHASES])
+{
+	const struct run run = {&b->profile.backend, &b->arena, NULL, NULL};
+	b->profile.phase = -1; /* what belongs to no phase */
+	roll_out(b, &run, seconds);
+	b->profile.phase = -1;
+	learn(b, &run, seconds);
+}
+
+/* The decoder over that many rows: products with its layers' weights, pairs of a query and a key that it sees, rows
+ * through the head. */
+static double text_flops(const struct model_config *c, double rows, double pairs, double head_rows)
+{
+	const double H = c->hidden_size, Q = (double)c->heads * c->head_dim, KV = (double)c->kv_heads * c->head_dim;
+	const double layer = 2 * Q * H + 2 * KV * H + 3 * H * c->intermediate_size;
+	return c->layers * (2 * rows * layer + 4 * Q * pairs) + 2 * head_rows * c->vocab_size * H;
+}
+
+/* Operations: a product of [m, k] and [k, n] has 2 m k n; a pair of a query and a key that it sees 2 Q for the score
+ * and 2 Q for the value, over all heads; norms, activations and sampling are not counted. With n prompt tokens, G
+ * responses of T tokens, P patches, and the letters of params.h:
+ *
+ *   text(r, p, t) = L (2 r (2 Q H + 2 KV H + 3 F H) + 4 Q p) + 2 t V H      r rows, p pairs, t rows through the head
+ *   vision   = 2 P (E C + depth (4 E E + 2 E M)) + 4 E P P depth + 2 P / S (S E S E + H S E)
+ *   prefill  = text(n, n (n + 1) / 2, 1)
+ *   decode   = text(G (T - 1), G ((T - 1) n + T (T - 1) / 2), G (T - 1))
+ *   forward  = vision + text(n + G (T - 1), prefill's pairs + decode's pairs, G T)
+ *   backward = 2 x the forward's products (gradients of inputs and of weights; patches need none), 2.5 x its attention
+ *              (the scores again, dV, dP, dQ, dK), 3 x its head (the logits again, dh, dw)
+ *   update   = (2 + 15) a weight: its square; moments, corrections, root, division, decay
+ *
+ * Bytes: the weights that take part, once (decode: once a token); keys and values written and read (decode: the
+ * prompt's once a token, a response's own once for each later token); activations that the backward needs, written by
+ * the forward and read by the backward; gradients read and written; update: 9 passes over w, g, m, v. */
+static void count_needs(const struct bench *b, struct need needs[PHASES])
+{
+	const struct model_config *c = &b->model->config;
+	const struct vision_config *v = &c->vision;
+	const double H = c->hidden_size, F = c->intermediate_size, Q = (double)c->heads * c->head_dim,
+	             KV = (double)c->kv_heads * c->head_dim, L = c->layers, E = v->embed_dim, M = v->mlp_dim,
+	             C = v->patch_dim, S = (double)v->merge_size * v->merge_size, depth = v->depth,
+	             P = (double)b->image.grid_h * b->image.grid_w, n = b->prompt_tokens, G = b->a.group, T = b->a.response;
+	const double prompt_pairs = n * (n + 1) / 2, response_pairs = G * ((T - 1) * n + T * (T - 1) / 2),
+	             rows = n + G * (T - 1), pairs = prompt_pairs + response_pairs;
+	const double patch_product = 2 * P * E * C,
+	             tower_products = patch_product + 2 * P * depth * (4 * E * E + 2 * E * M) +
+	                              2 * P / S * (S * E * S * E + H * S * E),
+	             tower_attention = 4 * E * P * P * depth;
+	needs[VISION].flops = tower_products + tower_attention;
+	needs[PREFILL].flops = text_flops(c, n, prompt_pairs, 1);
+	needs[DECODE].flops = text_flops(c, G * (T - 1), response_pairs, G * (T - 1));
+	needs[FORWARD].flops = needs[VISION].flops + text_flops(c, rows, pairs, G * T);
+	needs[BACKWARD].flops = 2 * (tower_products + text_flops(c, rows, 0, 0)) - patch_product +
+	                        2.5 * (tower_attention + text_flops(c, 0, pairs, 0)) + 3 * text_flops(c, 0, 0, G * T);
+	needs[UPDATE].flops = 17 * (double)b->model->params.total;
+
+	const double word = sizeof(float), all = word * (double)b->model->params.total,
+	             tower = word * (double)b->model->params.vision_total, text = all - tower, kv = word * 2 * KV * L,
+	             kept = word * (rows * L * (5 * H + 2 * Q + 2 * KV + 3 * F) + P * depth * (8 * E + 2 * M) + P * C);
+	needs[VISION].bytes = P > 0 ? tower + word * P * C : 0;
+	needs[PREFILL].bytes = text + n * kv;
+	needs[DECODE].bytes = (T - 1) * (text + n * kv) + G * T * (T - 1) / 2 * kv;
+	needs[FORWARD].bytes = all + kept;
+	needs[BACKWARD].bytes = 3 * all + kept;
+	needs[UPDATE].bytes = 9 * all;
+	needs[VISION].set = needs[VISION].bytes;
+	needs[PREFILL].set = needs[PREFILL].bytes;
+	needs[DECODE].set = text + (n + G * T) * kv;
+	needs[FORWARD].set = needs[FORWARD].bytes;
+	needs[BACKWARD].set = 2 * all + kept;
+	needs[UPDATE].set = 4 * all;
+}
+
+static int by_value(const void *a, const void *b)
+{
+	const double x = *(const double *)a, y = *(const double *)b;
+	return (x > y) - (x < y);
+}
+
+/* A block of this size comes from memory on any machine. */
+static const int64_t MEMORY_BYTES = (int64_t)512 << 20;
+
+static double bandwidth(int threads, double bytes)
+{
+	return machine_read_bandwidth(threads, bytes < (double)MEMORY_BYTES ? (int64_t)bytes : MEMORY_BYTES);
+}
+
+static void print_row(const char *name, double *seconds, int n, const struct need *need, double floor, const char *by,
+                      double peak)
+{
+	qsort(seconds, (size_t)n, sizeof *seconds, by_value);
+	const double median = 0.5 * (seconds[(n - 1) / 2] + seconds[n / 2]);
+	printf("%-9s %9.3f %9.1f %9.2f %9.2f %9.2f %8.1f %6.1f%% %7.1f %9.2f %-7s %6.2f\n", name, 1e-9 * need->flops,
+	       need->bytes / 1048576, 1e3 * seconds[0], 1e3 * median, 1e3 * seconds[n - 1], 1e-9 * need->flops / median,
+	       100 * need->flops / median / peak, 1e-9 * need->bytes / median, 1e3 * floor, by,
+	       floor > 0 ? median / floor : 0);
+}
+
+/* One line a phase and one for all of them; rates are the median's. times [repeat][PHASES] */
+static void print_table(const struct bench *b, const double *times, const struct need *needs, double peak)
+{
+	const int n = b->a.repeat, threads = b->profile.backend.threads;
+	double *column = favor_malloc((size_t)n * sizeof *column), *whole = favor_calloc((size_t)n, sizeof *whole);
+	double floors = 0;
+	struct need sum = {0};
+	printf("\n%-9s %9s %9s %9s %9s %9s %8s %7s %7s %9s %-7s %6s\n", "phase", "GFLOP", "MiB", "min ms", "median", "max",
+	       "GFLOP/s", "peak", "GB/s", "floor ms", "by", "times");
+	for (int p = 0; p < PHASES; p++) {
+		if (needs[p].flops <= 0)
+			continue;
+		const double compute = needs[p].flops / peak, memory = needs[p].bytes / bandwidth(threads, needs[p].set),
+		             floor = compute > memory ? compute : memory;
+		for (int i = 0; i < n; i++) {
+			column[i] = times[i * PHASES + p];
+			whole[i] += column[i];
+		}
+		print_row(phase_names[p], column, n, &needs[p], floor, compute > memory ? "compute" : "memory", peak);
+		floors += floor;
+		sum.flops += needs[p].flops;
+		sum.bytes += needs[p].bytes;
+	}
+	print_row("step", whole, n, &sum, floors, "", peak);
+	free(column);
+	free(whole);
+}
+
+static int parse(int argc, char **argv, struct arguments *a)
+{
+	static const struct option options[] = {
+	    {"model", required_argument, NULL, 'm'},    {"group", required_argument, NULL, 'g'},
+	    {"image", required_argument, NULL, 'i'},    {"text", required_argument, NULL, 't'},
+	    {"response", required_argument, NULL, 'r'}, {"repeat", required_argument, NULL, 'n'},
+	    {"threads", required_argument, NULL, 'p'},  {NULL, 0, NULL, 0}};
+	*a = (struct arguments){.group = 8, .image = 224, .text = 60, .response = 64, .repeat = 5};
+	int ok = 1, c;
+	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		switch (c) {
+		case 'm': a->model = optarg; break;
+		case 'g': a->group = atoi(optarg); break;
+		case 'i': a->image = atoi(optarg); break;
+		case 't': a->text = atoi(optarg); break;
+		case 'r': a->response = atoi(optarg); break;
+		case 'n': a->repeat = atoi(optarg); break;
+		case 'p': a->threads = atoi(optarg); break;
+		default: ok = 0;
+		}
+	}
+	ok = ok && a->model && optind == argc && a->group >= 1 && a->image >= 0 && a->text >= 1 && a->response >= 2 &&
+	     a->repeat >= 1 && a->threads >= 0 && a->group <= 4096 && a->image <= 4096 && a->response <= 65536;
+	if (!ok)
+		fprintf(stderr, "usage: bench_roofline --model DIR [--group 8] [--image 224] [--text 60] [--response 64] "
+		                "[--repeat 5] [--threads 0]\n");
+	return ok ? 0 : -1;
+}
+
+int main(int argc, char **argv)
+{
+	struct bench b = {0};
+	struct favor_error e = {""};
+	if (parse(argc, argv, &b.a))
+		return 2;
+	if (open_bench(&b, &e)) {
+		fprintf(stderr, "bench_roofline: %s\n", e.message);
+		close_bench(&b);
+		return 2;
+	}
+	const struct model *m = b.model;
+	const int threads = b.profile.backend.threads, n = b.a.repeat;
+	double *times = favor_malloc((size_t)n * PHASES * sizeof *times), sums[PHASES] = {0}, once[PHASES];
+	struct need needs[PHASES];
+	const double before = machine_flops(threads);
+	profile_on(&b.profile, 0);
+	step(&b, once); /* the first allocates, and compiles the products' kernels */
+	for (int i = 0; i < n; i++)
+		step(&b, times + i * PHASES);
+	const double after = machine_flops(threads), peak = after > before ? after : before; /* clocks move */
+	count_needs(&b, needs);
+	printf("machine: %d threads, vectors of %d floats: %.1f GFLOP/s float32 (%.1f on one thread); reads %.1f GB/s from "
+	       "memory, %.1f GB/s from a block as large as the weights\n",
+	       threads, machine_lanes(), 1e-9 * peak, 1e-9 * machine_flops(1),
+	       1e-9 * bandwidth(threads, (double)MEMORY_BYTES),
+	       1e-9 * bandwidth(threads, (double)m->params.total * sizeof(float)));
+	printf("model: %s, %.3f M parameters (vision tower %.3f M), %.1f MiB\n", b.a.model, 1e-6 * (double)m->params.total,
+	       1e-6 * (double)m->params.vision_total, (double)m->params.total * sizeof(float) / 1048576);
+	printf("group: %d responses of %d tokens; prompt of %d tokens, %d of them an image's (%d patches); packed row of "
+	       "%d\n",
+	       b.a.group, b.a.response, b.prompt_tokens, b.prompt_tokens - b.a.text, b.image.grid_h * b.image.grid_w,
+	       b.prompt_tokens + b.a.group * (b.a.response - 1));
+	print_table(&b, times, needs, peak);
+
+	profile_on(&b.profile, 1);
+	for (int i = 0; i < n; i++) {
+		step(&b, once);
+		for (int p = 0; p < PHASES; p++)
+			sums[p] += once[p] / n;
+	}
+	profile_on(&b.profile, 0);
+	for (int p = 0; p < PHASES; p++) {
+		if (needs[p].flops <= 0)
+			continue;
+		printf("\n%s, op by op: mean of %d runs, %.2f ms each\n", phase_names[p], n, 1e3 * sums[p]);
+		profile_print(&b.profile, stdout, p, sums[p], n, peak);
+	}
+	free(times);
+	close_bench(&b);
+	return 0;
+}
