@@ -30,10 +30,6 @@ checkpoint: {every: 0}
 run: {seed: 1}
 END
 
-newest() {
-	ls "$1"/checkpoints/step-*.h5 2>/dev/null | tail -n 1
-}
-
 # train NAME RANKS CONFIG OPTIONS...: into $work/NAME
 train() {
 	train_dir=$work/$1 train_ranks=$2 train_config=$3
@@ -191,21 +187,6 @@ wait_for_line() {
 kill_job() {
 	kill -9 "$job" $(cut -d ' ' -f 2 "$work/pids") 2>/dev/null
 	wait "$job" 2>/dev/null
-}
-
-# same_run CASE EXPECTED GOT
-same_run() {
-	timeless "$work/$2/metrics.jsonl" >"$work/expected"
-	timeless "$work/$3/metrics.jsonl" >"$work/got"
-	if [ "$(digest "$(newest "$work/$2")")" != "$(digest "$(newest "$work/$3")")" ]; then
-		fail "$1" "another final digest"
-	elif ! cmp -s "$work/expected" "$work/got"; then
-		fail "$1" "other metrics: $(diff "$work/expected" "$work/got" | head -n 4)"
-	elif [ -e "$work/$2/samples.jsonl" ] && ! cmp -s "$work/$2/samples.jsonl" "$work/$3/samples.jsonl"; then
-		fail "$1" "other samples"
-	else
-		ok "$1: digest $(digest "$(newest "$work/$3")")"
-	fi
 }
 
 resume_steps=20

@@ -9,6 +9,7 @@ step "packages" jobs/install.sh --tests || {
 }
 if compile "gcc" build; then
 	script "invariants, long" tests/invariants.sh build --long
+	script "faults, long" tests/faults.sh build --long
 fi
 
 # no -Werror here: gcc warns of code that the sanitizers put in

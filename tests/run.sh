@@ -12,6 +12,7 @@ if compile "gcc" build; then
 	units "unit tests" build
 	script "bad input" tests/bad_input.sh build
 	script "invariants" tests/invariants.sh build
+	script "faults" tests/faults.sh build
 fi
 compile "clang" build-clang --native-file tests/e2e/clang.ini
 # no -Werror here: gcc warns of code that the sanitizers put in

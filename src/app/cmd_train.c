@@ -164,6 +164,7 @@ static int start(struct trainer *t, const char *resume, struct favor_error *e)
 		if (c->method == METHOD_GRPO && c->learner.beta > 0)
 			learner_set_reference(&t->learner);
 	}
+	world_phase(s->world, from ? "resume" : "begin", -1, -1);
 	if (ok && from)
 		ok = !trainer_restore(t, from, e);
 	if (ok && t->leads) {
@@ -186,6 +187,7 @@ static int evaluate(struct trainer *t, struct metrics *m, struct favor_error *e)
 {
 	struct evaluation v;
 	int ok = 1;
+	world_phase(t->s.world, "evaluation", t->step, -1);
 	struct rollout *r = t->rollout.model ? &t->rollout : NULL;
 	phase_evaluate(&t->s, r, &t->round_number, t->step, &v);
 	if (t->leads && v.count) {
@@ -230,6 +232,7 @@ static int loop(struct trainer *t, struct favor_error *e)
 		const int save = last || (c->checkpoint.every && t->step % c->checkpoint.every == 0);
 		if (t->leads) {
 			history_add(&t->history, &m);
+			world_phase(t->s.world, "log metrics", t->step, -1);
 			run_log_metrics(t->log, t->step, &m);
 			run_log_progress(t->log, t->step, &m);
 			if (save)

@@ -213,8 +213,10 @@ static void learn(struct trainer *t, struct group *const *groups, int64_t count,
 		}
 		*norm = trainer_update(t, schedule_lr(o, t->step), &times->reduce, &times->optimizer);
 	}
-	if (t->leads)
+	if (t->leads) {
+		world_phase(w, "log samples", t->step, -1);
 		log_samples(t, groups, prompts, advantages, count);
+	}
 	for (int64_t i = 0; i < count; i++) {
 		prompt_free(&prompts[i]);
 		free(advantages[i]);

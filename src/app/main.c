@@ -1,7 +1,9 @@
 /* favor: the command line. Each subcommand is a file of its own (cmd_*.c). */
 #include "app/commands.h"
 #include "base/config.h"
+#include "base/fault.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,7 +51,13 @@ static void wait_asleep(char **argv)
 
 int main(int argc, char **argv)
 {
+	struct favor_error e = {""};
 	wait_asleep(argv);
+	signal(SIGXFSZ, SIG_IGN); /* a file that grows beyond ulimit -f: an error with a message, as a full disk is */
+	if (fault_read(&e)) {
+		fprintf(stderr, "favor: %s\n", e.message);
+		return 2;
+	}
 	if (argc < 2) {
 		usage(stderr);
 		return 2;
@@ -71,7 +79,6 @@ int main(int argc, char **argv)
 	for (size_t i = 0; i < sizeof COMMANDS / sizeof *COMMANDS; i++) {
 		if (strcmp(argv[1], COMMANDS[i].name))
 			continue;
-		struct favor_error e = {""};
 		int code = COMMANDS[i].run(argc - 1, argv + 1, &e);
 		if (code && e.message[0])
 			fprintf(stderr, "favor: %s\n", e.message);

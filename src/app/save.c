@@ -63,6 +63,7 @@ int trainer_save(struct trainer *t, struct favor_error *e)
 	int result = checkpoint_write(path, &c, e);
 	if (!result) {
 		run_log_note(t->log, "favor: wrote %s (digest %s)", path, c.digest);
+		world_phase(t->s.world, "remove old checkpoints", t->step, -1);
 		result = checkpoint_prune(t->s.config.run.dir, t->s.config.checkpoint.keep, e);
 	}
 	for (int32_t i = 0; i < h->columns; i++)

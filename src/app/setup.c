@@ -156,14 +156,17 @@ int setup_open(struct setup *s, struct world *w, const char *config_path, const 
 	}
 	if (world_assign(w, &placement, s->config.run.deadline, e))
 		return -1;
+	world_phase(w, "open data", -1, -1);
 	s->backend = backend_cpu_new(1);
 	setup_threads(s, world_plays(w, ROLE_LEARNER)   ? ROLE_LEARNER
 	                 : world_plays(w, ROLE_ROLLOUT) ? ROLE_ROLLOUT
 	                                                : ROLE_REWARD);
 	if (world_agree(w, !open_data(s, config_path, needs, e), e))
 		return -1;
+	world_phase(w, "open model", -1, -1);
 	if (world_agree(w, !open_assets(s, e), e))
 		return -1;
+	world_phase(w, "check records", -1, -1);
 	if ((needs & NEED_TRAIN) && check_records(s, &s->train, s->train.count, e))
 		return -1;
 	if (((needs & NEED_EVAL) || s->config.learner.eval_every) && check_records(s, &s->eval, setup_eval_count(s), e))

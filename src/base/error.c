@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static struct favor_process the_process = {0, 1, "single", "start", -1, NULL};
+static struct favor_process the_process = {0, 1, "single", "start", -1, NULL, NULL};
 
 struct favor_process *favor_process(void)
 {

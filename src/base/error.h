@@ -27,6 +27,7 @@ struct favor_process {
 	const char *phase;           /* borrowed, static text: "start", "rollout", "backward", ... */
 	long long step;              /* -1 before the first step */
 	void (*abort_job)(int code); /* NULL: exit(code); the comm room sets it to end all ranks */
+	struct fault *faults;        /* to happen on purpose (fault.h); NULL: none */
 };
 struct favor_process *favor_process(void);
 

@@ -53,7 +53,9 @@ struct checkpoint {
 };
 
 /* Writes path (through path.tmp-PID). Fills c->digest. A full disk or any I/O error is -1 with a message; then no file
- * is left. */
+ * is left. Places where tests let it fail (base/fault.h), in this order: "checkpoint half" (of the tensors are written),
+ * "checkpoint digest" (all but the digest is), "checkpoint close", "checkpoint fsync", "checkpoint rename", "checkpoint
+ * folder fsync"; each is the moment before what it names. */
 int checkpoint_write(const char *path, struct checkpoint *c, struct favor_error *e);
 /* Everything but the tensors' values: tensors get name and shape with values NULL. All owned by c; checkpoint_free. */
 int checkpoint_open(const char *path, struct checkpoint *c, struct favor_error *e);

@@ -1,6 +1,7 @@
 /* Writing a checkpoint: everything into path.tmp-PID, then fsync, rename and fsync of the folder, so that path is
  * either the old file or the whole new one at any moment. Also the digest, as it is made when written and made again
  * when verified. */
+#include "base/fault.h"
 #include "base/hash.h"
 #include "checkpoint/h5.h"
 #include "checkpoint/internal.h"
@@ -113,6 +114,8 @@ static int write_tensors(hid_t file, const struct checkpoint *c)
 	for (int i = 0; i < c->tensor_count; i++) {
 		const struct checkpoint_tensor *t = &c->tensors[i];
 		hsize_t dims[H5_DIMS_MAX];
+		if (i == c->tensor_count / 2)
+			fault_point("checkpoint half", c->step);
 		for (int k = 0; k < t->ndim; k++)
 			dims[k] = (hsize_t)t->shape[k];
 		if (h5_write_data(model, t->name, H5T_IEEE_F32LE, t->ndim, dims, t->values) != 0)
@@ -182,6 +185,7 @@ static int write_all(hid_t file, const struct checkpoint *c)
 	    h5_write_attribute(file, "cursor", H5T_STD_U64LE, &c->cursor) != 0 ||
 	    h5_write_attribute(file, "policy_version", H5T_STD_U64LE, &c->policy_version) != 0)
 		return -1;
+	fault_point("checkpoint digest", c->step);
 	if (write_text(file, "favor_version", FAVOR_VERSION) != 0 || write_text(file, "config", c->config) != 0 ||
 	    write_text(file, "ranks", c->ranks) != 0 || write_text(file, "digest", c->digest) != 0)
 		return -1;
@@ -252,13 +256,17 @@ int checkpoint_write(const char *path, struct checkpoint *c, struct favor_error 
 			H5Fclose(file);
 		goto fail;
 	}
+	fault_point("checkpoint close", c->step);
 	if (H5Fclose(file) < 0) {
 		code = h5_reason(reason, sizeof reason);
 		goto fail;
 	}
+	fault_point("checkpoint fsync", c->step);
 	code = sync_path(temporary, O_RDONLY);
+	fault_point("checkpoint rename", c->step);
 	if (code == 0 && rename(temporary, path) != 0)
 		code = errno;
+	fault_point("checkpoint folder fsync", c->step);
 	if (code == 0)
 		code = sync_path(folder, O_RDONLY | O_DIRECTORY);
 	if (code == 0) {

@@ -10,6 +10,8 @@
  *    lower ranks first, far enough from one another that the job is over before the second would speak. */
 #include "comm/internal.h"
 
+#include "base/fault.h"
+
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -92,10 +94,12 @@ void world_phase(struct world *w, const char *phase, int64_t step, int64_t sampl
 	/* told at once, so that a rank that hangs right after it is known to be in this phase */
 	if (!w->alone && w->rank != LEADER && now - w->beat_time >= PHASE_BEAT_SECONDS)
 		beat_now(w, phase, 1, now);
+	fault_point(phase, step);
 }
 
 void world_tick(struct world *w)
 {
+	fault_point(w->phase, w->step);
 	if (w->alone)
 		return;
 	world_progress(w);
@@ -156,6 +160,7 @@ static double patience(const struct world *w)
 
 void world_wait(struct world *w, int (*done)(struct world *w, void *arg), void *arg, const char *what, int peer)
 {
+	fault_point(what, w->step);
 	world_progress(w);
 	if (done(w, arg))
 		return;

@@ -2,6 +2,7 @@
  * vectors of FNV-1a). */
 #include "base/arena.h"
 #include "base/error.h"
+#include "base/fault.h"
 #include "base/hash.h"
 #include "base/rng.h"
 
@@ -59,7 +60,7 @@ static int die_in_child(void (*abort_job)(int), char *said, size_t n)
 	assert_true(child >= 0);
 	if (child == 0) {
 		dup2(ends[1], 2);
-		*favor_process() = (struct favor_process){3, 4, "learner", "backward", 17, abort_job};
+		*favor_process() = (struct favor_process){3, 4, "learner", "backward", 17, abort_job, NULL};
 		favor_die("the %s broke", "thing");
 	}
 	close(ends[1]);
@@ -82,6 +83,70 @@ static void test_die(void **state)
 	assert_non_null(strstr(said, "favor: rank 3 (learner) on "));
 	assert_non_null(strstr(said, ", phase backward, step 17: the thing broke\n"));
 	assert_int_equal(die_in_child(leave_with_7, said, sizeof said), 7);
+}
+
+/* In a child: FAVOR_FAULT as given, then three passages of "work" in steps 4 and 5. The exit code is that of the fault;
+ * 50: none happened; 60: not understood. */
+static int faults_in_child(const char *variable)
+{
+	fflush(NULL);
+	pid_t child = fork();
+	assert_true(child >= 0);
+	if (child == 0) {
+		struct favor_error e = {""};
+		setenv("FAVOR_FAULT", variable, 1);
+		favor_process()->rank = 3;
+		if (fault_read(&e))
+			_exit(strstr(e.message, variable) ? 60 : 61);
+		for (int step = 4; step <= 5; step++)
+			for (int i = 0; i < 3; i++) {
+				fault_point("idle", step);
+				fault_point("work", step);
+			}
+		_exit(50);
+	}
+	int status;
+	assert_int_equal(waitpid(child, &status, 0), child);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+static void test_faults(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *variable;
+		int code;
+	} cases[] = {
+	    {"", 50},
+	    {"work:3:4:exit", 7},
+	    {"work:3:4:exit:9", 9},
+	    {"work@3:3:4:exit:9,work@2:3:4:exit:8", 8},
+	    {"work@4:3:4:exit", 50},
+	    {"work@4:3:*:exit", 7},
+	    {"work:*:5:exit:11,work:*:4:exit:12", 12},
+	    {"work:2:*:exit", 50},
+	    {"play:3:*:exit", 50},
+	    {"work:3:4:kill", -SIGKILL},
+	    {"work:3:4:abort", -SIGABRT},
+	    {"work:3:4:sleep:0,work:3:5:exit", 7},
+	    {"work:3:4:oom:2", 1}, /* nothing stops it */
+	    {"work", 60},
+	    {"work:3:4", 60},
+	    {"work:3:4:jump", 60},
+	    {"work:x:4:kill", 60},
+	    {"work:3:4x:kill", 60},
+	    {"work@0:3:4:kill", 60},
+	    {":3:4:kill", 60},
+	    {"work:3:4:kill:1", 60},
+	    {"work:3:4:sleep:-1", 60},
+	    {"work:3:4:enospc", 60},
+	    {"work:3:4:exit,", 60},
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		int code = faults_in_child(cases[i].variable);
+		if (code != cases[i].code)
+			fail_msg("FAVOR_FAULT=%s: %d instead of %d", cases[i].variable, code, cases[i].code);
+	}
 }
 
 static void test_arena(void **state)
@@ -249,7 +314,8 @@ static void test_hash(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_fail),   cmocka_unit_test(test_die),           cmocka_unit_test(test_arena),
+		cmocka_unit_test(test_fail),   cmocka_unit_test(test_die),
+		cmocka_unit_test(test_faults),           cmocka_unit_test(test_arena),
 		cmocka_unit_test(test_philox), cmocka_unit_test(test_distributions), cmocka_unit_test(test_permutation),
 		cmocka_unit_test(test_hash),
 	};

@@ -72,3 +72,23 @@ metric() {
 timeless() {
 	sed -E 's/"(time\/[a-z]+|step_time|tokens_per_second|idle\/[a-z]+|memory\/[a-z_]+)": [^,}]*(, )?//g' "$1"
 }
+
+# newest RUN: its newest checkpoint
+newest() {
+	ls "$1"/checkpoints/step-*.h5 2>/dev/null | tail -n 1
+}
+
+# same_run CASE EXPECTED GOT: two runs in $work with the same weights, metrics and samples, each step once
+same_run() {
+	timeless "$work/$2/metrics.jsonl" >"$work/expected"
+	timeless "$work/$3/metrics.jsonl" >"$work/got"
+	if [ "$(digest "$(newest "$work/$2")")" != "$(digest "$(newest "$work/$3")")" ]; then
+		fail "$1" "another final digest"
+	elif ! cmp -s "$work/expected" "$work/got"; then
+		fail "$1" "other metrics: $(diff "$work/expected" "$work/got" | head -n 4)"
+	elif [ -e "$work/$2/samples.jsonl" ] && ! cmp -s "$work/$2/samples.jsonl" "$work/$3/samples.jsonl"; then
+		fail "$1" "other samples"
+	else
+		ok "$1: digest $(digest "$(newest "$work/$3")")"
+	fi
+}
