@@ -1,0 +1,662 @@
+// The scheduler behind emulation.h. This file is compiled without sanitizers (tests/kernels/meson.build says so) and calls
+// their fiber interfaces itself: EMULATION_ADDRESS and EMULATION_THREAD say which one the program is linked with.
+#include "emulation.h"
+#include "cuda_runtime.h"
+
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#ifdef EMULATION_ADDRESS
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#endif
+#ifdef EMULATION_THREAD
+#include <sanitizer/tsan_interface.h>
+#endif
+#ifndef __x86_64__
+#include <ucontext.h>
+#endif
+
+namespace emulation
+{
+namespace
+{
+
+enum {
+	MAX_THREADS = 1024,    // of a block
+	MAX_SHARED = 232448,   // bytes of a block, opted in (compute capability 9.0; 8.0 has 166912)
+	PLAIN_SHARED = 49152,  // without opting in
+	STACK = 256 << 10,     // bytes of a fiber
+	MAX_COPIES = 256,      // asynchronous copies of a thread that nobody waited for yet
+	MAX_GATHER = 64,       // bytes that a lane gives
+	WARPS = MAX_THREADS / 32,
+	MASKS = 40             // different masks that one warp uses in one launch
+};
+
+struct Barrier {
+	unsigned expected, arrived, generation;
+	Place place; // where the first to arrive waits
+};
+
+// The lanes of one mask of one warp.
+struct Team {
+	unsigned mask;
+	Barrier barrier;
+	unsigned round[32]; // how often each lane has exchanged: consecutive rounds use alternate slots
+	unsigned char slots[2][32][MAX_GATHER];
+};
+
+struct Warp {
+	int teams;
+	Team *team[MASKS];
+	unsigned gone; // lanes that have left the kernel
+};
+
+#ifdef __x86_64__
+using Context = void *; // the stack pointer
+#else
+using Context = ucontext_t;
+#endif
+
+// What runs a CUDA thread. Between blocks they are dealt anew.
+struct Fiber {
+	Context context;
+	char *stack;
+	void *thread_sanitizer, *fake_stack;
+	bool done;
+	unsigned number; // of the thread in its block
+	Dim3 index;
+	const Barrier *waits; // null: may run
+	unsigned generation;  // of the barrier, when the wait began
+	Place place;
+	Copy copies[MAX_COPIES];
+	unsigned copies_first, copies_end, groups[MAX_COPIES], groups_first, groups_end; // group g ends before copies[groups[g]]
+};
+
+struct Shared {
+	const void *site;
+	void *memory;
+};
+
+struct Allowance {
+	const void *kernel;
+	int bytes;
+};
+
+// One launch at a time; a file-scope state is what a device is.
+struct Device {
+	Context scheduler;
+	void *scheduler_sanitizer, *scheduler_fake;
+	const void *scheduler_stack;
+	size_t scheduler_size;
+	Fiber *fibers[MAX_THREADS];
+	Fiber *thread[MAX_THREADS]; // of the running block, by number
+	Fiber *current;
+	Dim3 grid, block, index;
+	Barrier barrier;
+	Warp warps[WARPS];
+	Shared shared[64];
+	int shared_count;
+	size_t shared_bytes, dynamic_bytes;
+	void *dynamic;
+	void **garbage; // shared memory of earlier blocks, kept until the launch is over where ThreadSanitizer watches
+	size_t garbage_count, garbage_room;
+	const std::function<void()> *body;
+	Allowance allowed[64];
+	int allowed_count;
+	unsigned order;
+	uint64_t random;
+	bool trapped, running;
+	char message[512];
+	cudaError_t last_error;
+	unsigned dealt;
+} device;
+
+[[noreturn]] void fatal(const char *what, Place a, Place b = {nullptr, 0})
+{
+	fprintf(stderr, "emulation: block (%u, %u, %u), thread %u: %s", device.index.x, device.index.y, device.index.z,
+	        device.current ? device.current->number : 0, what);
+	if (a.file)
+		fprintf(stderr, ": %s:%d", a.file, a.line);
+	if (b.file)
+		fprintf(stderr, " and %s:%d", b.file, b.line);
+	fprintf(stderr, "\n");
+	abort();
+}
+
+unsigned random_below(unsigned n)
+{
+	device.random = device.random * 6364136223846793005u + 1442695040888963407u;
+	return (unsigned)((device.random >> 33) % n);
+}
+
+// order[0..n): as emulation_set_order says
+void arrange(unsigned *order, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		order[i] = device.order == 1 ? n - 1 - i : i;
+	for (unsigned i = n; device.order > 1 && i > 1; i--) {
+		unsigned j = random_below(i), t = order[i - 1];
+		order[i - 1] = order[j];
+		order[j] = t;
+	}
+}
+
+void release(const void *at)
+{
+#ifdef EMULATION_THREAD
+	__tsan_release((void *)at);
+#else
+	(void)at;
+#endif
+}
+
+void acquire(const void *at)
+{
+#ifdef EMULATION_THREAD
+	__tsan_acquire((void *)at);
+#else
+	(void)at;
+#endif
+}
+
+// Byte by byte, so that no sanitizer's memcpy is called: an exchange is no memory access of the kernel's.
+__attribute__((noinline)) void copy_bytes(volatile unsigned char *to, const volatile unsigned char *from, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		to[i] = from[i];
+}
+
+// ---- switching
+
+#ifdef __x86_64__
+extern "C" void emulation_switch(void **save, void *to);
+// Keeps what the System V ABI says a called function keeps.
+asm(R"(
+	.text
+	.type emulation_switch, @function
+emulation_switch:
+	pushq %rbp
+	pushq %rbx
+	pushq %r12
+	pushq %r13
+	pushq %r14
+	pushq %r15
+	movq %rsp, (%rdi)
+	movq %rsi, %rsp
+	popq %r15
+	popq %r14
+	popq %r13
+	popq %r12
+	popq %rbx
+	popq %rbp
+	ret
+	.size emulation_switch, .-emulation_switch
+)");
+
+void switch_context(Context *from, Context *to)
+{
+	emulation_switch(from, *to);
+}
+
+void prepare_context(Context *c, char *stack, void (*entry)())
+{
+	void **top = (void **)(stack + STACK);
+	*--top = nullptr; // where entry would return to: it does not
+	*--top = (void *)entry;
+	for (int i = 0; i < 6; i++)
+		*--top = nullptr;
+	*c = top;
+}
+#else
+void switch_context(Context *from, Context *to)
+{
+	swapcontext(from, to);
+}
+
+void prepare_context(Context *c, char *stack, void (*entry)())
+{
+	getcontext(c);
+	c->uc_stack.ss_sp = stack;
+	c->uc_stack.ss_size = STACK;
+	c->uc_link = nullptr;
+	makecontext(c, entry, 0);
+}
+#endif
+
+void to_scheduler(bool for_good)
+{
+	Fiber *self = device.current;
+	(void)for_good;
+#ifdef EMULATION_ADDRESS
+	__sanitizer_start_switch_fiber(for_good ? nullptr : &self->fake_stack, device.scheduler_stack, device.scheduler_size);
+#endif
+#ifdef EMULATION_THREAD
+	__tsan_switch_to_fiber(device.scheduler_sanitizer, __tsan_switch_to_fiber_no_sync);
+#endif
+	switch_context(&self->context, &device.scheduler);
+#ifdef EMULATION_ADDRESS
+	__sanitizer_finish_switch_fiber(self->fake_stack, &device.scheduler_stack, &device.scheduler_size);
+#endif
+}
+
+void to_fiber(Fiber *f)
+{
+	device.current = f;
+#ifdef EMULATION_ADDRESS
+	__sanitizer_start_switch_fiber(&device.scheduler_fake, f->stack, STACK);
+#endif
+#ifdef EMULATION_THREAD
+	__tsan_switch_to_fiber(f->thread_sanitizer, __tsan_switch_to_fiber_no_sync);
+#endif
+	switch_context(&device.scheduler, &f->context);
+#ifdef EMULATION_ADDRESS
+	__sanitizer_finish_switch_fiber(device.scheduler_fake, nullptr, nullptr);
+#endif
+	device.current = nullptr;
+}
+
+const char launch_begins = 0, launch_ends = 0; // what ThreadSanitizer sees a launch's threads wait for
+
+// A fiber's first function.
+void entry()
+{
+#ifdef EMULATION_ADDRESS
+	__sanitizer_finish_switch_fiber(nullptr, &device.scheduler_stack, &device.scheduler_size);
+#endif
+	acquire(&launch_begins);
+	(*device.body)();
+	release(&launch_ends);
+	Fiber *self = device.current;
+	if (self->copies_first != self->copies_end)
+		fatal("left the kernel with asynchronous copies that it did not wait for", {nullptr, 0});
+	if (device.barrier.arrived)
+		fatal("left the kernel while others wait at __syncthreads", device.barrier.place);
+	Warp *w = &device.warps[self->number / 32];
+	for (int i = 0; i < w->teams; i++)
+		if (w->team[i]->barrier.arrived && w->team[i]->mask >> self->number % 32 & 1)
+			fatal("left the kernel while its warp waits for it", w->team[i]->barrier.place);
+	w->gone |= 1u << self->number % 32;
+	self->done = true;
+	to_scheduler(true);
+	abort();
+}
+
+void wait_at(Barrier *b, Place here)
+{
+	Fiber *self = device.current;
+	if (b->arrived && (b->place.line != here.line || strcmp(b->place.file, here.file)))
+		fatal("threads of one barrier wait at different places", b->place, here);
+	b->place = here;
+	if (++b->arrived == b->expected) {
+		b->arrived = 0;
+		b->generation++;
+		return;
+	}
+	self->waits = b;
+	self->generation = b->generation;
+	self->place = here;
+	to_scheduler(false);
+	self->waits = nullptr;
+}
+
+// The team of this thread's warp that a mask names.
+Team *team_of(unsigned mask, Place here)
+{
+	Fiber *self = device.current;
+	Warp *w = &device.warps[self->number / 32];
+	if (!(mask >> self->number % 32 & 1))
+		fatal("calls with a mask that does not name it", here);
+	if (mask & w->gone)
+		fatal("waits for a lane that has left the kernel or never was", here);
+	for (int i = 0; i < w->teams; i++)
+		if (w->team[i]->mask == mask)
+			return w->team[i];
+	if (w->teams == MASKS)
+		fatal("too many different masks in one warp", here);
+	if (!w->team[w->teams])
+		w->team[w->teams] = (Team *)malloc(sizeof(Team));
+	Team *t = w->team[w->teams++];
+	memset(t, 0, sizeof *t);
+	t->mask = mask;
+	t->barrier.expected = (unsigned)__builtin_popcount(mask);
+	return t;
+}
+
+Fiber *new_fiber()
+{
+	Fiber *f = (Fiber *)calloc(1, sizeof *f);
+	f->stack = (char *)aligned_alloc(4096, STACK);
+#ifdef EMULATION_THREAD
+	f->thread_sanitizer = __tsan_create_fiber(0);
+#endif
+	return f;
+}
+
+void discard(void *p)
+{
+#ifdef EMULATION_THREAD
+	// not before the launch is over: a thread of this block and one of a later block are not ordered
+	if (device.garbage_count == device.garbage_room) {
+		device.garbage_room = device.garbage_room * 2 + 64;
+		device.garbage = (void **)realloc(device.garbage, device.garbage_room * sizeof(void *));
+	}
+	device.garbage[device.garbage_count++] = p;
+#else
+	free(p);
+#endif
+}
+
+void *fresh(size_t bytes, size_t align)
+{
+	void *p = nullptr;
+	if (posix_memalign(&p, align < 16 ? 16 : align, bytes ? bytes : 1))
+		abort();
+	for (size_t i = 0; i < bytes; i++)
+		((volatile unsigned char *)p)[i] = 0xff;
+	return p;
+}
+
+void begin_block(unsigned threads)
+{
+	device.barrier = Barrier{threads, 0, 0, {nullptr, 0}};
+	for (unsigned w = 0; w < WARPS; w++) {
+		device.warps[w].teams = 0;
+		unsigned first = w * 32, here = threads > first ? threads - first : 0;
+		device.warps[w].gone = here >= 32 ? 0 : ~0u << here;
+	}
+	device.shared_count = 0;
+	device.shared_bytes = device.dynamic_bytes;
+	device.dynamic = device.dynamic_bytes ? fresh(device.dynamic_bytes, 128) : nullptr;
+	// a fiber plays another thread in each block, or ThreadSanitizer would not see that a thread races with its namesake
+	device.dealt = (device.dealt + 37) % threads;
+	for (unsigned i = 0; i < threads; i++) {
+		unsigned at = (i + device.dealt) % threads;
+		if (!device.fibers[at])
+			device.fibers[at] = new_fiber();
+		Fiber *f = device.thread[i] = device.fibers[at];
+		f->done = false;
+		f->waits = nullptr;
+		f->fake_stack = nullptr;
+		f->number = i;
+		f->index = Dim3(i % device.block.x, i / device.block.x % device.block.y, i / device.block.x / device.block.y);
+		f->copies_first = f->copies_end = f->groups_first = f->groups_end = 0;
+		prepare_context(&f->context, f->stack, entry);
+	}
+}
+
+void end_block(unsigned threads)
+{
+	(void)threads;
+#ifdef EMULATION_ADDRESS
+	for (unsigned i = 0; device.trapped && i < threads; i++)
+		__asan_unpoison_memory_region(device.thread[i]->stack, STACK);
+#endif
+	for (int i = 0; i < device.shared_count; i++)
+		discard(device.shared[i].memory);
+	if (device.dynamic)
+		discard(device.dynamic);
+}
+
+void report_deadlock(unsigned threads)
+{
+	for (unsigned i = 0; i < threads; i++) {
+		Fiber *f = device.thread[i];
+		if (!f->done && (i == 0 || device.thread[i - 1]->done || device.thread[i - 1]->place.line != f->place.line))
+			fprintf(stderr, "emulation: from thread %u on: waits at %s:%d\n", i, f->place.file, f->place.line);
+	}
+	fatal("no thread can go on: not all reach the same barrier", {nullptr, 0});
+}
+
+void run_block(unsigned threads)
+{
+	unsigned order[MAX_THREADS];
+	begin_block(threads);
+	arrange(order, threads);
+	for (unsigned left = threads; left && !device.trapped;) {
+		bool any = false;
+		for (unsigned i = 0; i < threads && !device.trapped; i++) {
+			Fiber *f = device.thread[order[i]];
+			if (f->done || (f->waits && f->waits->generation == f->generation))
+				continue;
+			any = true;
+			to_fiber(f);
+			left -= f->done;
+		}
+		if (!any)
+			report_deadlock(threads);
+		if (device.order > 1)
+			arrange(order, threads);
+	}
+	end_block(threads);
+}
+
+int allowance(const void *kernel)
+{
+	for (int i = 0; i < device.allowed_count; i++)
+		if (device.allowed[i].kernel == kernel)
+			return device.allowed[i].bytes;
+	return PLAIN_SHARED;
+}
+
+} // namespace
+
+Dim3 thread_index()
+{
+	return device.current->index;
+}
+Dim3 block_index()
+{
+	return device.index;
+}
+Dim3 block_size()
+{
+	return device.block;
+}
+Dim3 grid_size()
+{
+	return device.grid;
+}
+unsigned lane()
+{
+	return device.current->number % 32;
+}
+
+void sync_block(Place here)
+{
+	for (unsigned w = 0; w < (device.barrier.expected + 31) / 32; w++) {
+		unsigned lanes = device.barrier.expected - w * 32;
+		if (device.warps[w].gone & (lanes >= 32 ? ~0u : (1u << lanes) - 1))
+			fatal("waits at __syncthreads for threads that have left the kernel", here);
+	}
+	release(&device.barrier);
+	wait_at(&device.barrier, here);
+	acquire(&device.barrier);
+}
+
+void sync_warp(unsigned mask, Place here)
+{
+	Team *t = team_of(mask, here);
+	release(t);
+	wait_at(&t->barrier, here);
+	acquire(t);
+}
+
+void warp_gather(unsigned mask, const void *mine, size_t bytes, void *all, Place here)
+{
+	if (bytes > MAX_GATHER)
+		fatal("exchanges more than the emulation has room for", here);
+	Team *t = team_of(mask, here);
+	unsigned self = lane(), slot = t->round[self]++ & 1;
+	copy_bytes(t->slots[slot][self], (const unsigned char *)mine, bytes);
+	wait_at(&t->barrier, here);
+	for (unsigned i = 0; i < 32; i++) {
+		unsigned char *to = (unsigned char *)all + i * bytes;
+		if (mask >> i & 1)
+			copy_bytes(to, t->slots[slot][i], bytes);
+		else
+			for (size_t k = 0; k < bytes; k++)
+				((volatile unsigned char *)to)[k] = 0xff;
+	}
+}
+
+void atomic_begin(const void *at)
+{
+	acquire(at);
+}
+void atomic_end(const void *at)
+{
+	release(at);
+}
+
+void copy_async(void *shared, const void *global, size_t bytes, size_t zeros)
+{
+	Fiber *f = device.current;
+	if ((bytes != 4 && bytes != 8 && bytes != 16) || (uintptr_t)shared % bytes || (uintptr_t)global % bytes || zeros > bytes)
+		fatal("asynchronous copy of other than 4, 8 or 16 aligned bytes", {nullptr, 0});
+	if (f->copies_end - f->copies_first == MAX_COPIES)
+		fatal("too many asynchronous copies without a wait", {nullptr, 0});
+	f->copies[f->copies_end++ % MAX_COPIES] = Copy{shared, global, bytes - zeros, zeros};
+}
+void copy_commit()
+{
+	Fiber *f = device.current;
+	if (f->groups_end - f->groups_first == MAX_COPIES)
+		fatal("too many groups of asynchronous copies without a wait", {nullptr, 0});
+	f->groups[f->groups_end++ % MAX_COPIES] = f->copies_end;
+}
+bool copy_next(size_t pending, Copy *copy)
+{
+	Fiber *f = device.current;
+	while (f->groups_end - f->groups_first > pending) {
+		if (f->copies_first != f->groups[f->groups_first % MAX_COPIES]) {
+			*copy = f->copies[f->copies_first++ % MAX_COPIES];
+			return true;
+		}
+		f->groups_first++;
+	}
+	return false;
+}
+
+const void *aligned(const void *p, size_t n)
+{
+	if ((uintptr_t)p % n)
+		fatal("a warp's load of matrices has an address that is not aligned", {nullptr, 0});
+	return p;
+}
+
+void *shared_array(const void *site, size_t bytes, size_t align, Place here)
+{
+	for (int i = 0; i < device.shared_count; i++)
+		if (device.shared[i].site == site)
+			return device.shared[i].memory;
+	device.shared_bytes += bytes;
+	if (device.shared_count == 64 || device.shared_bytes - device.dynamic_bytes > PLAIN_SHARED ||
+	    device.shared_bytes > MAX_SHARED)
+		fatal("more shared memory than a block may have", here);
+	void *p = fresh(bytes, align);
+	device.shared[device.shared_count++] = Shared{site, p};
+	return p;
+}
+
+void *dynamic_shared()
+{
+	if (!device.dynamic)
+		fatal("uses dynamic shared memory, but was launched with none", {nullptr, 0});
+	return device.dynamic;
+}
+
+int allow_shared(const void *kernel, int bytes)
+{
+	if (bytes > MAX_SHARED)
+		return 1;
+	for (int i = 0; i < device.allowed_count; i++)
+		if (device.allowed[i].kernel == kernel) {
+			device.allowed[i].bytes = bytes;
+			return 0;
+		}
+	if (device.allowed_count == 64)
+		abort();
+	device.allowed[device.allowed_count++] = Allowance{kernel, bytes};
+	return 0;
+}
+
+void trap(const char *format, ...)
+{
+	va_list list;
+	va_start(list, format);
+	vsnprintf(device.message, sizeof device.message, format, list);
+	va_end(list);
+	device.trapped = true;
+	to_scheduler(true);
+	abort();
+}
+
+int run(const void *kernel, Dim3 grid, Dim3 block, size_t shared, const std::function<void()> &thread)
+{
+	uint64_t threads = (uint64_t)block.x * block.y * block.z;
+	if (!grid.x || grid.x > 0x7fffffff || !grid.y || grid.y > 65535 || !grid.z || grid.z > 65535 || !threads ||
+	    threads > MAX_THREADS || block.z > 64 || shared > (size_t)allowance(kernel) || device.running)
+		return device.last_error = cudaErrorInvalidConfiguration;
+	device.running = true;
+	device.trapped = false;
+	device.grid = grid;
+	device.block = block;
+	device.dynamic_bytes = shared;
+	device.body = &thread;
+	device.random = device.order;
+#ifdef EMULATION_THREAD
+	device.scheduler_sanitizer = __tsan_get_current_fiber();
+#endif
+	release(&launch_begins);
+	uint64_t blocks = (uint64_t)grid.x * grid.y * grid.z;
+	// shuffled: in steps of a prime, or one by one where it divides the number of blocks
+	uint64_t stride = device.order > 1 && blocks % 7919 ? 7919 : 1;
+	for (uint64_t i = 0; i < blocks && !device.trapped; i++) {
+		uint64_t b = device.order == 1 ? blocks - 1 - i : i * stride % blocks;
+		device.index =
+			Dim3((unsigned)(b % grid.x), (unsigned)(b / grid.x % grid.y), (unsigned)(b / grid.x / grid.y));
+		run_block((unsigned)threads);
+	}
+	acquire(&launch_ends);
+	for (size_t i = 0; i < device.garbage_count; i++)
+		free(device.garbage[i]);
+	device.garbage_count = 0;
+	device.running = false;
+	return device.last_error = device.trapped ? cudaErrorLaunchFailure : cudaSuccess;
+}
+
+} // namespace emulation
+
+cudaError_t cudaGetLastError()
+{
+	cudaError_t code = emulation::device.last_error;
+	emulation::device.last_error = cudaSuccess;
+	return code;
+}
+
+const char *cudaGetErrorString(cudaError_t code)
+{
+	switch (code) {
+	case cudaSuccess: return "no error";
+	case cudaErrorInvalidValue: return "invalid argument";
+	case cudaErrorInvalidConfiguration: return "invalid configuration argument";
+	case cudaErrorLaunchFailure: return "unspecified launch failure";
+	}
+	return "unknown error";
+}
+
+extern "C" void emulation_set_order(unsigned order)
+{
+	emulation::device.order = order;
+}
+
+extern "C" const char *emulation_trap_message()
+{
+	static char message[sizeof emulation::device.message];
+	memcpy(message, emulation::device.message, sizeof message);
+	emulation::device.message[0] = 0;
+	return message;
+}

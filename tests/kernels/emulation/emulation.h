@@ -1,0 +1,79 @@
+// Runs CUDA kernels on the CPU, so that their logic is tested where there is no GPU. A kernel's source is compiled as C++
+// against stand-ins for the toolkit's headers (this folder); each CUDA thread becomes a fiber, a block's fibers run in
+// turns on one CPU thread, and blocks run one after another. Numbers are the CPU's: libm's functions, no approximations.
+//
+// It is stricter than a GPU. These end the program with the place in the source: a barrier that not all threads of a
+// block (or of a warp's mask) reach, one that they reach at different places, a shuffle that names a lane that has left,
+// too much shared memory. Shared memory is on the heap (AddressSanitizer sees its bounds) and filled with 0xff bytes when
+// a block begins (NaN as float, double and bfloat16), so that reading what nobody wrote shows. ThreadSanitizer sees each
+// CUDA thread as a thread: it finds two that touch the same bytes with no barrier between, in a block and across blocks.
+// Without it, the order in which threads and blocks run (emulation_set_order) makes many of these show.
+//
+// Not emulated: clusters, TMA, wgmma, cooperative groups, blocks that wait for one another, streams (a launch is over
+// when it returns).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+
+namespace emulation
+{
+
+struct Dim3 {
+	unsigned x, y, z;
+	constexpr Dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c)
+	{
+	}
+};
+
+struct Place {
+	const char *file;
+	int line;
+};
+
+Dim3 thread_index();
+Dim3 block_index();
+Dim3 block_size();
+Dim3 grid_size();
+unsigned lane();
+
+void sync_block(Place here);
+void sync_warp(unsigned mask, Place here);
+// all[i] = what lane i of the mask gave; entries of other lanes are 0xff bytes. bytes <= 64. No memory barrier.
+void warp_gather(unsigned mask, const void *mine, size_t bytes, void *all, Place here);
+
+// Around an update of *at.
+void atomic_begin(const void *at);
+void atomic_end(const void *at);
+
+struct Copy {
+	void *shared;
+	const void *global;
+	size_t bytes, zeros;
+};
+void copy_async(void *shared, const void *global, size_t bytes, size_t zeros);
+void copy_commit();
+// p, which must be aligned to n bytes.
+const void *aligned(const void *p, size_t n);
+// The next copy that a wait for all but `pending` groups must do; false if there is none left.
+bool copy_next(size_t pending, Copy *copy);
+
+// This block's array for the declaration that `site` stands for, made at first use.
+void *shared_array(const void *site, size_t bytes, size_t align, Place here);
+void *dynamic_shared();
+// Non-zero: more than a block may have.
+int allow_shared(const void *kernel, int bytes);
+
+// The thread that calls it fails the launch, as __trap() does; emulation_trap_message says what it said.
+[[noreturn]] __attribute__((format(printf, 1, 2))) void trap(const char *format, ...);
+
+// Runs all blocks; returns a cudaError_t. kernel is the function's address, for its allowance of shared memory.
+int run(const void *kernel, Dim3 grid, Dim3 block, size_t shared, const std::function<void()> &thread);
+
+} // namespace emulation
+
+// In which order threads and blocks run: 0 ascending, 1 descending, n > 1 shuffled anew at each turn, seed n.
+extern "C" void emulation_set_order(unsigned order);
+// What the last trap said; "" if there was none since the last call.
+extern "C" const char *emulation_trap_message();
