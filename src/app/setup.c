@@ -78,8 +78,7 @@ static int check_records(struct setup *s, const struct dataset *d, int32_t count
 		struct favor_error one = {""};
 		int32_t tokens;
 		int64_t patches;
-		if (i % 64 == 0)
-			world_tick(s->world);
+		favor_alive();
 		if (encode_size(&s->encoder, r, &tokens, &patches, &one)) {
 			if (r->line)
 				faults_add(&faults, "%s:%d: %s", d->path, r->line, one.message);
@@ -105,6 +104,7 @@ static int check_targets(struct setup *s, struct favor_error *e)
 		return -1;
 	for (int32_t i = 0; ok && i < s->train.count; i++) {
 		struct token_ids ids = {0};
+		favor_alive();
 		ok = !encode_target(&s->encoder, &s->train.records[i], stop, &ids, e);
 		if (!ok)
 			favor_fail_prefix(e, "%s:%d", s->train.path, s->train.records[i].line);

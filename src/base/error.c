@@ -6,7 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
-static struct favor_process the_process = {0, 1, "single", "start", -1, NULL, NULL};
+static struct favor_process the_process = {
+	.ranks = 1, .role = "single", .phase = "start", .step = -1, .sample = -1};
 
 struct favor_process *favor_process(void)
 {
@@ -41,19 +42,27 @@ int favor_fail_prefix(struct favor_error *e, const char *format, ...)
 
 _Noreturn void favor_die(const char *format, ...)
 {
-	char host[128] = "?", message[FAVOR_ERROR_MAX];
+	char host[128] = "?", sample[48] = "", message[FAVOR_ERROR_MAX];
 	gethostname(host, sizeof host - 1);
 	va_list args;
 	va_start(args, format);
 	vsnprintf(message, sizeof message, format, args);
 	va_end(args);
 	/* one write, so that the messages of several ranks don't mix */
-	fprintf(stderr, "favor: rank %d (%s) on %s, phase %s, step %lld: %s\n", the_process.rank, the_process.role, host,
-	        the_process.phase, the_process.step, message);
+	if (the_process.sample >= 0)
+		snprintf(sample, sizeof sample, ", sample %lld", the_process.sample);
+	fprintf(stderr, "favor: rank %d (%s) on %s, phase %s, step %lld%s: %s\n", the_process.rank, the_process.role, host,
+	        the_process.phase, the_process.step, sample, message);
 	fflush(stderr);
 	if (the_process.abort_job)
 		the_process.abort_job(1);
 	_exit(1);
+}
+
+void favor_alive(void)
+{
+	if (the_process.alive)
+		the_process.alive(the_process.alive_arg);
 }
 
 static void *check(void *p, size_t bytes)

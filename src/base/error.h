@@ -26,12 +26,21 @@ struct favor_process {
 	const char *role;            /* borrowed, static text: "rollout", "learner", ... */
 	const char *phase;           /* borrowed, static text: "start", "rollout", "backward", ... */
 	long long step;              /* -1 before the first step */
+	long long sample;            /* index of the group in hand; -1: none */
 	void (*abort_job)(int code); /* NULL: exit(code); the comm room sets it to end all ranks */
 	struct fault *faults;        /* to happen on purpose (fault.h); NULL: none */
+	volatile int stuck;          /* the main thread is: abort_job runs on another one and must not wait for it */
+	void (*alive)(void *arg);    /* see favor_alive; the comm room sets it */
+	void *alive_arg;
 };
 struct favor_process *favor_process(void);
 
-/* Prints "favor: rank R (role) on HOST, phase P, step S: message" to stderr and ends the whole job with code 1. */
+/* A long piece of work without waits of its own (reading a model, writing a checkpoint) calls this every second or so:
+ * other ranks then know that this one works. Cheap. Main thread only. */
+void favor_alive(void);
+
+/* Prints "favor: rank R (role) on HOST, phase P, step S, sample N: message" to stderr and ends the whole job with code 1
+ * (without a sample in hand its part is left out). */
 _Noreturn void favor_die(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* malloc/calloc/realloc/strdup that never return NULL: out of memory ends the job. The caller owns and free()s. */

@@ -299,6 +299,7 @@ int checkpoint_read_tensors(const char *path, struct checkpoint_tensor *wanted, 
 	int rc = reader_open(&r, path, e);
 	for (int i = 0; i < count && rc == 0; i++) {
 		const struct checkpoint_tensor *t = &wanted[i];
+		favor_alive();
 		if (H5Lexists(r.model, t->name, H5P_DEFAULT) <= 0)
 			rc = favor_fail(e, "%s: the tensor %s is not in the checkpoint: it is of another model", path, t->name);
 		else if ((t->exp_avg || t->exp_avg_sq) && !reader_has_moments(&r, t->name))
@@ -325,6 +326,7 @@ int checkpoint_verify(const char *path, char digest[17], struct favor_error *e)
 		t.values = favor_malloc(n * sizeof(float));
 		t.exp_avg = moments ? favor_malloc(n * sizeof(float)) : NULL;
 		t.exp_avg_sq = moments ? favor_malloc(n * sizeof(float)) : NULL;
+		favor_alive();
 		rc = reader_read(&r, &t);
 		if (rc == 0)
 			made = checkpoint_digest_add(made, &t);

@@ -14,6 +14,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+enum { SYNC_BYTES = 256 << 20 };
+
 int64_t checkpoint_elements(const struct checkpoint_tensor *t)
 {
 	int64_t n = 1;
@@ -62,8 +64,10 @@ uint64_t checkpoint_digest(const struct checkpoint_tensor *tensors, int count)
 {
 	const struct checkpoint_tensor **sorted = checkpoint_sorted(tensors, count);
 	uint64_t digest = HASH_START;
-	for (int i = 0; i < count; i++)
+	for (int i = 0; i < count; i++) {
+		favor_alive();
 		digest = checkpoint_digest_add(digest, sorted[i]);
+	}
 	free(sorted);
 	return digest;
 }
@@ -104,8 +108,34 @@ static int check(const char *path, const struct checkpoint *c, struct favor_erro
 	return rc;
 }
 
-static int write_tensors(hid_t file, const struct checkpoint *c)
+/* 0, or errno. */
+static int sync_path(const char *path, int flags)
 {
+	int fd = open(path, flags | O_CLOEXEC);
+	if (fd < 0)
+		return errno;
+	int code = fsync(fd) == 0 ? 0 : errno;
+	close(fd);
+	return code;
+}
+
+/* What has been written goes to the disk in portions: one fsync of all at the end could take longer than other ranks
+ * wait without a sign of life. */
+static int sync_portion(hid_t file, const char *path, uint64_t *bytes)
+{
+	if (*bytes < SYNC_BYTES)
+		return 0;
+	*bytes = 0;
+	if (H5Fflush(file, H5F_SCOPE_LOCAL) < 0)
+		return -1;
+	sync_path(path, O_RDONLY); /* an error comes again at the end */
+	favor_alive();
+	return 0;
+}
+
+static int write_tensors(hid_t file, const char *path, const struct checkpoint *c)
+{
+	uint64_t bytes = 0;
 	int rc = -1;
 	hid_t model = h5_create_group(file, "model"), exp_avg = h5_create_group(file, "optimizer/exp_avg"),
 		  exp_avg_sq = h5_create_group(file, "optimizer/exp_avg_sq");
@@ -118,10 +148,14 @@ static int write_tensors(hid_t file, const struct checkpoint *c)
 			fault_point("checkpoint half", c->step);
 		for (int k = 0; k < t->ndim; k++)
 			dims[k] = (hsize_t)t->shape[k];
+		favor_alive();
 		if (h5_write_data(model, t->name, H5T_IEEE_F32LE, t->ndim, dims, t->values) != 0)
 			goto done;
 		if (t->exp_avg && (h5_write_data(exp_avg, t->name, H5T_IEEE_F32LE, t->ndim, dims, t->exp_avg) != 0 ||
 		                   h5_write_data(exp_avg_sq, t->name, H5T_IEEE_F32LE, t->ndim, dims, t->exp_avg_sq) != 0))
+			goto done;
+		bytes += (uint64_t)checkpoint_elements(t) * sizeof(float) * (t->exp_avg ? 3 : 1);
+		if (sync_portion(file, path, &bytes) != 0)
 			goto done;
 	}
 	rc = 0;
@@ -174,9 +208,9 @@ static int write_text(hid_t file, const char *name, const char *text)
 }
 
 /* The digest comes last: a file without it is not complete. */
-static int write_all(hid_t file, const struct checkpoint *c)
+static int write_all(hid_t file, const char *path, const struct checkpoint *c)
 {
-	if (write_tensors(file, c) != 0 || write_files(file, c) != 0 || write_history(file, c) != 0 ||
+	if (write_tensors(file, path, c) != 0 || write_files(file, c) != 0 || write_history(file, c) != 0 ||
 	    h5_write_strings(file, "samples/json", c->sample_count, (const char *const *)c->samples) != 0)
 		return -1;
 	if (h5_write_attribute(file, "format", H5T_STD_I64LE, &(int64_t){CHECKPOINT_FORMAT}) != 0 ||
@@ -223,17 +257,6 @@ static char *folder_of(const char *path)
 	return slash == path ? favor_strdup("/") : favor_format("%.*s", (int)(slash - path), path);
 }
 
-/* 0, or errno. */
-static int sync_path(const char *path, int flags)
-{
-	int fd = open(path, flags | O_CLOEXEC);
-	if (fd < 0)
-		return errno;
-	int code = fsync(fd) == 0 ? 0 : errno;
-	close(fd);
-	return code;
-}
-
 int checkpoint_write(const char *path, struct checkpoint *c, struct favor_error *e)
 {
 	if (check(path, c, e) != 0)
@@ -250,7 +273,7 @@ int checkpoint_write(const char *path, struct checkpoint *c, struct favor_error 
 		goto done;
 	}
 	file = h5_create_file(temporary);
-	if (file < 0 || write_all(file, c) != 0) {
+	if (file < 0 || write_all(file, temporary, c) != 0) {
 		code = h5_reason(reason, sizeof reason);
 		if (file >= 0)
 			H5Fclose(file);

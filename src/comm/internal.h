@@ -3,6 +3,7 @@
  *
  *   calls.c       MPI calls with their return codes checked
  *   life.c        waiting, signs of life, deadlines
+ *   muster.c      who is late, seen from outside of MPI
  *   mail.c        letters: outgoing and incoming messages, progress
  *   inbox.c       groups that came and go
  *   dispatch.c    offer and pull
@@ -127,8 +128,16 @@ void world_seen(struct world *w, int peer);
 void world_take_beat(struct world *w, int peer, const struct beat *b);
 /* Sends a heartbeat if one is due. `works`: this rank computes; 0: it waits in `phase`. */
 void world_beat(struct world *w, const char *phase, int works);
+/* Seconds between heartbeats: short deadlines need quicker hearts. */
+double world_beat_seconds(const struct world *w);
 /* "rank 3 (rollout on node7)" in text. */
 void world_peer_text(const struct world *w, int peer, char *text, size_t size);
+
+/* world.c: the watch (base/watch.h) gets the world's deadline. remedy: NULL for the one of run.deadline. */
+void world_watch(struct world *w, const char *remedy);
+
+/* muster.c: a watch_missing. */
+double world_missing(int call, char *text, size_t size);
 
 /* mail.c */
 /* Takes in what has come and completes what has gone. Does nothing when alone. */

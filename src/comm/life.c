@@ -19,6 +19,7 @@
 static const double OTHERS_LATER = 2.0; /* seconds */
 static const double STAGGER = 2.0, STAGGER_MOST = 30.0;
 static const double BEAT_SECONDS = 1.0, PHASE_BEAT_SECONDS = 0.1;
+static const double PAUSE = 0.25; /* a turn that took longer: this process did not run */
 static const long NAP_FIRST = 20000, NAP_LAST = 2000000; /* nanoseconds */
 
 void world_peer_text(const struct world *w, int peer, char *text, size_t size)
@@ -26,8 +27,7 @@ void world_peer_text(const struct world *w, int peer, char *text, size_t size)
 	snprintf(text, size, "rank %d (%s on %s)", peer, world_role_name(w, peer), w->peers[peer].host);
 }
 
-/* Short deadlines need quicker hearts. */
-static double beat_seconds(const struct world *w)
+double world_beat_seconds(const struct world *w)
 {
 	return w->deadline / 4 < BEAT_SECONDS ? w->deadline / 4 : BEAT_SECONDS;
 }
@@ -80,7 +80,7 @@ static void beat_now(struct world *w, const char *phase, int works, double now)
 void world_beat(struct world *w, const char *phase, int works)
 {
 	double now = clock_seconds();
-	if (!w->alone && !w->bye_said && now - w->beat_time >= beat_seconds(w))
+	if (!w->alone && !w->bye_said && now - w->beat_time >= world_beat_seconds(w))
 		beat_now(w, phase, works, now);
 }
 
@@ -89,7 +89,7 @@ void world_phase(struct world *w, const char *phase, int64_t step, int64_t sampl
 	struct favor_process *process = favor_process();
 	process->phase = w->phase = phase;
 	process->step = w->step = step;
-	w->sample = sample;
+	process->sample = w->sample = sample;
 	double now = clock_seconds();
 	/* told at once, so that a rank that hangs right after it is known to be in this phase */
 	if (!w->alone && w->rank != LEADER && now - w->beat_time >= PHASE_BEAT_SECONDS)
@@ -117,7 +117,7 @@ double world_idle_seconds(struct world *w)
  * if they are all heard. Others hear the leader alone, and it should have spoken before them. -1: not known. */
 static int suspect(const struct world *w, int peer, double now)
 {
-	double margin = 2 * beat_seconds(w);
+	double margin = 2 * world_beat_seconds(w);
 	if (w->rank != LEADER)
 		return now - w->peers[LEADER].seen > margin ? LEADER : peer;
 	int found = peer > 0 ? peer : -1;
@@ -144,7 +144,7 @@ static _Noreturn void give_up(struct world *w, const char *what, int peer, doubl
 	if (p->heard)
 		snprintf(known, sizeof known, "last phase %s, step %lld, sample %lld, %.0f s ago", p->last.phase,
 		         (long long)p->last.step, (long long)p->last.sample, now - p->seen);
-	if (now - p->seen <= 2 * beat_seconds(w))
+	if (now - p->seen <= 2 * world_beat_seconds(w))
 		favor_die("all ranks only wait, for %.0f s now; among them rank %d (%s on %s, %s); %s", silence, who, role,
 		          p->host, known, unlikely);
 	favor_die("no sign of life for %.0f s from rank %d (%s on %s, %s); %s", silence, who, role, p->host, known, remedy);
@@ -185,7 +185,7 @@ void world_wait(struct world *w, int (*done)(struct world *w, void *arg), void *
 			return;
 		}
 		/* Time counts while this rank watches: if the whole job was stopped (^Z) nobody is to blame. */
-		silence += now - last < 1 ? now - last : 1;
+		silence += now - last < PAUSE ? now - last : PAUSE;
 		last = now;
 		if (w->signs != signs) {
 			signs = w->signs;

@@ -4,6 +4,8 @@
  * that it is in. */
 #include "comm/internal.h"
 
+#include "base/watch.h"
+
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -139,6 +141,7 @@ static int accept_one(struct world *w)
 
 void world_progress(struct world *w)
 {
+	watch_turn();
 	if (w->alone)
 		return;
 	while (accept_one(w))

@@ -4,6 +4,8 @@
  *   ranks:  [ learners | reward | rollout ]      colocate: every rank plays all three */
 #include "comm/internal.h"
 
+#include "base/watch.h"
+
 #include <string.h>
 
 int world_roles_of(const struct world *w, int rank)
@@ -161,7 +163,9 @@ static void widen_binding(struct world *w)
 
 static void split(struct world *w, int in, MPI_Comm *comm)
 {
+	watch_enter("MPI_Comm_split", 1);
 	world_check(MPI_Comm_split(w->team, in ? 0 : MPI_UNDEFINED, w->rank, comm), "MPI_Comm_split");
+	watch_leave();
 	if (*comm != MPI_COMM_NULL)
 		world_check(MPI_Comm_set_errhandler(*comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
 }
@@ -176,10 +180,11 @@ int world_assign(struct world *w, const struct placement_options *p, double dead
 		return -1;
 	w->assigned = 1;
 	w->deadline = deadline;
+	world_watch(w, NULL);
 	favor_process()->role = world_role_name(w, w->rank);
 	widen_binding(w);
 	if (!w->alone) {
-		/* the splits block without a deadline: enter them together */
+		/* the splits block: enter them together, so that their deadline counts from the same moment */
 		double here = 0;
 		world_combine(w, w->team, &here, 1, 0, "wait for all ranks to get their roles");
 		split(w, world_plays(w, ROLE_LEARNER), &w->learners);

@@ -1,12 +1,30 @@
 /* The beginning and the end of the job on this rank. */
 #include "comm/internal.h"
 
+#include "base/watch.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-static const double DEADLINE_AT_START = 60; /* until world_assign says another one */
+static const char START_DEADLINE[] = "FAVOR_START_DEADLINE";
+static const double START_DEADLINE_SECONDS = 60;
+static const char START_REMEDY[] =
+	"see that rank's log and its host's load; if ranks may start or end that late, set FAVOR_START_DEADLINE to more "
+	"seconds";
+static const char RUN_REMEDY[] = "if that may take so long, raise run.deadline";
+
+/* Until world_assign says another one. */
+static double deadline_at_start(void)
+{
+	const char *text = getenv(START_DEADLINE);
+	char *end = NULL;
+	double seconds = text ? strtod(text, &end) : START_DEADLINE_SECONDS;
+	if (text && (end == text || *end || !(seconds > 0 && seconds < 1e9)))
+		favor_die("%s=%s is no number of seconds above 0", START_DEADLINE, text);
+	return seconds;
+}
 
 /* Started by something that will answer MPI_Init? Open MPI's mpirun sets OMPI_COMM_WORLD_SIZE, what speaks PMIx (srun
  * --mpi=pmix, prterun) PMIX_RANK, older PMI PMI_RANK. Slurm's own variables are no sign: a batch script and
@@ -38,20 +56,25 @@ static void check_size(const struct world *w)
 static void abort_job(int code)
 {
 	alarm(10); /* should this itself hang, SIGALRM ends this rank and mpirun the others */
-	fflush(NULL);
+	if (!favor_process()->stuck)
+		fflush(NULL);
 	MPI_Abort(MPI_COMM_WORLD, code);
 }
 
 static void duplicate(MPI_Comm *comm)
 {
+	watch_enter("MPI_Comm_dup", 1);
 	world_check(MPI_Comm_dup(MPI_COMM_WORLD, comm), "MPI_Comm_dup");
+	watch_leave();
 	world_check(MPI_Comm_set_errhandler(*comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
 }
 
 static void open_mpi(struct world *w, int *argc, char ***argv)
 {
 	int provided = MPI_THREAD_SINGLE;
+	watch_enter("MPI_Init_thread", 0);
 	world_check(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
+	watch_leave();
 	favor_process()->abort_job = abort_job;
 	if (provided < MPI_THREAD_FUNNELED)
 		favor_die("this MPI can't be used beside threads (MPI_THREAD_FUNNELED is refused)");
@@ -120,17 +143,47 @@ static void meet(struct world *w)
 	free(all);
 }
 
+static void alive(void *w)
+{
+	world_tick(w);
+}
+
+void world_watch(struct world *w, const char *remedy)
+{
+	/* Others wait for what this rank is stuck in, from its last sign of life on. */
+	double margin = 2 * world_beat_seconds(w) + 1, quiet = w->deadline;
+	if (!w->alone)
+		quiet = w->deadline - margin > w->deadline / 2 ? w->deadline - margin : w->deadline / 2;
+	watch_deadline(w->deadline, quiet, remedy ? remedy : RUN_REMEDY);
+}
+
+/* What the launcher says of this process, for messages before MPI says it. */
+static void name_process(void)
+{
+	const char *rank = getenv("OMPI_COMM_WORLD_RANK") ? getenv("OMPI_COMM_WORLD_RANK") : getenv("PMIX_RANK"),
+			   *size = getenv("OMPI_COMM_WORLD_SIZE");
+	if (!rank)
+		rank = getenv("PMI_RANK");
+	favor_process()->rank = rank ? atoi(rank) : 0;
+	favor_process()->ranks = size ? atoi(size) : 1;
+	favor_process()->role = "no role yet";
+}
+
 struct world *world_open(int *argc, char ***argv)
 {
 	struct world *w = favor_calloc(1, sizeof *w);
 	w->size = 1;
 	w->mail = w->team = w->learners = w->publish = MPI_COMM_NULL;
 	w->alone = !launched();
-	w->deadline = DEADLINE_AT_START;
+	w->deadline = deadline_at_start();
 	w->phase = "start";
 	w->step = w->sample = -1;
 	if (!w->alone)
+		name_process();
+	watch_start(w->deadline, START_REMEDY, w->alone ? NULL : world_missing);
+	if (!w->alone)
 		open_mpi(w, argc, argv);
+	world_watch(w, START_REMEDY);
 	w->peers = favor_calloc((size_t)w->size, sizeof *w->peers);
 	for (int r = 0; r < w->size; r++) {
 		w->peers[r].seen = clock_seconds();
@@ -140,6 +193,8 @@ struct world *world_open(int *argc, char ***argv)
 	cores_of(0, &w->own_cores);
 	w->may_widen = bound_by_default();
 	meet(w);
+	favor_process()->alive = alive;
+	favor_process()->alive_arg = w;
 	return w;
 }
 
@@ -192,13 +247,19 @@ void world_close(struct world *w)
 		return;
 	if (!w->alone) {
 		part(w);
+		watch_enter("MPI_Comm_free", 1);
 		free_comm(&w->publish);
 		free_comm(&w->learners);
 		free_comm(&w->team);
 		free_comm(&w->mail);
+		watch_leave();
+		watch_enter("MPI_Finalize", 0);
 		world_check(MPI_Finalize(), "MPI_Finalize");
+		watch_leave();
 		favor_process()->abort_job = NULL;
 	}
+	watch_stop();
+	favor_process()->alive = NULL;
 	world_free_inbox(w);
 	world_free_mail(w);
 	free(w->peers);

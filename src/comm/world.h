@@ -16,7 +16,10 @@
  * (phase, step, sample) to the leader, which passes on "somebody works" to all once a second; world_phase sends one
  * too. A wait ends the job (favor_die: rank, role, host, phase, step, peer, sample) when for `deadline` seconds
  * neither what it waits for nor a sign of work from anybody has come. The leader speaks first; others wait 2 s longer
- * so that one message appears. */
+ * so that one message appears.
+ *
+ * What can't be waited for so (MPI_Init, MPI_Comm_split, MPI_Finalize, a file on a server that is gone) is under a watch
+ * (base/watch.h). docs/RELIABILITY.md lists every wait. */
 #ifndef FAVOR_COMM_WORLD_H
 #define FAVOR_COMM_WORLD_H
 
@@ -34,7 +37,8 @@ struct world;
 
 /* MPI_Init_thread (FUNNELED) and dups of the world, unless the process was started alone without mpirun or srun: then
  * no MPI call is made at all and start-up costs nothing. A Slurm batch script that runs the program itself starts it
- * alone; srun of several tasks without an MPI plugin is refused, since each would believe to be alone. Collective. */
+ * alone; srun of several tasks without an MPI plugin is refused, since each would believe to be alone. The deadline is
+ * that of start-up, FAVOR_START_DEADLINE seconds (60), until world_assign. Collective. */
 struct world *world_open(int *argc, char ***argv);
 /* Collective; MPI_Finalize. A rank that leaves with an error that others don't know of calls world_abort instead. */
 void world_close(struct world *w);

@@ -224,6 +224,8 @@ int dataset_read_jsonl(struct loader *l, struct favor_error *e)
 	while (number < INT32_MAX && (n = getline(&text, &capacity, file)) >= 0) {
 		size_t start = number++ == 0 && n >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
 		size_t length = (size_t)n - start;
+		if (number % 1024 == 0)
+			favor_alive();
 		if (strspn(text + start, " \t\r\n") == length)
 			continue;
 		json_error_t fault;

@@ -156,6 +156,7 @@ static int load_weights(struct model *m, const struct safetensors *s, const char
 	values = favor_malloc((size_t)largest * sizeof *values);
 	for (int i = 0; i < used; i++) {
 		const struct param *p = &m->params.params[i];
+		favor_alive();
 		if (safetensors_copy(found[i], values, e))
 			goto done;
 		op_upload(m->backend, m->block + p->offset, values, (size_t)p->count * sizeof *values);
@@ -195,6 +196,7 @@ struct model *model_random(const char *folder, struct backend *b, uint64_t seed,
 		return NULL;
 	for (int i = 0; i < m->params.count; i++) {
 		const struct param *p = &m->params.params[i];
+		favor_alive();
 		float *values = favor_malloc((size_t)p->count * sizeof *values);
 		size_t length = strlen(p->name);
 		int bias = length > 5 && !strcmp(p->name + length - 5, ".bias");

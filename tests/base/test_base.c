@@ -60,7 +60,8 @@ static int die_in_child(void (*abort_job)(int), char *said, size_t n)
 	assert_true(child >= 0);
 	if (child == 0) {
 		dup2(ends[1], 2);
-		*favor_process() = (struct favor_process){3, 4, "learner", "backward", 17, abort_job, NULL};
+		*favor_process() = (struct favor_process){.rank = 3, .ranks = 4, .role = "learner", .phase = "backward", .step = 17,
+		                                           .sample = 5, .abort_job = abort_job};
 		favor_die("the %s broke", "thing");
 	}
 	close(ends[1]);
@@ -81,7 +82,7 @@ static void test_die(void **state)
 	char said[4096];
 	assert_int_equal(die_in_child(NULL, said, sizeof said), 1);
 	assert_non_null(strstr(said, "favor: rank 3 (learner) on "));
-	assert_non_null(strstr(said, ", phase backward, step 17: the thing broke\n"));
+	assert_non_null(strstr(said, ", phase backward, step 17, sample 5: the thing broke\n"));
 	assert_int_equal(die_in_child(leave_with_7, said, sizeof said), 7);
 }
 

@@ -1,6 +1,6 @@
 /* A job that would hang: hang MODE VICTIM. The victim stops in the middle of its work and the others wait for it,
- * each in its own way; test_deadline.sh looks at how the job ends. MODE: sleep, stop (SIGSTOP), half (stops after
- * half of a large group has gone out), slow (works for longer than the deadline, with ticks: nothing is wrong),
+ * each in its own way; test_deadline.sh looks at how the job ends. MODE: sleep (its own watch notices), stop (SIGSTOP:
+ * only others can), half (SIGSTOP after half of a large group has gone out), close (SIGSTOP while the others are done), slow (works for longer than the deadline, with ticks: nothing is wrong),
  * deadlock (nobody hangs, all wait). */
 #include "comm/world.h"
 
@@ -30,7 +30,7 @@ static void fall_ill(struct world *w, const char *mode)
 		struct group *g = group_new(1, 10000000);
 		g->start[1] = 10000000;
 		world_push(w, STAGE_SAMPLED, g);
-		pause();
+		raise(SIGSTOP);
 	}
 	if (strcmp(mode, "stop") == 0)
 		raise(SIGSTOP);
@@ -67,7 +67,7 @@ int main(int argc, char **argv)
 	double together = 1;
 	int slow = strcmp(argv[1], "slow") == 0, close = strcmp(argv[1], "close") == 0;
 	if (world_rank(w) == atoi(argv[2]))
-		fall_ill(w, close ? "sleep" : argv[1]);
+		fall_ill(w, close ? "stop" : argv[1]);
 	else if (!slow && !close)
 		wait_for_others(w);
 	if (!close)

@@ -25,11 +25,11 @@ expect() {
 }
 
 ill='last phase decode, step 12, sample 97,'
-expect 4 sleep 3 "rank 0 (learner).*from rank 3 (rollout on .*$ill"
+expect 4 sleep 3 "rank 3 (rollout) on .*, phase decode, step 12, sample 97: nothing moves on this rank.*in pause;"
 expect 4 stop 3 "rank 0 (learner).*from rank 3 (rollout on .*$ill"
 expect 4 stop 1 "from rank 1 (reward on .*$ill"
 expect 4 half 2 "from rank 2 (rollout on .*$ill"
-expect 4 sleep 0 "rank 1 (reward).*from rank 0 (learner on .*last phase decode, step 12,"
+expect 4 sleep 0 "rank 0 (learner) on .*, phase decode, step 12, sample 97: nothing moves on this rank.*in pause;"
 expect 4 stop 0 "from rank 0 (learner on .*last phase decode, step 12,"
 expect 7 stop 4 "rank 0 (learner).*from rank 4 (rollout on .*$ill"
 expect 4 close 2 "phase wait for all ranks to finish.*from rank 2 (rollout on .*$ill"
