@@ -25,21 +25,13 @@ static void measure(int threads, int64_t m, int64_t n, int64_t k)
 	for (int64_t i = 0; i < total; i++)
 		memory[i] = (float)((i * 7919 + i / 13) % 1000) * 2e-3f - 1;
 	struct tensor y = tensor_of(memory, m, n), x = tensor_of(memory + m * n, m, k), w = tensor_of(x.data + m * k, n, k);
-	struct own_product own = {.m = m,
-	                          .n = n,
-	                          .k = k,
-	                          .a = x.data,
-	                          .b = w.data,
-	                          .a_row = k,
-	                          .a_col = 1,
-	                          .b_row = 1,
-	                          .b_col = k,
-	                          .c = y.data,
-	                          .c_row = n};
-	size_t own_bytes = (own_product_floats(&own, threads) * sizeof(float) + 63) / 64 * 64;
-	float *own_memory = aligned_alloc(64, own_bytes);
-	if (!own_memory)
+	struct own_product own = {.m = m, .n = n, .k = k, .a = x.data, .a_row = k, .a_col = 1, .c = y.data, .c_row = n};
+	size_t own_bytes = ((size_t)own_packed_floats(k, n) * sizeof(float) + 63) / 64 * 64;
+	float *panels = aligned_alloc(64, own_bytes);
+	if (!panels)
 		favor_die("out of memory: the own kernel needs %zu bytes", own_bytes);
+	own_pack(panels, w.data, 1, k, k, n, threads);
+	own.panels = panels;
 	double flops = 2.0 * (double)m * (double)n * (double)k, best[4] = {1e9, 1e9, 1e9, 1e9}, start = now();
 	cpu_linear(&b, y, x, w, NULL, 0);
 	double first = now() - start;
@@ -55,7 +47,7 @@ static void measure(int threads, int64_t m, int64_t n, int64_t k)
 				else if (what == 2)
 					cpu_linear_backward_weight(&b, w, NULL, y, x);
 				else
-					own_product_run(&own, threads, own_memory);
+					own_product_run(&own, threads);
 			}
 			double time = (now() - start) / repeats;
 			best[what] = time < best[what] ? time : best[what];
@@ -64,11 +56,11 @@ static void measure(int threads, int64_t m, int64_t n, int64_t k)
 		}
 	}
 	printf(
-		"M %4d N %5d K %5d: linear %6.1f (first call %7.3f ms), backward input %6.1f, weight %6.1f, own kernel %6.1f\n",
-		(int)m, (int)n, (int)k, 1e-9 * flops / best[0], 1e3 * first, 1e-9 * flops / best[1], 1e-9 * flops / best[2],
-		1e-9 * flops / best[3]);
+	    "M %4d N %5d K %5d: linear %6.1f (first call %7.3f ms), backward input %6.1f, weight %6.1f, own kernel %6.1f\n",
+	    (int)m, (int)n, (int)k, 1e-9 * flops / best[0], 1e3 * first, 1e-9 * flops / best[1], 1e-9 * flops / best[2],
+	    1e-9 * flops / best[3]);
 	matmul_state_destroy(state.matmul);
-	free(own_memory);
+	free(panels);
 	free(memory);
 }
 

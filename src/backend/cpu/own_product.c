@@ -1,51 +1,289 @@
-/* c is cut into pieces of ROWS x COLUMNS; a thread copies the piece's columns of b (all of k) to a panel and lets
- * tile_product run over them. Each element is one chain over k, then + bias, then + c: no rounding depends on m or on
- * the number of threads. */
+/* Blocked product. A thread has a rectangle of c. For every DEPTH of k and ROWS_BLOCK rows it goes through its panels
+ * of b (one fits the first cache) and through the block's rows, KERNEL_ROWS at a time (the block fits the second
+ * cache):
+ *
+ *   KERNEL_ROWS x PANEL elements of c stay in registers while k runs; each step loads two vectors of b and broadcasts
+ *   one element of a per row.
+ *
+ * Rows of a that lie contiguous are read in place; columns that do (the gradient of weights) are copied, KERNEL_ROWS
+ * side by side. */
 #include "backend/cpu/own_product.h"
 
-#include "backend/cpu/tile.h"
+#include "backend/cpu/vec.h"
 
 #include <omp.h>
+#include <string.h>
 
-enum { ROWS = 128, COLUMNS = 64 };
+enum {
+	VECTORS = PANEL / TILE_LANES,
+	KERNEL_ROWS = TILE_LANES == 16 ? 12 : 6, /* x VECTORS accumulators, of 32 registers with AVX-512, else of 16 */
+	ROWS_BLOCK = 96,                         /* a multiple of KERNEL_ROWS */
+	DEPTH = TILE_LANES == 16 ? 256 : 512,    /* x PANEL: half a first cache to all of one */
+	LINE = 16,                               /* floats in a cache line */
+	AHEAD_ROWS = 2 * KERNEL_ROWS, /* up to so many rows, memory is slower than the kernel: fetch the next panel early */
+	PACK_STEP = 8,
+	PACK_WORTH_THREADS = 1 << 14,
+};
 
-size_t own_product_floats(const struct own_product *p, int threads)
+/* --- the kernel --- */
+
+/* c[rows, PANEL] = start + a b; row i of `start` is start + i * start_row; NULL: 0. `ahead`, unless NULL: what is read
+ * next, as long as b. Constants where it is inlined: rows; a_row or a_col; whether ahead is NULL. */
+ALWAYS_INLINE void kernel(int rows, float *c, int64_t c_row, const float *start, int64_t start_row, const float *a,
+                          int64_t a_row, int64_t a_col, const float *b, int64_t depth, const float *ahead)
 {
-	return (size_t)threads * ((size_t)p->k + ROWS) * COLUMNS;
+	vec sum[KERNEL_ROWS][VECTORS];
+	for (int i = 0; i < rows; i++)
+		for (int v = 0; v < VECTORS; v++)
+			sum[i][v] = start ? vec_load(start + i * start_row + v * TILE_LANES) : (vec){0};
+#pragma GCC unroll 4
+	for (int64_t k = 0; k < depth; k++) {
+		vec right[VECTORS];
+		for (int v = 0; v < VECTORS; v++)
+			right[v] = vec_load(b + k * PANEL + v * TILE_LANES);
+		for (int v = 0; ahead && v < PANEL; v += LINE)
+			__builtin_prefetch(ahead + k * PANEL + v, 0, 2);
+		for (int i = 0; i < rows; i++) {
+			vec left = vec_all(a[i * a_row + k * a_col]);
+			for (int v = 0; v < VECTORS; v++)
+				sum[i][v] = vec_fused(left, right[v], sum[i][v]);
+		}
+	}
+	for (int i = 0; i < rows; i++)
+		for (int v = 0; v < VECTORS; v++)
+			vec_store(c + i * c_row + v * TILE_LANES, sum[i][v]);
 }
 
-static void panel_pack(float *to, const struct own_product *p, int64_t column, int64_t width)
+struct kernel_call {
+	float *c;
+	int64_t c_row;
+	const float *start;
+	int64_t start_row;
+	const float *a;
+	int64_t a_row; /* 0: a is packed, [depth][KERNEL_ROWS] */
+	const float *b;
+	int64_t depth;
+	const float *ahead; /* or NULL; only with a_row */
+};
+
+#define KERNEL(rows)                                                                                                   \
+	case rows:                                                                                                         \
+		if (k->ahead)                                                                                                  \
+			kernel(rows, k->c, k->c_row, k->start, k->start_row, k->a, k->a_row, 1, k->b, k->depth, k->ahead);         \
+		else if (k->a_row)                                                                                             \
+			kernel(rows, k->c, k->c_row, k->start, k->start_row, k->a, k->a_row, 1, k->b, k->depth, NULL);             \
+		else                                                                                                           \
+			kernel(rows, k->c, k->c_row, k->start, k->start_row, k->a, 1, KERNEL_ROWS, k->b, k->depth, NULL);          \
+		break
+
+static void kernel_rows(const struct kernel_call *k, int64_t rows)
 {
-	const float *from = p->b + column * p->b_col;
-	for (int64_t k = 0; k < p->k; k++, to += COLUMNS, from += p->b_row) {
-		for (int64_t j = 0; j < width; j++)
-			to[j] = from[j * p->b_col];
-		for (int64_t j = width; j < COLUMNS; j++)
-			to[j] = 0;
+	switch (rows) {
+		KERNEL(1);
+		KERNEL(2);
+		KERNEL(3);
+		KERNEL(4);
+		KERNEL(5);
+		KERNEL(6);
+#if defined __AVX512F__
+		KERNEL(7);
+		KERNEL(8);
+		KERNEL(9);
+		KERNEL(10);
+		KERNEL(11);
+		KERNEL(12);
+#endif
 	}
 }
 
-static void piece_run(const struct own_product *p, int64_t row, int64_t column, float *panel)
+/* start[rows, PANEL] = c + bias, in columns [0, width). */
+static void start_from_both(float *start, const float *c, int64_t c_row, const float *bias, int64_t rows, int64_t width)
 {
-	int64_t rows = p->m - row < ROWS ? p->m - row : ROWS, width = p->n - column < COLUMNS ? p->n - column : COLUMNS;
-	float *sum = panel + p->k * COLUMNS;
-	panel_pack(panel, p, column, width);
-	tile_product(sum, COLUMNS, p->a + row * p->a_row, p->a_row, p->a_col, panel, COLUMNS, rows, tile_padded(width),
-	             p->k, 0);
-	for (int64_t i = 0; i < rows; i++, sum += COLUMNS) {
-		float *c = p->c + (row + i) * p->c_row + column;
-		for (int64_t j = 0; j < width; j++) {
-			float with_bias = p->bias ? sum[j] + p->bias[column + j] : sum[j];
-			c[j] = p->accumulate ? with_bias + c[j] : with_bias;
+	for (int64_t i = 0; i < rows; i++)
+		for (int64_t j = 0; j < width; j++)
+			start[i * PANEL + j] = c[i * c_row + j] + bias[j];
+}
+
+/* The last panel, where c has fewer than PANEL columns: through a copy, so that nothing beside c is touched. */
+static void kernel_narrow(const struct kernel_call *k, int64_t rows, int64_t width)
+{
+	float c[KERNEL_ROWS * PANEL], start[KERNEL_ROWS * PANEL] = {0};
+	for (int64_t i = 0; k->start && i < rows; i++)
+		memcpy(start + i * PANEL, k->start + i * k->start_row, (size_t)width * sizeof(float));
+	struct kernel_call whole = *k;
+	whole.c = c;
+	whole.start = start;
+	whole.c_row = whole.start_row = PANEL;
+	kernel_rows(&whole, rows);
+	for (int64_t i = 0; i < rows; i++)
+		memcpy(k->c + i * k->c_row, c + i * PANEL, (size_t)width * sizeof(float));
+}
+
+/* --- packing --- */
+
+/* Columns of b that lie contiguous, all rows: a vector transposes better than a loop. */
+static void pack_panel(float *to, const float *b, int64_t b_col, int64_t k, int64_t width)
+{
+	int64_t whole = k / 4 * 4;
+	tile_transpose(to, PANEL, b, b_col, width, whole);
+	for (int64_t i = whole; i < k; i++)
+		for (int64_t j = 0; j < PANEL; j++)
+			to[i * PANEL + j] = j < width ? b[j * b_col + i] : 0;
+}
+
+/* Rows [first, end) of b, each contiguous, into all panels. */
+static void pack_rows_of_b(float *to, const float *b, int64_t b_row, int64_t k, int64_t n, int64_t first, int64_t end)
+{
+	for (int64_t column = 0; column < n; column += PANEL, to += PANEL * k) {
+		for (int64_t i = first; i < end; i++) {
+			const float *from = b + i * b_row + column;
+			float *at = to + i * PANEL;
+			if (n - column >= PANEL) {
+				for (int v = 0; v < VECTORS; v++)
+					vec_store(at + v * TILE_LANES, vec_load(from + v * TILE_LANES));
+				continue;
+			}
+			for (int64_t j = 0; j < PANEL; j++)
+				at[j] = j < n - column ? from[j] : 0;
 		}
 	}
 }
 
-void own_product_run(const struct own_product *p, int threads, float *memory)
+void own_pack(float *to, const float *b, int64_t b_row, int64_t b_col, int64_t k, int64_t n, int threads)
 {
-	int64_t down = (p->m + ROWS - 1) / ROWS, across = (p->n + COLUMNS - 1) / COLUMNS;
-	size_t each = ((size_t)p->k + ROWS) * COLUMNS;
-#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
-	for (int64_t u = 0; u < down * across; u++)
-		piece_run(p, u % down * ROWS, u / down * COLUMNS, memory + (size_t)omp_get_thread_num() * each);
+	if (b_col == 1) {
+#pragma omp parallel for num_threads(threads) schedule(static) if (n * k > PACK_WORTH_THREADS)
+		for (int64_t first = 0; first < k; first += PACK_STEP)
+			pack_rows_of_b(to, b, b_row, k, n, first, k - first < PACK_STEP ? k : first + PACK_STEP);
+		return;
+	}
+#pragma omp parallel for num_threads(threads) schedule(static) if (n * k > PACK_WORTH_THREADS)
+	for (int64_t p = 0; p < own_panels(n); p++)
+		pack_panel(to + p * PANEL * k, b + p * PANEL * b_col, b_col, k, n - p * PANEL < PANEL ? n - p * PANEL : PANEL);
+}
+
+/* a[rows, depth], whose columns are contiguous, becomes [rows / KERNEL_ROWS][depth][KERNEL_ROWS]. A few columns at a
+ * time, so that each page is visited once. */
+static void pack_a(float *to, const float *a, int64_t a_col, int64_t rows, int64_t depth)
+{
+	for (int64_t start = 0; start < depth; start += PACK_STEP) {
+		int64_t end = depth - start < PACK_STEP ? depth : start + PACK_STEP;
+		for (int64_t first = 0; first < rows; first += KERNEL_ROWS) {
+			int64_t n = rows - first < KERNEL_ROWS ? rows - first : KERNEL_ROWS;
+			const float *from = a + first;
+			float *at = to + first * depth;
+			for (int64_t k = start; k < end; k++) {
+				if (n == KERNEL_ROWS)
+					memcpy(at + k * KERNEL_ROWS, from + k * a_col, KERNEL_ROWS * sizeof(float));
+				else
+					memcpy(at + k * KERNEL_ROWS, from + k * a_col, (size_t)n * sizeof(float));
+			}
+		}
+	}
+}
+
+/* --- blocks --- */
+
+/* A rectangle of c: rows [row, row_end), panels [panel, panel_end). */
+struct rectangle {
+	int64_t row, row_end, panel, panel_end;
+};
+
+/* Rows [row, row + rows) x the rectangle's panels, over [first, first + depth) of k. */
+static void block_run(const struct own_product *p, const struct rectangle *r, int64_t row, int64_t rows, int64_t first,
+                      int64_t depth, float *packed)
+{
+	const float *a = p->a + row * p->a_row + first * p->a_col;
+	if (p->a_col != 1)
+		pack_a(packed, a, p->a_col, rows, depth);
+	/* few rows: equal parts, 8 are 4 + 4 and not 6 + 2 */
+	int64_t step = KERNEL_ROWS;
+	if (rows < 2 * KERNEL_ROWS && p->a_col == 1) {
+		int64_t parts = (rows + KERNEL_ROWS - 1) / KERNEL_ROWS;
+		step = (rows + parts - 1) / parts;
+	}
+	for (int64_t panel = r->panel; panel < r->panel_end; panel++) {
+		int64_t column = panel * PANEL, width = p->n - column < PANEL ? p->n - column : PANEL;
+		struct kernel_call k = {.c_row = p->c_row, .depth = depth};
+		k.b = p->panels + panel * PANEL * p->k + first * PANEL;
+		const float *ahead = panel + 1 < r->panel_end ? k.b + PANEL * p->k : NULL;
+		for (int64_t i = 0; i < rows; i += step) {
+			int64_t n = rows - i < step ? rows - i : step;
+			k.c = p->c + (row + i) * p->c_row + column;
+			float both[KERNEL_ROWS * PANEL];
+			if (!first && p->accumulate && p->bias) {
+				start_from_both(both, k.c, p->c_row, p->bias + column, n, width);
+				k.start = both;
+				k.start_row = PANEL;
+			} else if (first || p->accumulate) {
+				k.start = k.c;
+				k.start_row = p->c_row;
+			} else {
+				k.start = p->bias ? p->bias + column : NULL;
+				k.start_row = 0;
+			}
+			k.a = p->a_col == 1 ? a + i * p->a_row : packed + i * depth;
+			k.a_row = p->a_col == 1 ? p->a_row : 0;
+			k.ahead = rows <= AHEAD_ROWS && p->a_col == 1 && i + n == rows ? ahead : NULL;
+			if (width == PANEL)
+				kernel_rows(&k, n);
+			else
+				kernel_narrow(&k, n, width);
+		}
+	}
+}
+
+static void rectangle_run(const struct own_product *p, const struct rectangle *r)
+{
+	float packed[ROWS_BLOCK * DEPTH] __attribute__((aligned(64)));
+	for (int64_t first = 0; first < p->k; first += DEPTH) {
+		int64_t depth = p->k - first < DEPTH ? p->k - first : DEPTH;
+		for (int64_t row = r->row; row < r->row_end; row += ROWS_BLOCK)
+			block_run(p, r, row, r->row_end - row < ROWS_BLOCK ? r->row_end - row : ROWS_BLOCK, first, depth, packed);
+	}
+}
+
+/* How many parts to cut the rows in, the panels in threads / that many: the cut with the smallest largest rectangle; of
+ * equals the one with most parts of columns, whose threads share a and not b. */
+static int row_parts(int64_t row_units, int64_t panels, int threads)
+{
+	int best = 1;
+	int64_t best_cost = INT64_MAX;
+	for (int parts = 1; parts <= threads; parts++) {
+		int across = threads / parts;
+		int64_t cost = ((row_units + parts - 1) / parts) * ((panels + across - 1) / across);
+		if (cost < best_cost) {
+			best = parts;
+			best_cost = cost;
+		}
+	}
+	return best;
+}
+
+static int64_t part_start(int64_t n, int parts, int i)
+{
+	return n * i / parts;
+}
+
+void own_product_run(const struct own_product *p, int threads)
+{
+	int64_t panels = own_panels(p->n), units = (p->m + KERNEL_ROWS - 1) / KERNEL_ROWS;
+	if (p->k == 0 || p->m == 0 || p->n == 0) {
+		for (int64_t i = 0; i < p->m; i++)
+			for (int64_t j = 0; j < p->n; j++)
+				p->c[i * p->c_row + j] = (p->accumulate ? p->c[i * p->c_row + j] : 0) + (p->bias ? p->bias[j] : 0);
+		return;
+	}
+	int down = row_parts(units, panels, threads), across = threads / down;
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+	for (int t = 0; t < down * across; t++) {
+		int i = t / across, j = t % across;
+		struct rectangle r = {.row = part_start(units, down, i) * KERNEL_ROWS,
+		                      .row_end = part_start(units, down, i + 1) * KERNEL_ROWS,
+		                      .panel = part_start(panels, across, j),
+		                      .panel_end = part_start(panels, across, j + 1)};
+		if (r.row_end > p->m)
+			r.row_end = p->m;
+		rectangle_run(p, &r);
+	}
 }

@@ -6,8 +6,9 @@
 #include <stdint.h>
 #include <string.h>
 
-typedef float reduce_f32x8 __attribute__((vector_size(32)));
-typedef double reduce_f64x8 __attribute__((vector_size(64)));
+/* No wider than AVX: gcc splits wider vectors through memory. */
+typedef float reduce_f32x4 __attribute__((vector_size(16)));
+typedef double reduce_f64x4 __attribute__((vector_size(32)));
 
 /* What is summed goes through a buffer of this many elements, which stays in the first-level cache. */
 enum { REDUCE_BLOCK = 1024 };
@@ -17,22 +18,22 @@ enum { REDUCE_BLOCK = 1024 };
 /* Sum of x[i], or of x[i]^2 if squares. Callers pass a constant, so each use is one loop without the branch. */
 static inline double reduce_lanes(const float *x, int64_t n, int squares)
 {
-	reduce_f64x8 even = {0}, odd = {0};
+	reduce_f64x4 sum[REDUCE_LANES / 4] = {{0}};
 	for (int64_t i = 0; i < n; i += REDUCE_LANES) {
-		reduce_f32x8 pair[2];
+		reduce_f32x4 part[REDUCE_LANES / 4];
 		if (n - i >= REDUCE_LANES) {
-			memcpy(pair, x + i, sizeof pair);
+			memcpy(part, x + i, sizeof part);
 		} else {
-			memset(pair, 0, sizeof pair);
-			memcpy(pair, x + i, (size_t)(n - i) * sizeof *x);
+			memset(part, 0, sizeof part);
+			memcpy(part, x + i, (size_t)(n - i) * sizeof *x);
 		}
-		reduce_f64x8 first = __builtin_convertvector(pair[0], reduce_f64x8);
-		reduce_f64x8 second = __builtin_convertvector(pair[1], reduce_f64x8);
-		even += squares ? first * first : first;
-		odd += squares ? second * second : second;
+		for (int l = 0; l < REDUCE_LANES / 4; l++) {
+			reduce_f64x4 wide = __builtin_convertvector(part[l], reduce_f64x4);
+			sum[l] += squares ? wide * wide : wide;
+		}
 	}
-	even += odd;
-	return ((even[0] + even[4]) + (even[2] + even[6])) + ((even[1] + even[5]) + (even[3] + even[7]));
+	reduce_f64x4 all = (sum[0] + sum[2]) + (sum[1] + sum[3]);
+	return (all[0] + all[2]) + (all[1] + all[3]);
 }
 
 static inline double reduce_sum(const float *x, int64_t n)

@@ -137,24 +137,48 @@ static int64_t collect(const float *logits, int64_t V, float temperature, struct
 }
 
 /* The first token, in id order, at which the cumulative weight exceeds u of the sum; if rounding lets none, the last
- * that has any weight. */
-static int32_t draw(const float *e, const int32_t *kept, int64_t n, double u, double *sum)
+ * that has any weight. *before: the weight before `first`. */
+static int32_t draw_within(const float *e, const int32_t *kept, int64_t first, int64_t end, double *before, double goal)
 {
-	double total = 0, cumulative = 0;
-	for (int64_t i = 0; i < n; i++)
-		total += e[kept ? kept[i] : i];
-	*sum = total;
-	double goal = u * total;
 	int32_t last = -1;
-	for (int64_t i = 0; i < n; i++) {
+	for (int64_t i = first; i < end; i++) {
 		int32_t id = kept ? kept[i] : (int32_t)i;
 		if (e[id] > 0)
 			last = id;
-		cumulative += e[id];
-		if (cumulative > goal)
+		*before += e[id];
+		if (*before > goal)
 			break;
 	}
 	return last;
+}
+
+static int32_t draw_kept(const float *e, const int32_t *kept, int64_t n, double u, double *sum)
+{
+	double total = 0, before = 0;
+	for (int64_t i = 0; i < n; i++)
+		total += e[kept[i]];
+	*sum = total;
+	return draw_within(e, kept, 0, n, &before, u * total);
+}
+
+/* Of all tokens: whole blocks are passed over, as they were summed. */
+static int32_t draw_any(const float *e, int64_t V, double u, double sum)
+{
+	double goal = u * sum, before = 0;
+	int64_t first = 0, weighty = 0; /* the last block that has any weight, should rounding let none exceed */
+	for (; first < V; first += REDUCE_BLOCK) {
+		double block = reduce_sum(e + first, V - first < REDUCE_BLOCK ? V - first : REDUCE_BLOCK);
+		if (block > 0)
+			weighty = first;
+		if (before + block > goal)
+			break;
+		before += block;
+	}
+	if (first >= V) {
+		first = weighty;
+		goal = INFINITY;
+	}
+	return draw_within(e, NULL, first, V - first < REDUCE_BLOCK ? V : first + REDUCE_BLOCK, &before, goal);
 }
 
 static struct sampled sample_row(const float *logits, int64_t V, double u, const struct sampling *how,
@@ -176,7 +200,7 @@ static struct sampled sample_row(const float *logits, int64_t V, double u, const
 			bounds.last = nucleus_end(logits, V, temperature, how->top_p, bounds.kth, m);
 		if (truncate_k || truncate_p || how->min_p > 0)
 			n = collect(logits, V, temperature, bounds, m);
-		out.token = draw(m.e, n < V ? m.kept : NULL, n, u, &sum);
+		out.token = n < V ? draw_kept(m.e, m.kept, n, u, &sum) : draw_any(m.e, V, u, row.sum);
 	}
 	if (out.token < 0)
 		out.token = first_largest(logits, V);

@@ -11,6 +11,7 @@
 
 struct softmax_row {
 	float temperature, max; /* max of z = logit / temperature */
+	double sum;             /* of exp(z - max), in blocks of REDUCE_BLOCK by reduce_sum */
 	double lse, entropy;    /* log sum exp z; -sum p log p */
 };
 
@@ -45,6 +46,7 @@ static inline struct softmax_row softmax_row(const float *logits, int64_t V, flo
 		weighted += reduce_sum(products, n);
 	}
 	/* entropy = lse - sum p z = log sum - sum p (z - max) */
+	row.sum = sum;
 	row.lse = row.max + log(sum);
 	row.entropy = log(sum) - weighted / sum;
 	return row;

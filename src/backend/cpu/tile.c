@@ -3,39 +3,13 @@
  */
 #include "backend/cpu/tile.h"
 
-#include <math.h>
-#if defined __AVX512F__ || (defined __AVX2__ && defined __FMA__)
-#include <immintrin.h>
-#endif
+#include "backend/cpu/vec.h"
 
 /* 6 x 4 accumulators of the 32 registers of AVX-512, 6 x 2 of the 16 of AVX2 and SSE. */
 enum { TILE_ROWS = 6, TILE_VECTORS = TILE_LANES == 16 ? 4 : 2 };
 
-typedef float vec __attribute__((vector_size(4 * TILE_LANES)));
-typedef float vec_anywhere __attribute__((vector_size(4 * TILE_LANES), aligned(4), may_alias));
 typedef float quad __attribute__((vector_size(16)));
 typedef float quad_anywhere __attribute__((vector_size(16), aligned(4), may_alias));
-
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
-
-ALWAYS_INLINE vec load(const float *from)
-{
-	return *(const vec_anywhere *)from;
-}
-
-/* Spelled out, because compilers differ in where they contract a product and a sum. */
-ALWAYS_INLINE vec fused(vec a, vec b, vec c)
-{
-#if defined __AVX512F__
-	return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
-#elif defined __AVX2__ && defined __FMA__
-	return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
-#else
-	for (int l = 0; l < TILE_LANES; l++)
-		c[l] = fmaf(a[l], b[l], c[l]);
-	return c;
-#endif
-}
 
 /* One register block; rows and vectors are constants where it is inlined. */
 ALWAYS_INLINE void block(int rows, int vectors, float *c, int64_t c_row, const float *a, int64_t a_row, int64_t a_col,
@@ -44,20 +18,21 @@ ALWAYS_INLINE void block(int rows, int vectors, float *c, int64_t c_row, const f
 	vec sum[TILE_ROWS][TILE_VECTORS];
 	for (int i = 0; i < rows; i++)
 		for (int v = 0; v < vectors; v++)
-			sum[i][v] = accumulate ? load(c + i * c_row + v * TILE_LANES) : (vec){0};
+			sum[i][v] = accumulate ? vec_load(c + i * c_row + v * TILE_LANES) : (vec){0};
+#pragma GCC unroll 2
 	for (int64_t k = 0; k < depth; k++) {
 		vec right[TILE_VECTORS];
 		for (int v = 0; v < vectors; v++)
-			right[v] = load(b + k * b_row + v * TILE_LANES);
+			right[v] = vec_load(b + k * b_row + v * TILE_LANES);
 		for (int i = 0; i < rows; i++) {
-			vec left = a[i * a_row + k * a_col] - (vec){0};
+			vec left = vec_all(a[i * a_row + k * a_col]);
 			for (int v = 0; v < vectors; v++)
-				sum[i][v] = fused(left, right[v], sum[i][v]);
+				sum[i][v] = vec_fused(left, right[v], sum[i][v]);
 		}
 	}
 	for (int i = 0; i < rows; i++)
 		for (int v = 0; v < vectors; v++)
-			*(vec_anywhere *)(c + i * c_row + v * TILE_LANES) = sum[i][v];
+			vec_store(c + i * c_row + v * TILE_LANES, sum[i][v]);
 }
 
 #define BLOCK(rows, vectors)                                                                                           \

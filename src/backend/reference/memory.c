@@ -1,16 +1,15 @@
 /* Memory of the backends that live in host memory: the reference and the CPU backend share these slots. */
 #include "backend/reference/reference.h"
 
+#include "backend/host_memory.h"
+
 #include <stdlib.h>
 #include <string.h>
 
 void *ref_alloc(struct backend *b, size_t bytes)
 {
 	(void)b;
-	if (bytes > SIZE_MAX - 64)
-		favor_die("alloc: %zu bytes are more than there can be", bytes);
-	size_t rounded = (bytes + 63) / 64 * 64;
-	void *p = aligned_alloc(64, rounded ? rounded : 64);
+	void *p = host_memory(bytes);
 	if (!p)
 		favor_die("alloc: out of memory: %zu bytes could not be had", bytes);
 	return p;

@@ -1,0 +1,46 @@
+/* One vector register of floats, as wide as the machine has them, for the dense kernels (tile.c, own_product.c). */
+#ifndef FAVOR_BACKEND_CPU_VEC_H
+#define FAVOR_BACKEND_CPU_VEC_H
+
+#include "backend/cpu/tile.h"
+
+#include <math.h>
+#if defined __AVX512F__ || (defined __AVX2__ && defined __FMA__)
+#include <immintrin.h>
+#endif
+
+typedef float vec __attribute__((vector_size(4 * TILE_LANES)));
+typedef float vec_anywhere __attribute__((vector_size(4 * TILE_LANES), aligned(4), may_alias));
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+ALWAYS_INLINE vec vec_load(const float *from)
+{
+	return (vec) * (const vec_anywhere *)from;
+}
+
+ALWAYS_INLINE void vec_store(float *to, vec v)
+{
+	*(vec_anywhere *)to = v;
+}
+
+ALWAYS_INLINE vec vec_all(float x)
+{
+	return x - (vec){0};
+}
+
+/* a b + c, rounded once. Spelled out, because compilers differ in where they contract a product and a sum. */
+ALWAYS_INLINE vec vec_fused(vec a, vec b, vec c)
+{
+#if defined __AVX512F__
+	return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined __AVX2__ && defined __FMA__
+	return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+	for (int l = 0; l < TILE_LANES; l++)
+		c[l] = fmaf(a[l], b[l], c[l]);
+	return c;
+#endif
+}
+
+#endif
