@@ -1,5 +1,5 @@
 /* How fast is the CPU's attention? Prints GFLOP/s, counting the scores that are needed (4 D flops each forward, 10 D
- * backward), for training, vision and decoding shapes. Usage: bench_attention [threads] */
+ * backward), for training, vision and decoding shapes. Usage: bench_attention [threads] [few] */
 #include "backend/cpu/attention.h"
 #include "backend/cpu/cpu_state.h"
 
@@ -29,7 +29,7 @@ static void measure(const char *name, int threads, const struct segment *segment
 		pairs += (double)s->q_len * (s->prefix_len + own);
 	}
 	int64_t wide = heads * depth, narrow = kv_heads * depth,
-			total = 4 * queries * wide + 4 * keys * narrow + heads * queries;
+	        total = 4 * queries * wide + 4 * keys * narrow + heads * queries;
 	float *memory = favor_malloc((size_t)total * sizeof(float)), *at = memory;
 	for (int64_t i = 0; i < total; i++)
 		memory[i] = (float)((i * 7919 + i / 13) % 1000) * 2e-3f - 1;
@@ -69,6 +69,15 @@ int main(int argc, char **argv)
 		packed[g + 1] = (struct segment){700 + g * 150, 150, 0, 700, 700 + g * 150, 150, 1};
 		decode[g] = (struct segment){g, 1, 0, 700, 700 + g * 150, 100, 1};
 	}
+	struct segment few[9] = {{0, 124, 0, 0, 0, 124, 1}}, few_decode[8];
+	for (int g = 0; g < 8; g++) {
+		few[g + 1] = (struct segment){124 + g * 63, 63, 0, 124, 124 + g * 63, 63, 1};
+		few_decode[g] = (struct segment){g, 1, 0, 124, 124 + g * 63, 32, 1};
+	}
+	measure("packed 124 + 8 x 63", threads, few, 9, 4, 2, 64);
+	measure("decode 8, prompt 124", threads, few_decode, 8, 4, 2, 64);
+	if (argc > 2) /* any further word: these two alone */
+		return 0;
 	measure("causal 256", threads, causal, 1, 8, 8, 64);
 	causal[0] = (struct segment){0, 1024, 0, 0, 0, 1024, 1};
 	measure("causal 1024", threads, causal, 1, 8, 8, 64);

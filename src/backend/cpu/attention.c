@@ -30,8 +30,10 @@ struct job {
 
 /* One thread's tile. */
 struct work {
-	float *q, *o, *s;        /* [rows, depth], [rows, padded], [rows, BLOCK] */
-	float *k, *v;            /* this block: keys transposed [depth, BLOCK], values [BLOCK, padded] */
+	float *q, *o, *s;    /* [rows, depth], [rows, padded], [rows, BLOCK] */
+	float *k, *v;        /* this block: keys transposed [depth, BLOCK], values [BLOCK, padded] if copied */
+	const float *values; /* this block's values: v, or where they lie */
+	int64_t values_row;
 	float *most, *sum;       /* [rows]: m and l */
 	float *top, *correction; /* [rows]: m' and c */
 	float *lanes, *across;   /* [rows, SUM_LANES], [SUM_LANES, rows up to a multiple of 4] */
@@ -127,11 +129,11 @@ static void add_values(const struct job *j, struct work *w, int32_t first, int32
 		int32_t to = from + step < end ? from + step : end, shared = BLOCK;
 		for (int32_t r = from; r < to; r++)
 			shared = w->visible[r] < shared ? w->visible[r] : shared;
-		tile_product(w->o + from * width, width, w->s + from * BLOCK, BLOCK, 1, w->v, width, to - from, width, shared,
-		             1);
+		tile_product(w->o + from * width, width, w->s + from * BLOCK, BLOCK, 1, w->values, w->values_row, to - from,
+		             width, shared, 1);
 		for (int32_t r = from; r < to; r++)
-			tile_product(w->o + r * width, width, w->s + r * BLOCK + shared, BLOCK, 1, w->v + shared * width, width, 1,
-			             width, w->visible[r] - shared, 1);
+			tile_product(w->o + r * width, width, w->s + r * BLOCK + shared, BLOCK, 1,
+			             w->values + shared * w->values_row, w->values_row, 1, width, w->visible[r] - shared, 1);
 	}
 }
 
@@ -141,9 +143,15 @@ static void attend_block(const struct job *j, struct work *w, int kv_head, int32
 {
 	int64_t column = (int64_t)kv_head * j->depth, width = j->padded;
 	tile_transpose(w->k, BLOCK, j->k.data + key * j->k.stride + column, j->k.stride, count, j->depth);
-	tile_copy(w->v, width, j->v.data + key * j->v.stride + column, j->v.stride, count, j->depth, 1);
-	tile_product(w->s + first * BLOCK, BLOCK, w->q + first * j->depth, j->depth, 1, w->k, BLOCK, end - first, BLOCK,
-	             j->depth, 0);
+	w->values = j->v.data + key * j->v.stride + column;
+	w->values_row = j->v.stride;
+	if (j->padded != j->depth) {
+		tile_copy(w->v, width, w->values, w->values_row, count, j->depth, 1);
+		w->values = w->v;
+		w->values_row = width;
+	}
+	tile_product_ragged(w->s + first * BLOCK, BLOCK, w->q + first * j->depth, j->depth, w->k, BLOCK, end - first,
+	                    w->visible + first, j->depth);
 	softmax_rows(w, first, end);
 	for (int32_t r = first; r < end; r++)
 		if (w->correction[r] != 1.0f)
@@ -241,8 +249,8 @@ void cpu_attention(struct backend *b, struct tensor o, float *lse, struct tensor
 		return;
 	int threads = units < b->threads ? (int)units : b->threads;
 	size_t rows = (size_t)queries * (size_t)group, floats = work_floats(&j, rows);
-	float *memory =
-		cpu_scratch(b, (size_t)threads * floats * sizeof(float) + (size_t)count * sizeof(struct attention_tile));
+	float *memory = cpu_scratch(b, (size_t)threads * floats * sizeof(float) +
+	                                   (size_t)count * sizeof(struct attention_tile));
 	struct attention_tile *tiles = (struct attention_tile *)(memory + (size_t)threads * floats);
 	attention_tiles(tiles, segments, segment_count, queries);
 

@@ -32,7 +32,7 @@ struct work {
 	float *q, *do_;     /* tile of queries, [rows, padded]; q times scale */
 	float *p, *ds;      /* [rows, CHUNK] */
 	float *k, *v;       /* keys and values transposed [depth, CHUNK] */
-	float *rows_k;      /* keys as they are [CHUNK, padded] (first pass) */
+	float *rows_k;      /* keys as they are [CHUNK, padded], if copied (first pass) */
 	float *dq;          /* [rows, padded] (first pass) */
 	float *dk, *dv;     /* [CHUNK, padded] (second pass) */
 	float *lse, *delta; /* [rows] */
@@ -90,10 +90,10 @@ static void load_keys(const struct job *j, struct work *w, int kv_head, int64_t 
 static void differentiate_scores(const struct job *j, struct work *w, int64_t first, int64_t end)
 {
 	int64_t width = j->padded;
-	tile_product(w->p + first * CHUNK, CHUNK, w->q + first * width, width, 1, w->k, CHUNK, end - first, CHUNK, j->depth,
-	             0);
-	tile_product(w->ds + first * CHUNK, CHUNK, w->do_ + first * width, width, 1, w->v, CHUNK, end - first, CHUNK,
-	             j->depth, 0);
+	tile_product_ragged(w->p + first * CHUNK, CHUNK, w->q + first * width, width, w->k, CHUNK, end - first,
+	                    w->to + first, j->depth);
+	tile_product_ragged(w->ds + first * CHUNK, CHUNK, w->do_ + first * width, width, w->v, CHUNK, end - first,
+	                    w->to + first, j->depth);
 	for (int64_t r = first; r < end; r++) {
 		float *restrict p = w->p + r * CHUNK, *restrict ds = w->ds + r * CHUNK;
 		float lse = w->lse[r], delta = w->delta[r];
@@ -113,11 +113,16 @@ static void differentiate_scores(const struct job *j, struct work *w, int64_t fi
 static void dq_block(const struct job *j, struct work *w, int kv_head, int64_t first, int64_t end, int64_t key,
                      int32_t count)
 {
+	const float *rows_k = j->k.data + key * j->k.stride + (int64_t)kv_head * j->depth;
+	int64_t rows_stride = j->k.stride;
 	load_keys(j, w, kv_head, key, count);
-	tile_copy(w->rows_k, j->padded, j->k.data + key * j->k.stride + (int64_t)kv_head * j->depth, j->k.stride, count,
-	          j->depth, 1);
+	if (j->padded != j->depth) {
+		tile_copy(w->rows_k, j->padded, rows_k, rows_stride, count, j->depth, 1);
+		rows_k = w->rows_k;
+		rows_stride = j->padded;
+	}
 	differentiate_scores(j, w, first, end);
-	tile_product(w->dq + first * j->padded, j->padded, w->ds + first * CHUNK, CHUNK, 1, w->rows_k, j->padded,
+	tile_product(w->dq + first * j->padded, j->padded, w->ds + first * CHUNK, CHUNK, 1, rows_k, rows_stride,
 	             end - first, j->padded, count, 1);
 }
 
@@ -297,7 +302,7 @@ void cpu_attention_backward(struct backend *b, struct tensor dq, struct tensor d
 	                .segment_count = segment_count};
 	j.tile_queries = attention_tile_queries(segments, segment_count, group, kv_heads, b->threads);
 	int64_t tile_count = attention_tiles(NULL, segments, segment_count, j.tile_queries),
-			tile_units = tile_count * kv_heads;
+	        tile_units = tile_count * kv_heads;
 	int64_t chunk_units = (key_rows_used(segments, segment_count) + CHUNK - 1) / CHUNK * kv_heads;
 	if (tile_units == 0)
 		return;

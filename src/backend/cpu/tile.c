@@ -83,6 +83,25 @@ void tile_product(float *c, int64_t c_row, const float *a, int64_t a_row, int64_
 	}
 }
 
+void tile_product_ragged(float *c, int64_t c_row, const float *a, int64_t a_row, const float *b, int64_t b_row,
+                         int64_t rows, const int32_t *cols, int64_t depth)
+{
+	for (int64_t first = 0, end; first < rows; first = end) {
+		int64_t width = -1; /* of rows [first, end), which go together while it stays the same */
+		for (end = first; end < rows;) {
+			int64_t next = end + TILE_ROWS < rows ? end + TILE_ROWS : rows;
+			int32_t most = 0;
+			for (int64_t r = end; r < next; r++)
+				most = cols[r] > most ? cols[r] : most;
+			if (width >= 0 && width != tile_padded(most))
+				break;
+			width = tile_padded(most);
+			end = next;
+		}
+		tile_product(c + first * c_row, c_row, a + first * a_row, a_row, 1, b, b_row, end - first, width, depth, 0);
+	}
+}
+
 static void transpose_4x4(float *to, int64_t width, const float *from, int64_t stride)
 {
 	quad r0 = *(const quad_anywhere *)from, r1 = *(const quad_anywhere *)(from + stride);

@@ -27,6 +27,11 @@ static inline int64_t tile_padded(int64_t n)
 void tile_product(float *c, int64_t c_row, const float *a, int64_t a_row, int64_t a_col, const float *b, int64_t b_row,
                   int64_t rows, int64_t cols, int64_t depth, int accumulate);
 
+/* c[r, j] = a[r, :] b[:, j] for j < cols[r]; columns behind them may be computed too, up to a multiple of TILE_LANES.
+ * Rows that see few keys of a block cost little. */
+void tile_product_ragged(float *c, int64_t c_row, const float *a, int64_t a_row, const float *b, int64_t b_row,
+                         int64_t rows, const int32_t *cols, int64_t depth);
+
 /* to[j, i] = from[i, j] for i < rows, j < cols (a multiple of 4), and 0 for rows <= i < width (a multiple of 4). Rows
  * of `from` lie `stride` apart, rows of `to` width. */
 void tile_transpose(float *to, int64_t width, const float *from, int64_t stride, int64_t rows, int64_t cols);
