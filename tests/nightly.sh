@@ -1,6 +1,7 @@
 #!/bin/sh
-# The long checks, an hour or two on two cores, most of it valgrind: everything under the sanitizers of gcc and of clang, the unit tests under valgrind, and the
-# invariants with more moments to be killed at. Last line and exit code as those of tests/run.sh.
+# The long checks, some hours on two cores, most of it fuzzers and valgrind: everything under the sanitizers of gcc and of
+# clang, the fuzzers, the unit tests under valgrind, and the invariants with more moments to be killed at. Last line and exit
+# code as those of tests/run.sh.
 . "$(dirname "$0")/e2e/count.sh"
 
 step "packages" jobs/install.sh --tests || {
@@ -26,6 +27,11 @@ fi
 if compile "clang with sanitizers" build-clang-asan --native-file tests/e2e/clang.ini "$@"; then
 	everything "clang with sanitizers" build-clang-asan
 fi
+
+# ten minutes a target; what they keep in build-fuzz/corpus makes the next night's start better
+for target in $(tests/fuzz.sh --targets); do
+	script "fuzzer, long: $target" tests/fuzz.sh "${FUZZ_SECONDS:-600}" "$target"
+done
 
 # valgrind knows no AVX-512; under mpirun it would watch Open MPI, so the comm room stays out, and so do shell scripts
 if compile "gcc for valgrind" build-valgrind --buildtype=debugoptimized -Dmarch=x86-64-v2; then

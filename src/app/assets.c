@@ -2,6 +2,7 @@
 #include "app/assets.h"
 
 #include "backend/ops.h"
+#include "base/file.h"
 #include "data/template.h"
 
 #include <dirent.h>
@@ -26,34 +27,13 @@ static const char *const MODEL_FILES[] = {"config.json",
                                           "vocab.json",
                                           "merges.txt"};
 
+#define MODEL_FILE_MAX ((size_t)256 << 20) /* bytes of one of them; the largest known tokenizer.json has some 30 MB */
+
 int is_checkpoint(const char *path)
 {
 	size_t n = strlen(path);
 	struct stat st;
 	return (n > 3 && !strcmp(path + n - 3, ".h5")) && !(stat(path, &st) == 0 && S_ISDIR(st.st_mode));
-}
-
-static int read_file(const char *path, char **data, size_t *n, struct favor_error *e)
-{
-	FILE *f = fopen(path, "rb");
-	long size;
-	*data = NULL;
-	if (!f || fseek(f, 0, SEEK_END) || (size = ftell(f)) < 0 || fseek(f, 0, SEEK_SET)) {
-		favor_fail(e, "%s: %s", path, strerror(errno));
-		if (f)
-			fclose(f);
-		return -1;
-	}
-	*data = favor_malloc((size_t)size + 1);
-	*n = fread(*data, 1, (size_t)size, f);
-	(*data)[*n] = 0;
-	fclose(f);
-	if (*n != (size_t)size) {
-		free(*data);
-		*data = NULL;
-		return favor_fail(e, "%s: can't be read whole", path);
-	}
-	return 0;
 }
 
 int assets_files(const char *folder, struct checkpoint_file **files, int32_t *count, struct favor_error *e)
@@ -65,7 +45,8 @@ int assets_files(const char *folder, struct checkpoint_file **files, int32_t *co
 		char *path = favor_format("%s/%s", folder, MODEL_FILES[i]);
 		if (access(path, F_OK) == 0) {
 			struct checkpoint_file *f = &(*files)[*count];
-			if (read_file(path, &f->data, &f->size, e)) {
+			f->data = file_read(path, MODEL_FILE_MAX, &f->size, e);
+			if (!f->data) {
 				free(path);
 				assets_files_free(*files, *count);
 				*files = NULL;

@@ -58,9 +58,9 @@ static int open_data(struct setup *s, const char *path, int needs, struct favor_
 	if ((needs & NEED_EVAL) && require(path, "data.eval", o->eval, e))
 		return -1;
 	/* both sets are read where named: the class list comes from both */
-	if (*o->train && dataset_load(&s->train, o->train, o->root, o->train_split, "train", e))
+	if (*o->train && dataset_load(&s->train, o->train, o->root, o->allow_outside, o->train_split, "train", e))
 		return -1;
-	if (*o->eval && dataset_load(&s->eval, o->eval, o->root, o->eval_split, "test", e))
+	if (*o->eval && dataset_load(&s->eval, o->eval, o->root, o->allow_outside, o->eval_split, "test", e))
 		return -1;
 	if (classes_build(&s->classes, o, *o->train ? &s->train : NULL, *o->eval ? &s->eval : NULL, e))
 		return -1;

@@ -32,6 +32,7 @@ struct model_options {
 struct data_options {
 	char *train, *eval; /* .jsonl, .csv, or a folder with one folder per class */
 	char *root;         /* folder that relative image paths start at; "": the data file's own folder */
+	int allow_outside; /* images may lie outside of root: absolute paths, "..", links */
 	char *train_split,
 	    *eval_split; /* CSV with a split column: rows to take; "" = "train" and "test" if the column is there */
 	int32_t shots;   /* per class; 0 = all */

@@ -48,7 +48,10 @@ const struct option config_options[] = {
 
 	TEXT("data.train", data.train, "", "training set: .jsonl, .csv, or a folder with one folder per class"),
 	TEXT("data.eval", data.eval, "", "held-out set, in the same forms"),
-	TEXT("data.root", data.root, "", "folder that relative image paths start at; \"\" is the data file's own"),
+	TEXT("data.root", data.root, "", 
+	     "folder that relative image paths start at, and that no image may leave; \"\" is the data file's own"),
+	BOOL("data.allow_outside", data.allow_outside, "false",
+	     "take images from outside of data.root too: by absolute paths, \"..\" or links"),
 	TEXT("data.train_split", data.train_split, "", "rows of a CSV's split column to train on; \"\" is train"),
 	TEXT("data.eval_split", data.eval_split, "", "rows of a CSV's split column to evaluate on; \"\" is test"),
 	INT32("data.shots", data.shots, "0", 0, 1e6, "training examples per class (few-shot); 0 takes all"),

@@ -1,5 +1,6 @@
 /* The class list: names in their order, aliases, and every record's place in it. Labels are compared in their normal
  * form (label.h), so that "air_hockey" of a folder and "Air hockey" of a list are one class. */
+#include "base/file.h"
 #include "data/dataset_loader.h"
 #include "data/label.h"
 
@@ -8,6 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { CLASS_LINE_MAX = 1 << 16, ALIASES_MAX = 16 << 20 }; /* bytes of a line of classes_file; of the aliases' file */
 
 static int given(const char *s)
 {
@@ -61,28 +64,25 @@ static int names_from_list(struct class_list *c, struct label_map *map, const st
 
 static int names_from_file(struct class_list *c, struct label_map *map, const char *path, struct favor_error *e)
 {
-	FILE *file = fopen(path, "rb");
-	if (!file)
-		return favor_fail(e, "data.classes_file: %s: %m", path);
-	char *text = NULL;
-	size_t capacity = 0;
-	ssize_t n;
-	int rc = 0;
-	for (int line = 1; rc == 0 && (n = getline(&text, &capacity, file)) >= 0; line++) {
-		const char *name = line == 1 && strncmp(text, "\xEF\xBB\xBF", 3) == 0 ? text + 3 : text;
-		char *place = favor_format("%s:%d", path, line);
-		if (strlen(text) != (size_t)n)
+	struct lines lines = {.file = file_open(path, e), .limit = CLASS_LINE_MAX};
+	if (!lines.file)
+		return favor_fail_prefix(e, "data.classes_file");
+	int rc = 0, found = LINES_END;
+	while (rc == 0 && (found = lines_next(&lines)) == LINES_ONE) {
+		const char *name = lines.number == 1 && strncmp(lines.text, "\xEF\xBB\xBF", 3) == 0 ? lines.text + 3 : lines.text;
+		char *place = favor_format("%s:%lld", path, (long long)lines.number);
+		if (strlen(lines.text) != lines.n)
 			rc = favor_fail(e, "%s: holds a NUL byte; a list of classes is a text file", place);
 		else if (name[strspn(name, " \t\r\n")])
 			rc = add_name(c, map, name, place, e);
 		free(place);
 	}
-	if (rc == 0 && !feof(file))
-		rc = favor_fail(e, "%s: reading failed: %m", path);
+	if (rc == 0 && found < 0)
+		rc = lines_fail(&lines, found, path, e);
 	if (rc == 0 && c->count == 0)
 		rc = favor_fail(e, "%s: no class in it; one name a line is expected", path);
-	free(text);
-	fclose(file);
+	fclose(lines.file);
+	lines_free(&lines);
 	return rc;
 }
 
@@ -208,7 +208,9 @@ static int read_aliases(struct class_list *c, const struct label_map *map, const
 {
 	json_error_t fault;
 	char shown[UTF8_SHORT], near[UTF8_SHORT];
-	json_t *file = json_load_file(path, JSON_REJECT_DUPLICATES, &fault);
+	size_t n = 0;
+	char *text = file_read(path, ALIASES_MAX, &n, e);
+	json_t *file = text ? json_loadb(text, n, JSON_REJECT_DUPLICATES, &fault) : NULL;
 	struct label_map aliases = {0};
 	json_t **lists = favor_calloc((size_t)c->count, sizeof *lists); /* borrowed, by class */
 	const char *key;
@@ -216,8 +218,8 @@ static int read_aliases(struct class_list *c, const struct label_map *map, const
 	int rc = -1;
 	int32_t count = 0;
 	if (!file) {
-		if (fault.line < 0)
-			favor_fail(e, "data.aliases: %s", fault.text);
+		if (!text)
+			favor_fail_prefix(e, "data.aliases");
 		else
 			favor_fail(e, "%s:%d:%d: not JSON: %s", path, fault.line, fault.column, utf8_short(fault.text, shown));
 		goto done;
@@ -256,6 +258,7 @@ static int read_aliases(struct class_list *c, const struct label_map *map, const
 	rc = 0;
 done:
 	json_decref(file);
+	free(text);
 	label_map_free(&aliases);
 	free(lists);
 	return rc;

@@ -1,15 +1,18 @@
 /* Data sets: which reader, where images lie, what is reported.
  *
- * Paths of images are untrusted: a data set is often somebody else's file. They are resolved as text, "." and ".."
- * taken out, so that what is opened can be said beforehand:
- *  - a relative path starts at data.root (or the data file's folder) and may not climb out of it;
- *  - an absolute path is taken as it is, but where the user gave data.root it has to lie inside.
- * Symbolic links are followed: they are in the user's own file system. */
+ * Paths of images are untrusted: a data set is often somebody else's file. Nothing outside of data.root (or of the
+ * data file's folder, where no root is given; or of the data set's folder) is read, unless data.allow_outside says so.
+ * Paths are resolved as text, "." and ".." taken out, so that what is opened can be said beforehand:
+ *  - a relative path starts at the root and may not climb out of it;
+ *  - an absolute path has to lie inside the root.
+ * Links are seen when an image is opened: what the kernel has opened then must lie below the root's real path
+ * (record.folder). */
 #include "data/dataset.h"
 
 #include "data/dataset_loader.h"
 #include "data/label.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +38,7 @@ void dataset_free(struct dataset *d)
 		record_free(&d->records[i]);
 	free(d->records);
 	free(d->path);
+	free(d->folder);
 	*d = (struct dataset){0};
 }
 
@@ -47,7 +51,7 @@ struct record *loader_record(struct loader *l, int32_t line)
 		l->d->records = favor_realloc(l->d->records, (size_t)l->capacity * sizeof *l->d->records);
 	}
 	struct record *r = &l->d->records[l->d->count++];
-	*r = (struct record){.line = line};
+	*r = (struct record){.line = line, .folder = l->d->folder};
 	return r;
 }
 
@@ -97,6 +101,26 @@ static char *clean_absolute(const char *path)
 	return out;
 }
 
+/* path lies below folder; both clean. */
+static int lies_below(const char *path, const char *folder)
+{
+	size_t n = strlen(folder);
+	return n == 0 || (strncmp(path, folder, n) == 0 && path[n] == '/');
+}
+
+/* Inside the root as the user wrote it, or as it is without links. */
+static char *absolute_image(const struct loader *l, const char *image, const char **why)
+{
+	char *clean = clean_absolute(image), *out = NULL;
+	if (!l->fence || lies_below(clean, l->fence) || (l->d->folder && lies_below(clean, l->d->folder + 1)))
+		out = favor_format("/%s", clean);
+	else
+		*why = l->rooted ? "lies outside of data.root; data.allow_outside: true allows it"
+		                 : "lies outside of the data file's folder; give data.root, or data.allow_outside: true";
+	free(clean);
+	return out;
+}
+
 char *loader_image(const struct loader *l, const char *image, const char **why)
 {
 	*why = NULL;
@@ -112,25 +136,20 @@ char *loader_image(const struct loader *l, const char *image, const char **why)
 		*why = "is a web address; only files can be read";
 		return NULL;
 	}
-	if (image[0] == '/') {
-		char *clean = clean_absolute(image), *out = NULL;
-		size_t n = l->fence ? strlen(l->fence) : 0;
-		if (n > 0 && !(strncmp(clean, l->fence, n) == 0 && clean[n] == '/'))
-			*why = "lies outside of data.root";
-		else
-			out = favor_format("/%s", clean);
-		free(clean);
-		return out;
-	}
+	if (image[0] == '/')
+		return absolute_image(l, image, why);
 	size_t base = strlen(l->base);
 	int slash = base > 0 && l->base[base - 1] == '/'; /* only for the file system's root */
+	const char *between = base > 0 && !slash ? "/" : "";
+	if (!l->fence)
+		return favor_format("%s%s%s", l->base, between, image);
 	char *inside = favor_calloc(strlen(image) + 2, 1), *out = NULL;
 	if (append_clean(inside, 0, image) != 0)
-		*why = "leaves its folder by \"..\"";
+		*why = "leaves its folder by \"..\"; data.allow_outside: true allows it";
 	else if (!inside[0])
 		*why = "names a folder";
 	else
-		out = favor_format("%s%s%s", l->base, base > 0 && !slash ? "/" : "", inside);
+		out = favor_format("%s%s%s", l->base, between, inside);
 	free(inside);
 	return out;
 }
@@ -150,24 +169,27 @@ int loader_takes(struct loader *l, const char *split)
 	return !wanted[0] || strcmp(split, wanted) == 0;
 }
 
-/* The folder of the data file, or data.root; without slashes at the end. */
-static void find_base(struct loader *l, const char *root)
+/* Where images start and what they can't leave: data.root, a data set's folder, or the folder of the data file; without
+ * slashes at the end. */
+static void find_base(struct loader *l, const char *root, int is_folder, int allow_outside)
 {
-	if (!root[0]) {
-		const char *slash = strrchr(l->path, '/');
-		l->base = slash == l->path ? favor_strdup("/")
-		                           : favor_format("%.*s", slash ? (int)(slash - l->path) : 0, l->path);
-		return;
-	}
-	size_t n = strlen(root);
-	while (n > 1 && root[n - 1] == '/')
+	const char *slash = strrchr(l->path, '/'), *from = is_folder ? l->path : root;
+	size_t n = strlen(from);
+	while (n > 1 && from[n - 1] == '/')
 		n--;
-	l->base = favor_format("%.*s", (int)n, root);
-	char here[PATH_MAX];
-	if (root[0] != '/' && !getcwd(here, sizeof here))
+	if (from[0])
+		l->base = favor_format("%.*s", (int)n, from);
+	else
+		l->base = slash == l->path ? favor_strdup("/") : favor_format("%.*s", slash ? (int)(slash - l->path) : 0, l->path);
+	l->rooted = from == root && root[0];
+	if (allow_outside)
+		return;
+	char here[PATH_MAX], real[PATH_MAX];
+	if (l->base[0] != '/' && !getcwd(here, sizeof here))
 		here[0] = '\0';
-	char *absolute = root[0] == '/' ? favor_strdup(root) : favor_format("%s/%s", here, root);
+	char *absolute = l->base[0] == '/' ? favor_strdup(l->base) : favor_format("%s/%s", here, l->base);
 	l->fence = clean_absolute(absolute);
+	l->d->folder = favor_strdup(realpath(absolute, real) ? real : absolute);
 	free(absolute);
 }
 
@@ -193,17 +215,19 @@ static int ends_with(const char *s, const char *ending)
 	return n >= m && strcasecmp(s + n - m, ending) == 0;
 }
 
-int dataset_load(struct dataset *d, const char *path, const char *root, const char *split, const char *default_split,
-                 struct favor_error *e)
+int dataset_load(struct dataset *d, const char *path, const char *root, int allow_outside, const char *split,
+                 const char *default_split, struct favor_error *e)
 {
 	*d = (struct dataset){.path = favor_strdup(path)};
 	struct loader l = {
 		.d = d, .path = path, .split = split ? split : "", .default_split = default_split ? default_split : ""};
 	int rc = -1;
 	struct stat info;
-	find_base(&l, root ? root : "");
-	if (stat(path, &info) != 0) {
-		favor_fail(e, "%s: %m", path);
+	const int there = stat(path, &info) == 0;
+	const int why = errno;
+	find_base(&l, root ? root : "", there && S_ISDIR(info.st_mode), allow_outside);
+	if (!there) {
+		favor_fail(e, "%s: %s", path, strerror(why));
 	} else if (S_ISDIR(info.st_mode)) {
 		rc = dataset_read_folder(&l, e);
 	} else if (!S_ISREG(info.st_mode)) {

@@ -16,11 +16,14 @@ struct record {
 	char *problem;       /* the user text if the record has its own, else NULL: the prompt template is used */
 	char *target;        /* SFT: the response to learn if the record gives one ("target"), else NULL */
 	char *think;         /* SFT: the reasoning trace if the record gives one ("think"), else NULL */
+	const char *folder;  /* where the images must lie when they are opened, links followed; borrowed from the set;
+	                        NULL: anywhere */
 	int32_t line;        /* in the file, for messages; 0 in folders */
 };
 
 struct dataset {
 	char *path;
+	char *folder; /* real path of root; NULL if images may lie anywhere; owned */
 	struct record *records;
 	int32_t count;
 };
@@ -34,12 +37,13 @@ struct class_list {
 
 /* JSON lines: {"image": path or [paths], "label"} or {"image", "problem", "solution"}; solution's <answer>...</answer>
  * (or all of it) is the label; optional "target", "think". CSV: header with path|filename|image, label, optional split.
- * A folder: DIR/class/files. Paths are relative to root ("" = the file's folder) and can't leave it by ".."; absolute
- * paths are allowed, inside of root if one is given. split "" takes all rows, or `default_split` if rows name a split
+ * A folder: DIR/class/files. Paths are relative to root ("" = the file's
+ * folder; of a folder it is the folder itself). They can't leave root, neither by ".." nor as absolute paths nor (seen
+ * when an image is opened) through links, unless allow_outside. split "" takes all rows, or `default_split` if rows name a split
  * (CSV column, JSON key "split"); a folder has no splits. Reports up to 20 bad lines in one message. No images are
  * opened here. */
-int dataset_load(struct dataset *d, const char *path, const char *root, const char *split, const char *default_split,
-                 struct favor_error *e);
+int dataset_load(struct dataset *d, const char *path, const char *root, int allow_outside, const char *split,
+                 const char *default_split, struct favor_error *e);
 void dataset_free(struct dataset *d);
 
 /* From data.classes, data.classes_file, or else the sorted labels of both sets (either may be NULL); aliases from

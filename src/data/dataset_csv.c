@@ -2,6 +2,7 @@
  * UTF-8 byte order mark is skipped, empty lines too. The first row names the columns (upper or lower case): path,
  * filename or image (the first of them that is there), label, and perhaps split; other columns are left alone. Rows are
  * read one at a time. */
+#include "base/file.h"
 #include "data/dataset_loader.h"
 #include "data/label.h"
 
@@ -20,6 +21,7 @@ struct row {
 	int fields, start_capacity;
 	int32_t line;      /* where it starts */
 	const char *fault; /* static text, NULL = good */
+	int too_long;      /* more than DATASET_LINE_MAX bytes: nothing after it is read */
 };
 
 struct csv {
@@ -29,6 +31,10 @@ struct csv {
 
 static void put(struct row *r, int c)
 {
+	if (r->used > DATASET_LINE_MAX) { /* seen by read_row */
+		r->too_long = 1;
+		return;
+	}
 	if (r->used == r->capacity) {
 		r->capacity = r->capacity ? 2 * r->capacity : 256;
 		r->text = favor_realloc(r->text, r->capacity);
@@ -79,6 +85,8 @@ static int read_row(struct csv *c, struct row *r)
 		return 0;
 	begin_field(r);
 	for (;; ch = next(c)) {
+		if (r->too_long)
+			return 0;
 		if (ch == EOF && state == QUOTED)
 			r->fault = "a quote is never closed";
 		if (ch == EOF || (ch == '\n' && state != QUOTED))
@@ -207,23 +215,28 @@ static void take_row(struct loader *l, const struct row *row, const struct colum
 
 int dataset_read_csv(struct loader *l, struct favor_error *e)
 {
-	struct csv c = {fopen(l->path, "rb"), 1};
+	struct csv c = {file_open(l->path, e), 1};
 	if (!c.file)
-		return favor_fail(e, "%s: %m", l->path);
+		return -1;
 	struct row row = {0};
 	struct columns columns = {0};
 	int rc = -1;
 	char mark[3];
 	if (fread(mark, 1, 3, c.file) != 3 || memcmp(mark, "\xEF\xBB\xBF", 3) != 0)
 		rewind(c.file);
-	if (!read_row(&c, &row)) {
+	if (!read_row(&c, &row) && !row.too_long) {
 		favor_fail(e, "%s: is empty; the first row must name the columns (path,label)", l->path);
 		goto done;
 	}
-	if (read_header(l, &row, &columns, e) != 0)
+	if (!row.too_long && read_header(l, &row, &columns, e) != 0)
 		goto done;
-	while (read_row(&c, &row))
+	while (!row.too_long && read_row(&c, &row))
 		take_row(l, &row, &columns);
+	if (row.too_long) {
+		favor_fail(e, "%s:%d: the row is longer than %d bytes; is a quote not closed, or is this the wrong file?",
+		           l->path, row.line, DATASET_LINE_MAX);
+		goto done;
+	}
 	if (ferror(c.file)) {
 		favor_fail(e, "%s:%d: reading failed: %m", l->path, c.line);
 		goto done;

@@ -1,10 +1,10 @@
 /* JSON lines: one object a line, each parsed alone, so that memory holds one line and a bad line spoils nothing else.
  * Keys that favor does not know are left alone: data sets carry ids, boxes and notes of their own. */
+#include "base/file.h"
 #include "data/dataset_loader.h"
 #include "data/label.h"
 
 #include <jansson.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -214,16 +214,15 @@ static void read_object(struct loader *l, json_t *line, int32_t number)
 
 int dataset_read_jsonl(struct loader *l, struct favor_error *e)
 {
-	FILE *file = fopen(l->path, "rb");
-	if (!file)
-		return favor_fail(e, "%s: %m", l->path);
-	char *text = NULL;
-	size_t capacity = 0;
-	ssize_t n;
-	int32_t number = 0;
-	while (number < INT32_MAX && (n = getline(&text, &capacity, file)) >= 0) {
-		size_t start = number++ == 0 && n >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
-		size_t length = (size_t)n - start;
+	struct lines lines = {.file = file_open(l->path, e), .limit = DATASET_LINE_MAX};
+	if (!lines.file)
+		return -1;
+	int found = LINES_END, rc = 0;
+	while (lines.number < INT32_MAX && (found = lines_next(&lines)) == LINES_ONE) {
+		const char *text = lines.text;
+		const int32_t number = (int32_t)lines.number;
+		size_t start = number == 1 && lines.n >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
+		size_t length = lines.n - start;
 		if (number % 1024 == 0)
 			favor_alive();
 		if (strspn(text + start, " \t\r\n") == length)
@@ -241,10 +240,11 @@ int dataset_read_jsonl(struct loader *l, struct favor_error *e)
 			read_object(l, line, number);
 		json_decref(line);
 	}
-	int rc = 0;
-	if (!feof(file))
-		rc = favor_fail(e, "%s:%d: reading failed: %m", l->path, number + 1);
-	free(text);
-	fclose(file);
+	if (found < 0)
+		rc = lines_fail(&lines, found, l->path, e);
+	else if (found == LINES_ONE)
+		rc = favor_fail(e, "%s: more than %d lines", l->path, INT32_MAX);
+	fclose(lines.file);
+	lines_free(&lines);
 	return rc;
 }

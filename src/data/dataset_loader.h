@@ -10,13 +10,17 @@
  * stays out of a class list that is made from labels. */
 enum { LABEL_OPEN = -1, LABEL_CLASS = 0 };
 enum { SPLITS_SHOWN = 8 };
+/* Bytes of the longest line (CSV: row): a file without line ends must not become one record of all memory. */
+enum { DATASET_LINE_MAX = 16 << 20 };
 
 struct loader {
 	struct dataset *d;
 	int32_t capacity; /* of d->records */
 	const char *path; /* borrowed; as the user gave it, for messages */
 	char *base;       /* owned; folder that relative images start at, "" = the working directory */
-	char *fence; /* owned; absolute root without "..", if the user gave one: nothing outside of it is read. Else NULL */
+	char *fence; /* owned; absolute root without "..", as text and without the slash at its start. NULL: images may lie
+	                anywhere */
+	int rooted;  /* the user gave data.root */
 	const char *split;          /* borrowed; rows to take, "" = default_split where rows name a split */
 	const char *default_split;  /* borrowed */
 	char *splits[SPLITS_SHOWN]; /* owned; names met, for the message when nothing was taken */

@@ -80,8 +80,9 @@ static void augment(struct image *im, uint64_t seed)
 	*im = (struct image){w, h, pixels};
 }
 
-static int encode(const struct encoder *en, const char *const *images, int32_t n, const char *text, int raw,
-                  int64_t augment_seed, struct prompt *p, struct favor_error *e)
+/* folder: where the images must lie, or NULL. */
+static int encode(const struct encoder *en, const char *const *images, int32_t n, const char *folder, const char *text,
+                  int raw, int64_t augment_seed, struct prompt *p, struct favor_error *e)
 {
 	*p = (struct prompt){.image_count = n};
 	p->text = favor_strdup(text);
@@ -89,7 +90,7 @@ static int encode(const struct encoder *en, const char *const *images, int32_t n
 	p->inputs = favor_calloc((size_t)n, sizeof *p->inputs);
 	for (int32_t i = 0; i < n; i++) {
 		struct image im = {0};
-		int bad = image_load(&im, images[i], e);
+		int bad = image_load_below(&im, images[i], folder, e);
 		if (!bad && augment_seed >= 0)
 			augment(&im, (uint64_t)augment_seed + (uint64_t)i);
 		if (!bad && image_patches(&p->images[i], &im, &en->settings, e))
@@ -111,14 +112,16 @@ fail:
 int encode_prompt(const struct encoder *en, const char *const *images, int32_t n, const char *text, int raw,
                   struct prompt *p, struct favor_error *e)
 {
-	return encode(en, images, n, text, raw, -1, p, e);
+	return encode(en, images, n, NULL, text, raw, -1, p, e);
 }
 
 int encode_record(const struct encoder *en, const struct record *r, int64_t augment_seed, struct prompt *p,
                   struct favor_error *e)
 {
 	char *text = prompt_text(en->prompt, en->classes, r, e);
-	int result = text ? encode(en, (const char *const *)r->images, r->image_count, text, 0, augment_seed, p, e) : -1;
+	int result = -1;
+	if (text)
+		result = encode(en, (const char *const *)r->images, r->image_count, r->folder, text, 0, augment_seed, p, e);
 	free(text);
 	return result;
 }
@@ -146,7 +149,8 @@ int encode_size(const struct encoder *en, const struct record *r, int32_t *token
 	*patches = 0;
 	for (int32_t i = 0; i < r->image_count; i++) {
 		int32_t width, height;
-		if (image_check(r->images[i], &width, &height, e) || image_grid(&en->settings, width, height, &grids[i], e))
+		if (image_check(r->images[i], r->folder, &width, &height, e) ||
+		    image_grid(&en->settings, width, height, &grids[i], e))
 			goto done;
 		*patches += grids[i].rows;
 	}

@@ -1,5 +1,6 @@
 /* Images from files: recognises the format, has it decoded, turns it upright. The decoders are image_jpeg.c,
  * image_png.c and image_webp.c. */
+#include "base/file.h"
 #include "data/image_codec.h"
 
 #include <errno.h>
@@ -92,21 +93,17 @@ int image_decode(struct image *im, const void *data, size_t n, const char *name,
 	return rc;
 }
 
-int image_load(struct image *im, const char *path, struct favor_error *e)
+int image_load_below(struct image *im, const char *path, const char *folder, struct favor_error *e)
 {
 	int rc = -1;
 	unsigned char *data = NULL;
 	struct stat st;
 	*im = (struct image){0};
-	FILE *f = fopen(path, "rb");
+	FILE *f = file_open_below(path, folder, "; set data.root to a folder above both, or data.allow_outside: true", e);
 	if (!f)
-		return favor_fail(e, "%s: can't be opened: %s", path, strerror(errno));
+		return -1;
 	if (fstat(fileno(f), &st)) {
 		favor_fail(e, "%s: can't be read: %s", path, strerror(errno));
-		goto done;
-	}
-	if (!S_ISREG(st.st_mode)) {
-		favor_fail(e, "%s: this is no file", path);
 		goto done;
 	}
 	if (st.st_size > file_limit) {
@@ -126,10 +123,15 @@ done:
 	return rc;
 }
 
-int image_check(const char *path, int32_t *width, int32_t *height, struct favor_error *e)
+int image_load(struct image *im, const char *path, struct favor_error *e)
+{
+	return image_load_below(im, path, NULL, e);
+}
+
+int image_check(const char *path, const char *folder, int32_t *width, int32_t *height, struct favor_error *e)
 {
 	struct image im;
-	if (image_load(&im, path, e))
+	if (image_load_below(&im, path, folder, e))
 		return -1;
 	*width = im.width;
 	*height = im.height;

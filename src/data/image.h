@@ -17,11 +17,16 @@ void image_free(struct image *im);
 
 /* JPEG, PNG or WebP by its first bytes. A missing, truncated or broken file, another format, or one of more than
  * IMAGE_MAX_PIXELS is an error that names the file and what is wrong. Sizes are checked before memory is taken. */
+#ifndef IMAGE_MAX_PIXELS                      /* (fuzzing sets a lower one) */
 #define IMAGE_MAX_PIXELS ((int64_t)178956970) /* Pillow's limit for a decompression bomb error */
+#endif
 int image_load(struct image *im, const char *path, struct favor_error *e);
+/* The same where somebody else named the file: it must lie below `folder` (as realpath gives it), links followed; NULL:
+ * anywhere. */
+int image_load_below(struct image *im, const char *path, const char *folder, struct favor_error *e);
 int image_decode(struct image *im, const void *data, size_t n, const char *name, struct favor_error *e);
 /* Decodes it whole and forgets it: for the check of a data set before the first step. */
-int image_check(const char *path, int32_t *width, int32_t *height, struct favor_error *e);
+int image_check(const char *path, const char *folder, int32_t *width, int32_t *height, struct favor_error *e);
 
 /* Pillow's Image.resize((width, height), BICUBIC) to the 8-bit value, as Pillow 13 and later compute it: older ones
  * differ where an image is shrunk more in height than in width. out must hold nothing. */

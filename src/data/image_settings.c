@@ -1,16 +1,17 @@
 /* What a model folder says about its images: preprocessor_config.json, or the object "image_processor" in
  * processor_config.json (which wins, as in transformers). Old files give min_pixels and max_pixels, newer ones
  * size.shortest_edge and size.longest_edge. */
+#include "base/file.h"
 #include "data/image.h"
 
 #include <jansson.h>
 
 #include <errno.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 void image_settings_default(struct image_settings *s)
 {
@@ -165,19 +166,11 @@ int image_settings_parse(struct image_settings *s, const char *json, size_t n, c
 static int parse_file(struct image_settings *s, const char *path, int nested, struct favor_error *e)
 {
 	enum { LIMIT = 1 << 20 };
-	FILE *f = fopen(path, "rb");
-	if (!f)
-		return errno == ENOENT ? 0 : favor_fail(e, "%s: can't be opened: %s", path, strerror(errno));
-	char *text = favor_malloc(LIMIT + 1);
-	size_t n = fread(text, 1, LIMIT + 1, f);
-	int rc;
-	if (ferror(f))
-		rc = favor_fail(e, "%s: can't be read: %s", path, strerror(errno));
-	else if (n > LIMIT)
-		rc = favor_fail(e, "%s: more than 1 MiB is no file of image settings", path);
-	else
-		rc = parse_text(s, text, n, nested, path, e);
-	fclose(f);
+	if (access(path, F_OK) != 0 && errno == ENOENT)
+		return 0;
+	size_t n = 0;
+	char *text = file_read(path, LIMIT, &n, e);
+	int rc = text ? parse_text(s, text, n, nested, path, e) : -1;
 	free(text);
 	return rc;
 }

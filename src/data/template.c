@@ -3,6 +3,7 @@
  * program differs and say where. */
 #include "data/template.h"
 
+#include "base/file.h"
 #include "base/hash.h"
 
 #include <errno.h>
@@ -11,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { PIECE = 32, OFFICIAL_BYTES = 1017, FILE_MAX = 1 << 24 };
 
@@ -48,34 +50,6 @@ const char *template_system(const char *option)
 }
 
 /* ---- the folder's own template ---- */
-
-/* A file's bytes, owned by the caller; NULL with *why = NULL if there is no such file, else with *why (static) set. */
-static char *read_file(const char *path, size_t *n, const char **why)
-{
-	char *data = NULL;
-	long size;
-	*why = NULL;
-	FILE *f = fopen(path, "rb");
-	if (!f) {
-		*why = errno == ENOENT || errno == ENOTDIR ? NULL : strerror(errno);
-		return NULL;
-	}
-	if (fseek(f, 0, SEEK_END) || (size = ftell(f)) < 0 || size > FILE_MAX || fseek(f, 0, SEEK_SET)) {
-		*why = "is no file of a reasonable size";
-		goto done;
-	}
-	data = favor_malloc((size_t)size + 1);
-	*n = fread(data, 1, (size_t)size, f);
-	data[*n] = 0;
-	if (*n != (size_t)size) {
-		*why = "can't be read to its end";
-		free(data);
-		data = NULL;
-	}
-done:
-	fclose(f);
-	return data;
-}
 
 /* The text under "chat_template": a string, or a list of named ones of which "default" counts. NULL if there is none.
  */
@@ -164,14 +138,16 @@ char *template_difference(const char *folder)
 	char *difference = NULL;
 	for (int i = 0; i < 3; i++) {
 		size_t n = 0;
-		const char *why;
-		char *path = favor_format("%s/%s", folder, names[i]), *data = read_file(path, &n, &why);
+		struct favor_error e = {""};
+		char *path = favor_format("%s/%s", folder, names[i]);
+		const int there = access(path, F_OK) == 0 || (errno != ENOENT && errno != ENOTDIR);
+		char *data = there ? file_read(path, FILE_MAX, &n, &e) : NULL;
 		json_t *root = NULL;
 		int found = 0;
 		if (!data) {
-			if (why)
-				difference = favor_format("%s: %s, so the chat template can't be compared", path, why);
-			found = why != NULL;
+			if (there)
+				difference = favor_format("%s, so the chat template can't be compared", e.message);
+			found = there;
 		} else if (i == 0) {
 			found = 1;
 			difference = compare(path, data, n);

@@ -5,11 +5,10 @@
  *   ids  -> texts of the tokens in the byte alphabet -> bytes -> invalid UTF-8 replaced */
 #include "data/tokenizer.h"
 
+#include "base/file.h"
 #include "data/tokenizer_private.h"
 #include "data/utf8.h"
 
-#include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -60,36 +59,10 @@ struct tokenizer *tokenizer_parse(const char *json, size_t n, const char *origin
 
 struct tokenizer *tokenizer_open(const char *folder, struct favor_error *e)
 {
-	char *path = favor_format("%s/tokenizer.json", folder), *json = NULL;
-	struct tokenizer *t = NULL;
-	FILE *f = fopen(path, "rb");
-	if (!f) {
-		favor_fail(e, "%s: %s; a model folder holds the tokenizer in this file", path, strerror(errno));
-		goto done;
-	}
-	long size = fseek(f, 0, SEEK_END) ? -1 : ftell(f);
-	if (size < 0 || fseek(f, 0, SEEK_SET)) {
-		favor_fail(e, "%s: %s", path, strerror(errno));
-		goto done;
-	}
-	if (size > FILE_MAX) {
-		favor_fail(e, "%s: %ld bytes are too many for a tokenizer.json (at most %d)", path, size, FILE_MAX);
-		goto done;
-	}
-	json = favor_malloc((size_t)size + 1);
-	size_t n = fread(json, 1, (size_t)size, f);
-	if (n != (size_t)size) {
-		favor_fail(e, "%s: only %zu of %ld bytes could be read: %s", path, n, size,
-		           ferror(f) ? strerror(errno) : "the file ends");
-		goto done;
-	}
-	json[n] = 0;
-	t = from_text(json, n, path, e);
-	json = NULL; /* now t's, or freed with it */
-done:
-	if (f)
-		fclose(f);
-	free(json);
+	char *path = favor_format("%s/tokenizer.json", folder);
+	size_t n = 0;
+	char *json = file_read(path, FILE_MAX, &n, e);
+	struct tokenizer *t = json ? from_text(json, n, path, e) : NULL; /* json is t's now, or freed with it */
 	free(path);
 	return t;
 }

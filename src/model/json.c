@@ -1,15 +1,21 @@
 #include "model/json.h"
 
-#include <string.h>
+#include "base/file.h"
+
+#include <stdlib.h>
+
+/* A configuration has kilobytes, the index of a model of many shards some megabytes. */
+#define JSON_FILE_MAX ((size_t)64 << 20)
 
 json_t *json_file(const char *path, struct favor_error *e)
 {
 	json_error_t je;
-	json_t *j = json_load_file(path, JSON_REJECT_DUPLICATES, &je);
-	if (!j && je.line < 0)
-		favor_fail(e, "%s: %s", path, je.text);
-	else if (!j)
+	size_t n = 0;
+	char *text = file_read(path, JSON_FILE_MAX, &n, e);
+	json_t *j = text ? json_loadb(text, n, JSON_REJECT_DUPLICATES, &je) : NULL;
+	if (text && !j)
 		favor_fail(e, "%s:%d:%d: not valid JSON: %s", path, je.line, je.column, je.text);
+	free(text);
 	return j;
 }
 

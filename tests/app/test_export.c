@@ -34,9 +34,9 @@ static int set_up(void **state)
 		lines = more;
 	}
 	folder_write(t->folder, "train.jsonl", lines);
-	text = favor_format("method: sft\nmodel: {path: %s}\ndata: {train: %s/train.jsonl, prompt: answer}\n"
+	text = favor_format("method: sft\nmodel: {path: %s}\ndata: {train: %s/train.jsonl, root: %s, prompt: answer}\n"
 	                    "learner: {steps: 2, groups_per_step: 3, lr: 3.0e-3}\nrun: {dir: %s/run}\n",
-	                    t->base, t->folder, t->folder);
+	                    t->base, t->folder, getenv("FAVOR_GOLDEN"), t->folder);
 	folder_write(t->folder, "config.yaml", text);
 	const char *sanitizer = getenv("ASAN_OPTIONS");
 	char *kept = sanitizer ? favor_strdup(sanitizer) : NULL;

@@ -18,7 +18,7 @@ static struct dataset make(struct folder *f, const char *name, const char *text)
 {
 	struct dataset d;
 	struct favor_error e = {""};
-	if (dataset_load(&d, folder_text(f, name, text), "", "", "train", &e) != 0)
+	if (dataset_load(&d, folder_text(f, name, text), "", 0, "", "train", &e) != 0)
 		fail_msg("%s", e.message);
 	return d;
 }
@@ -116,7 +116,7 @@ static void given(void **state)
 	folder_text(f, "classes.txt", "boxing\nrun\xFF\n");
 	build_fails(&o, &train, "classes.txt:2: class name \"run??\" is not UTF-8");
 	o.classes_file = (char *)"/no/such/file";
-	build_fails(&o, &train, "data.classes_file: /no/such/file: No such file");
+	build_fails(&o, &train, "data.classes_file: /no/such/file: can't be opened: No such file");
 	dataset_free(&train);
 }
 
@@ -155,7 +155,7 @@ static void aliases(void **state)
 		build_fails(&o, &train, bad[i][1]);
 	}
 	o.aliases = (char *)"/no/such/aliases.json";
-	build_fails(&o, &train, "data.aliases: unable to open /no/such/aliases.json");
+	build_fails(&o, &train, "data.aliases: /no/such/aliases.json: can't be opened: No such file");
 	dataset_free(&train);
 }
 

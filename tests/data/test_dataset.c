@@ -8,16 +8,20 @@
 #include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <cmocka.h>
+
+#define OUTSIDE "; data.allow_outside: true allows it"
 
 /* Loads text as NAME in the folder. */
 static int load(struct folder *f, struct dataset *d, const char *name, const char *text, const char *split,
                 struct favor_error *e)
 {
 	*e = (struct favor_error){""};
-	return dataset_load(d, folder_text(f, name, text), "", split, "train", e);
+	return dataset_load(d, folder_text(f, name, text), "", 0, split, "train", e);
 }
 
 /* The message of a file that is refused, its path cut off in front wherever it stands. */
@@ -122,8 +126,8 @@ static void jsonl_faults(void **state)
 	     "key \"target\" must be a string, but is a truth value"},
 		{"{\"image\": \"a\", \"label\": \"x\", \"think\": \"a</think>\"}",
 	     "key \"think\" holds the tag </think>; give the reasoning alone"},
-		{"{\"image\": \"../a\", \"label\": \"x\"}", "image \"../a\" leaves its folder by \"..\""},
-		{"{\"image\": \"b/../../a\", \"label\": \"x\"}", "image \"b/../../a\" leaves its folder by \"..\""},
+		{"{\"image\": \"../a\", \"label\": \"x\"}", "image \"../a\" leaves its folder by \"..\"" OUTSIDE},
+		{"{\"image\": \"b/../../a\", \"label\": \"x\"}", "image \"b/../../a\" leaves its folder by \"..\"" OUTSIDE},
 		{"{\"image\": \"b/..\", \"label\": \"x\"}", "image \"b/..\" names a folder"},
 		{"{\"image\": \"https://a.b/c.jpg\", \"label\": \"x\"}",
 	     "image \"https://a.b/c.jpg\" is a web address; only files can be read"},
@@ -207,7 +211,7 @@ static void csv(void **state)
 	assert_int_equal(load(f, &d, "a.csv", split, "val", &e), 0);
 	assert_int_equal(d.count, 1);
 	dataset_free(&d);
-	assert_int_equal(dataset_load(&d, f->file, "", "", "", &e), 0); /* no split at all: all rows */
+	assert_int_equal(dataset_load(&d, f->file, "", 0, "", "", &e), 0); /* no split at all: all rows */
 	assert_int_equal(d.count, 3);
 	dataset_free(&d);
 	/* path comes before filename and image */
@@ -235,7 +239,7 @@ static void csv_faults(void **state)
 		{"path,label\n1,a\"b\n", "bad.csv:2: the row has a quote inside a field that does not start with one"},
 		{"path,label\n\"1\"x,a\n", "bad.csv:2: the row has text after a closing quote"},
 		{"path,label\n1,\xFF\n", "bad.csv:2: the row is not UTF-8"},
-		{"path,label\n../1,a\n", "bad.csv:2: image \"../1\" leaves its folder by \"..\""},
+		{"path,label\n../1,a\n", "bad.csv:2: image \"../1\" leaves its folder by \"..\"" OUTSIDE},
 		{"path,label,split\n1,a,test\n2,b,\n", "bad.csv:3: split is empty"},
 		{"path,label,split\n1,a,test\n",
 	     "bad.csv: no row has split \"train\" (found: test); set data.train_split or data.eval_split"},
@@ -246,7 +250,7 @@ static void csv_faults(void **state)
 	        "bad.csv:1: split \"val\" was asked for, but the header has no column \"split\"");
 	struct dataset d;
 	struct favor_error e;
-	assert_int_equal(dataset_load(&d, folder_bytes(f, "bad.csv", "path,label\n1,a\0b\n", 17), "", "", "", &e), -1);
+	assert_int_equal(dataset_load(&d, folder_bytes(f, "bad.csv", "path,label\n1,a\0b\n", 17), "", 0, "", "", &e), -1);
 	assert_non_null(strstr(e.message, "bad.csv:2: the row holds a NUL byte"));
 }
 
@@ -262,7 +266,7 @@ static void folders(void **state)
 	for (size_t i = 0; i < sizeof files / sizeof *files; i++)
 		folder_text(f, files[i], "image");
 	snprintf(path, sizeof path, "%s/set/", f->path);
-	assert_int_equal(dataset_load(&d, path, "", "", "train", &e), 0);
+	assert_int_equal(dataset_load(&d, path, "", 0, "", "train", &e), 0);
 	assert_int_equal(d.count, 4);
 	is_image(f, &d.records[0], 0, "set/bike_ride/1.png");
 	is_image(f, &d.records[1], 0, "set/bike_ride/2.webp");
@@ -272,32 +276,45 @@ static void folders(void **state)
 	assert_int_equal(d.records[0].line, 0);
 	dataset_free(&d);
 
-	assert_int_equal(dataset_load(&d, path, "", "test", "train", &e), -1);
+	assert_int_equal(dataset_load(&d, path, "", 0, "test", "train", &e), -1);
 	assert_non_null(strstr(e.message, "a folder has no splits"));
 	folder_text(f, "set/empty/readme.txt", "");
-	assert_int_equal(dataset_load(&d, path, "", "", "", &e), -1);
+	assert_int_equal(dataset_load(&d, path, "", 0, "", "", &e), -1);
 	assert_non_null(strstr(e.message, "set/empty: the class has no image (.jpg, .jpeg, .png, .webp)"));
 	snprintf(path, sizeof path, "%s/set/run/deep.jpg", f->path);
-	assert_int_equal(dataset_load(&d, path, "", "", "", &e), -1);
+	assert_int_equal(dataset_load(&d, path, "", 0, "", "", &e), -1);
 	assert_non_null(strstr(e.message, "no folders in it"));
-	assert_int_equal(dataset_load(&d, "/no/such/thing", "", "", "", &e), -1);
+	assert_int_equal(dataset_load(&d, "/no/such/thing", "", 0, "", "", &e), -1);
 	assert_string_equal(e.message, "/no/such/thing: No such file or directory");
 }
 
 /* One image path under a root: what is opened, or NULL if it is refused. */
-static void rooted(struct folder *f, const char *root, const char *image, const char *wanted)
+static void rooted_or(struct folder *f, const char *root, int allow, const char *image, const char *wanted)
 {
 	struct dataset d;
 	struct favor_error e = {""};
 	char text[512];
 	snprintf(text, sizeof text, "{\"image\": \"%s\", \"label\": \"a\"}", image);
-	int rc = dataset_load(&d, folder_text(f, "r.jsonl", text), root, "", "", &e);
+	int rc = dataset_load(&d, folder_text(f, "r.jsonl", text), root, allow, "", "", &e);
 	assert_int_equal(rc, wanted ? 0 : -1);
 	if (wanted)
 		assert_string_equal(d.records[0].images[0], wanted);
 	else
-		assert_true(strstr(e.message, "leaves its folder") || strstr(e.message, "outside of data.root"));
+		assert_true(strstr(e.message, "leaves its folder") || strstr(e.message, "outside of"));
+	if (!wanted)
+		assert_non_null(strstr(e.message, "data.allow_outside: true"));
 	dataset_free(&d);
+}
+
+static void rooted(struct folder *f, const char *root, const char *image, const char *wanted)
+{
+	rooted_or(f, root, 0, image, wanted);
+	if (!wanted) { /* the user may allow it */
+		char *whole = image[0] == '/' ? NULL : favor_format("%s/%s", root, image);
+		if (whole)
+			rooted_or(f, root, 1, image, whole);
+		free(whole);
+	}
 }
 
 static void roots(void **state)
@@ -315,8 +332,9 @@ static void roots(void **state)
 	rooted(f, "/data", "/etc/passwd", NULL);
 	rooted(f, "/data", "x/../../a.jpg", NULL);
 	rooted(f, "img", "..", NULL);
-	rooted(f, "", "/etc/passwd", "/etc/passwd"); /* no root given: absolute paths are the user's */
-	rooted(f, "", "/../etc/./passwd", "/etc/passwd");
+	rooted(f, "", "/etc/passwd", NULL); /* no root given: the data file's folder */
+	rooted_or(f, "", 1, "/../etc/./passwd", "/etc/passwd");
+	rooted_or(f, "/data", 1, "/etc/passwd", "/etc/passwd");
 	snprintf(inside, sizeof inside, "%s/..a/...b.jpg", f->path);
 	rooted(f, "", "..a/...b.jpg", inside);
 	assert_non_null(getcwd(here, sizeof here));
@@ -327,6 +345,60 @@ static void roots(void **state)
 	char *outside = favor_format("%s/img2/a.jpg", here);
 	rooted(f, "img", outside, NULL);
 	free(outside);
+	/* a root that is a link: absolute paths may be written either way */
+	char *real = favor_format("%s/real", f->path), *link = favor_format("%s/link", f->path);
+	assert_int_equal(mkdir(real, 0777), 0);
+	assert_int_equal(symlink("real", link), 0);
+	char *by_real = favor_format("%s/a.jpg", real), *by_link = favor_format("%s/a.jpg", link);
+	rooted(f, link, by_real, by_real);
+	rooted(f, link, by_link, by_link);
+	unlink(link);
+	rmdir(real);
+	free(real);
+	free(link);
+	free(by_real);
+	free(by_link);
+}
+
+/* A link in the data set's folder leads outside of it: seen when the image is opened. */
+static void links(void **state)
+{
+	struct folder *f = *state;
+	struct favor_error e = {""};
+	struct dataset d;
+	struct image im = {.width = 2, .height = 2, .pixels = (uint8_t[12]){0}};
+	char *inside = favor_format("%s/linked", f->path), *outside = favor_format("%s/elsewhere", f->path);
+	char *image = favor_format("%s/a.png", outside), *good = favor_format("%s/b.png", inside),
+		 *set = favor_format("%s/s.csv", inside),
+		 *link = favor_format("%s/link", inside), *file = favor_format("%s/c.png", inside);
+	assert_int_equal(mkdir(inside, 0777) | mkdir(outside, 0777), 0);
+	assert_int_equal(symlink(outside, link) | symlink("b.png", file), 0);
+	assert_int_equal(image_write_png(&im, image, &e) | image_write_png(&im, good, &e), 0);
+	FILE *out = fopen(set, "w");
+	assert_non_null(out);
+	fputs("path,label\nlink/a.png,x\nb.png,x\nc.png,x\n", out);
+	fclose(out);
+	for (int allow = 0; allow < 2; allow++) {
+		assert_int_equal(dataset_load(&d, set, "", allow, "", "", &e), 0);
+		for (int i = 0; i < 3; i++) {
+			struct image read;
+			int rc = image_load_below(&read, d.records[i].images[0], d.records[i].folder, &e);
+			assert_int_equal(rc, i == 0 && !allow ? -1 : 0);
+			image_free(&read);
+		}
+		if (!allow)
+			assert_true(strstr(e.message, "is a link to a place outside of") && strstr(e.message, "data.allow_outside: true"));
+		dataset_free(&d);
+	}
+	/* with a root above both it is inside */
+	assert_int_equal(dataset_load(&d, set, inside, 0, "", "", &e), 0);
+	assert_string_not_equal(d.folder, f->path);
+	dataset_free(&d);
+	char *const all[] = {link, file, image, good, set, inside, outside};
+	for (int i = 0; i < 7; i++) {
+		remove(all[i]);
+		free(all[i]);
+	}
 }
 
 static void damage(void **state)
@@ -354,7 +426,7 @@ static void damage(void **state)
 			if (n > 0)
 				text[w[1] % n] = special[w[2] % (sizeof special - 1)];
 		}
-		if (dataset_load(&d, folder_bytes(f, name, text, n), "", "", "train", &e) == 0) {
+		if (dataset_load(&d, folder_bytes(f, name, text, n), "", 0, "", "train", &e) == 0) {
 			loaded++;
 			for (int32_t i = 0; i < d.count; i++)
 				assert_true(d.records[i].label[0] != '\0' &&
@@ -388,7 +460,7 @@ static void large(void **state)
 		fclose(out);
 		const char *path = folder_bytes(f, kind ? "large.csv" : "large.jsonl", text, n);
 		clock_t start = clock();
-		assert_int_equal(dataset_load(&d, path, "", "", "", &e), 0);
+		assert_int_equal(dataset_load(&d, path, "", 0, "", "", &e), 0);
 		double seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
 		print_message("%d lines of %s: %.2f s\n", LINES, kind ? "CSV" : "JSON", seconds);
 		assert_int_equal(d.count, LINES);
@@ -418,7 +490,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {cmocka_unit_test(jsonl),       cmocka_unit_test(jsonl_faults),
 	                                   cmocka_unit_test(many_faults), cmocka_unit_test(csv),
 	                                   cmocka_unit_test(csv_faults),  cmocka_unit_test(folders),
-	                                   cmocka_unit_test(roots),
+	                                   cmocka_unit_test(roots), cmocka_unit_test(links),
 	                                   cmocka_unit_test(damage),      cmocka_unit_test(large)};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -110,7 +110,7 @@ static void decodes_as_pillow(void **state)
 		size_t n = (size_t)(whole(c, "width") * whole(c, "height") * 3);
 		assert_pixels(path, &im, whole(c, "width"), whole(c, "height"), expected_at(x, c, "rgb", n));
 		image_free(&im);
-		assert_int_equal(image_check(path, &width, &height, &e), 0);
+		assert_int_equal(image_check(path, NULL, &width, &height, &e), 0);
 		assert_int_equal(width, whole(c, "width"));
 		assert_int_equal(height, whole(c, "height"));
 		free(path);

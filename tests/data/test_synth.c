@@ -130,7 +130,7 @@ static void check_split(const char *dir, const char *split, int count)
 		const char *label = json_string_value(json_object_get(r, "label"));
 		int32_t w, h, k = 0;
 		char *file = favor_format("%s/%s", dir, json_string_value(json_object_get(r, "image")));
-		if (image_check(file, &w, &h, &e))
+		if (image_check(file, NULL, &w, &h, &e))
 			fail_msg("%s", e.message);
 		while (k < synth_activity_count() && strcmp(label, synth_activity(k)))
 			k++;

@@ -1,0 +1,10 @@
+/* CSV. */
+#include "dataset.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	const char *path = fuzz_write("set.csv", (struct fuzz_part){(const char *)data, size});
+	fuzz_dataset(path, "");
+	fuzz_dataset(path, "test");
+	return 0;
+}
