@@ -11,6 +11,7 @@ step "packages" jobs/install.sh --tests || {
 if compile "gcc" build; then
 	script "invariants, long" tests/invariants.sh build --long
 	script "faults, long" tests/faults.sh build --long
+	script "signals, long" tests/signals.sh build --long
 fi
 
 # no -Werror here: gcc warns of code that the sanitizers put in
@@ -20,6 +21,7 @@ everything() {
 	script "bad input, $1" tests/bad_input.sh "$2"
 	script "deadlines, $1" tests/deadlines.sh "$2"
 	script "invariants, $1" tests/invariants.sh "$2"
+	script "signals, $1" tests/signals.sh "$2"
 }
 if compile "gcc with sanitizers" build-asan "$@"; then
 	everything "gcc with sanitizers" build-asan

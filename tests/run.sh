@@ -14,6 +14,7 @@ if compile "gcc" build; then
 	script "deadlines" tests/deadlines.sh build
 	script "invariants" tests/invariants.sh build
 	script "faults" tests/faults.sh build
+	script "signals" tests/signals.sh build
 fi
 compile "clang" build-clang --native-file tests/e2e/clang.ini
 script "fuzzers, 10 seconds each" tests/fuzz.sh 10

@@ -2,6 +2,7 @@
 #include "app/commands.h"
 #include "app/options.h"
 #include "app/trainer.h"
+#include "base/stop.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -142,6 +143,13 @@ static int make_folder(const char *path, struct favor_error *e)
 	return bad ? favor_fail(e, "%s: the run's folder can't be made: %s", path, strerror(errno)) : 0;
 }
 
+/* A step that the optimiser has begun is finished: weights that were stepped can't be given up. */
+static int learner_tick(void *trainer)
+{
+	struct trainer *t = trainer;
+	return world_tick(t->s.world) && !t->settled;
+}
+
 static int start(struct trainer *t, const char *resume, struct favor_error *e)
 {
 	struct setup *s = &t->s;
@@ -150,6 +158,7 @@ static int start(struct trainer *t, const char *resume, struct favor_error *e)
 	t->rolls = c->method == METHOD_GRPO && world_plays(s->world, ROLE_ROLLOUT);
 	t->learns = world_plays(s->world, ROLE_LEARNER);
 	t->leads = world_is_leader(s->world);
+	t->saved_step = -1;
 	if (setup_memory_plan(s, e) || choose_resume(t, resume, &from, e))
 		return -1;
 	int ok = 1;
@@ -158,8 +167,8 @@ static int start(struct trainer *t, const char *resume, struct favor_error *e)
 		ok = !setup_rollout(s, &t->rollout, e);
 	if (t->learns) {
 		learner_init(&t->learner, s->assets.model, &c->learner, c->model.vision);
-		t->learner.tick = (void (*)(void *))world_tick;
-		t->learner.tick_arg = s->world;
+		t->learner.tick = learner_tick;
+		t->learner.tick_arg = t;
 		/* before a resume: the reference is the model that the run began with */
 		if (c->method == METHOD_GRPO && c->learner.beta > 0)
 			learner_set_reference(&t->learner);
@@ -183,14 +192,15 @@ static int start(struct trainer *t, const char *resume, struct favor_error *e)
 	return world_agree(s->world, ok, e);
 }
 
+/* 0, -1, or 1: given up, since the run stops. */
 static int evaluate(struct trainer *t, struct metrics *m, struct favor_error *e)
 {
 	struct evaluation v;
 	int ok = 1;
 	world_phase(t->s.world, "evaluation", t->step, -1);
 	struct rollout *r = t->rollout.model ? &t->rollout : NULL;
-	phase_evaluate(&t->s, r, &t->round_number, t->step, &v);
-	if (t->leads && v.count) {
+	const int stopped = phase_evaluate(&t->s, r, &t->round_number, t->step, &v);
+	if (t->leads && v.count && !stopped) {
 		char *path = favor_format("%s/eval-step-%06lld.json", t->s.config.run.dir, (long long)t->step);
 		int64_t format = 0, correct = 0;
 		for (int32_t i = 0; i < v.count; i++) {
@@ -208,40 +218,81 @@ static int evaluate(struct trainer *t, struct metrics *m, struct favor_error *e)
 		free(path);
 	}
 	evaluation_free(&v);
-	return world_agree(t->s.world, ok, e);
+	return world_agree(t->s.world, ok, e) ? -1 : stopped;
 }
 
+static int evaluation_due(const struct trainer *t)
+{
+	const struct learner_options *o = &t->s.config.learner;
+	return o->eval_every && (t->step % o->eval_every == 0 || t->step == o->steps);
+}
+
+static int save(struct trainer *t, struct favor_error *e)
+{
+	return world_agree(t->s.world, !t->leads || !trainer_save(t, e), e);
+}
+
+/* The evaluations that come before the next step: that of the untrained model, and one that a stopped run had no time
+ * for, whose metrics its last line and its checkpoint still lack. Returns as evaluate. */
+static int evaluate_first(struct trainer *t, struct favor_error *e)
+{
+	struct metrics m = {0};
+	const int owed = t->step > 0 && isnan(history_last(&t->history, "eval/accuracy"));
+	if (!evaluation_due(t) || !world_leader_says(t->s.world, t->step == 0 || owed))
+		return 0;
+	int result = evaluate(t, &m, e);
+	if (result || t->step == 0)
+		return result;
+	int ok = 1;
+	if (t->leads && m.count) {
+		history_amend(&t->history, &m);
+		ok = !run_log_amend(t->log, t->step, &m, e);
+	}
+	if (world_agree(t->s.world, ok, e))
+		return -1;
+	return save(t, e);
+}
+
+/* The run stops: what was finished since the last checkpoint is saved. */
+static int stop(struct trainer *t, struct favor_error *e)
+{
+	struct world *w = t->s.world;
+	const char *signal = stop_name(world_stopping(w));
+	if (world_leader_says(w, t->step > 0 && t->step != t->saved_step) && save(t, e))
+		return 1;
+	if (t->leads)
+		run_log_note(t->log, "favor: stopped by %s after step %lld of %d; go on with --resume auto", signal,
+		             (long long)t->step, t->s.config.learner.steps);
+	return STOP_EXIT_CODE;
+}
+
+/* Returns the exit code. */
 static int loop(struct trainer *t, struct favor_error *e)
 {
 	const struct config *c = &t->s.config;
-	struct metrics m = {0};
-	if (c->learner.eval_every && t->step == 0 && evaluate(t, &m, e))
-		return -1;
-	while (t->step < c->learner.steps) {
-		int ok = 1;
-		m = (struct metrics){0};
+	int stopped = evaluate_first(t, e);
+	while (!stopped && t->step < c->learner.steps) {
+		struct metrics m = {0};
 		favor_process()->step = t->step;
-		if (c->method == METHOD_GRPO)
-			grpo_step(t, &m);
-		else
-			sft_step(t, &m);
+		stopped = c->method == METHOD_GRPO ? grpo_step(t, &m) : sft_step(t, &m);
+		if (stopped)
+			break;
 		t->step++;
-		const int last = t->step == c->learner.steps;
-		if (c->learner.eval_every && (last || t->step % c->learner.eval_every == 0) && evaluate(t, &m, e))
-			return -1;
-		const int save = last || (c->checkpoint.every && t->step % c->checkpoint.every == 0);
+		if (evaluation_due(t))
+			stopped = evaluate(t, &m, e); /* given up: the resumed run makes it */
+		if (stopped < 0)
+			break;
 		if (t->leads) {
 			history_add(&t->history, &m);
 			world_phase(t->s.world, "log metrics", t->step, -1);
 			run_log_metrics(t->log, t->step, &m);
 			run_log_progress(t->log, t->step, &m);
-			if (save)
-				ok = !trainer_save(t, e);
 		}
-		if (save && world_agree(t->s.world, ok, e))
-			return -1;
+		const int last = t->step == c->learner.steps;
+		if (!stopped && (last || (c->checkpoint.every && t->step % c->checkpoint.every == 0)) && save(t, e))
+			stopped = -1;
 	}
-	return 0;
+	return stopped < 0 ? 1 : stopped ? stop(t, e) : 0;
 }
 
 static void finish(struct trainer *t)
@@ -275,8 +326,9 @@ int cmd_train(int argc, char **argv, struct favor_error *e)
 	if (code)
 		return setup_end(w, code < 0 ? 2 : 0, e);
 	struct trainer *t = favor_calloc(1, sizeof *t);
+	stop_watch();
 	int input = setup_open(&t->s, w, words[0], words + 1, count - 1, NEED_TRAIN, e) || start(t, resume, e);
-	code = input ? 2 : loop(t, e) ? 1 : 0;
+	code = input ? 2 : loop(t, e);
 	finish(t);
 	return setup_end(w, code, e);
 }

@@ -16,6 +16,7 @@ struct group_sums {
 	double sequences, groups, reward, group_std, zero_std;
 	double tokens, prompt_tokens, truncated, ended_tokens;
 	double named[GROUP_MAX_REWARDS], named_square[GROUP_MAX_REWARDS];
+	double stopping;  /* learners that know that the run stops */
 	double digest[4]; /* 16 bits each, so that sums of doubles stay exact; carried together at the end */
 };
 enum { GROUP_SUMS = sizeof(struct group_sums) / sizeof(double) };
@@ -101,10 +102,10 @@ static void digest_metric(struct metrics *m, const struct group_sums *s)
 }
 
 /* Over learners; difference_max and ratio_max are maxima. */
-static void sum_losses(struct trainer *t, struct loss_sums *l)
+static void sum_losses(struct trainer *t, struct loss_sums *l, double *stopping)
 {
-	double sums[] = {l->loss,      l->policy_loss, l->kl,     l->entropy,   l->clip_low,
-	                 l->clip_high, l->clip_region, l->tokens, l->sequences, l->difference_sum};
+	double sums[] = {l->loss,        l->policy_loss, l->kl,        l->entropy,        l->clip_low, l->clip_high,
+	                 l->clip_region, l->tokens,      l->sequences, l->difference_sum, *stopping};
 	double most[] = {l->ratio_max, l->difference_max};
 	world_sum_learners(t->s.world, sums, sizeof sums / sizeof *sums);
 	world_max_learners(t->s.world, most, 2);
@@ -120,6 +121,7 @@ static void sum_losses(struct trainer *t, struct loss_sums *l)
 	                        .difference_sum = sums[9],
 	                        .ratio_max = most[0],
 	                        .difference_max = most[1]};
+	*stopping = sums[10];
 }
 
 /* samples.jsonl, and the newest lines for checkpoints. */
@@ -146,9 +148,11 @@ struct learn_times {
 	double reduce, optimizer, forward, backward;
 };
 
-/* The learner's part of a step, on the groups that this rank owns. */
-static void learn(struct trainer *t, struct group *const *groups, int64_t count, struct group_sums *sums,
-                  struct loss_sums *first, double *longest, double *shortest, double *norm, struct learn_times *times)
+/* The learner's part of a step, on the groups that this rank owns; cut: some are missing, since the run stops. Learners
+ * hear of that at different times, but enter the same sums: how many of them know travels with the two sums before the
+ * first optimiser step, and if it is not 0 all give the step up (1). After that it is finished. */
+static int learn(struct trainer *t, struct group *const *groups, int64_t count, int cut, struct group_sums *sums,
+                 struct loss_sums *first, double *longest, double *shortest, double *norm, struct learn_times *times)
 {
 	const struct learner_options *o = &t->s.config.learner;
 	struct world *w = t->s.world;
@@ -156,6 +160,7 @@ static void learn(struct trainer *t, struct group *const *groups, int64_t count,
 	struct prompt *prompts = favor_calloc((size_t)count, sizeof *prompts);
 	float **advantages = favor_calloc((size_t)count, sizeof *advantages);
 	double masked_tokens = 0, ends[2] = {0, -INFINITY};
+	int given_up = 0;
 
 	setup_threads(&t->s, ROLE_LEARNER);
 	world_phase(w, "advantages", t->step, -1);
@@ -175,7 +180,12 @@ static void learn(struct trainer *t, struct group *const *groups, int64_t count,
 			favor_die("record %u of %s passed its check but can't be read now: %s", g->record, t->s.train.path,
 			          e.message);
 	}
+	sums->stopping = cut || world_stopping(w);
 	world_sum_learners(w, (double *)sums, GROUP_SUMS);
+	if (sums->stopping > 0) {
+		given_up = 1;
+		goto done;
+	}
 	world_sum_learners(w, &masked_tokens, 1);
 	world_max_learners(w, ends, 2);
 	*longest = ends[0];
@@ -195,13 +205,21 @@ static void learn(struct trainer *t, struct group *const *groups, int64_t count,
 		for (int64_t at = 0; at < count; at += o->micro_batch) {
 			const int n = (int)(count - at < o->micro_batch ? count - at : o->micro_batch);
 			world_phase(w, "forward and backward", t->step, (int64_t)groups[at]->index);
-			if (learner_groups(&t->learner, n, groups + at, prompts + at, (const float *const *)advantages + at,
-			                   o->mask_truncated, &step, &losses, &e))
+			given_up = learner_groups(&t->learner, n, groups + at, prompts + at, (const float *const *)advantages + at,
+			                          o->mask_truncated, &step, &losses, &e);
+			if (given_up > 0)
+				break;
+			if (given_up < 0)
 				favor_die("sample %llu can't be learned from: %s", (unsigned long long)groups[at]->index, e.message);
 		}
 		times->forward += t->learner.forward_seconds;
 		times->backward += t->learner.backward_seconds;
-		sum_losses(t, &losses);
+		double stopping = given_up || (world_stopping(w) && iteration == 0);
+		sum_losses(t, &losses, &stopping);
+		given_up = stopping > 0;
+		if (given_up)
+			goto done;
+		t->settled = 1;
 		if (iteration == 0)
 			*first = losses;
 		else { /* clipping happens after the first step: keep the last iteration's ratios */
@@ -217,15 +235,18 @@ static void learn(struct trainer *t, struct group *const *groups, int64_t count,
 		world_phase(w, "log samples", t->step, -1);
 		log_samples(t, groups, prompts, advantages, count);
 	}
+done:
+	t->settled = 0;
 	for (int64_t i = 0; i < count; i++) {
 		prompt_free(&prompts[i]);
 		free(advantages[i]);
 	}
 	free(prompts);
 	free(advantages);
+	return given_up;
 }
 
-void grpo_step(struct trainer *t, struct metrics *m)
+int grpo_step(struct trainer *t, struct metrics *m)
 {
 	const struct config *c = &t->s.config;
 	const uint64_t per_step = (uint64_t)c->learner.groups_per_step;
@@ -243,25 +264,27 @@ void grpo_step(struct trainer *t, struct metrics *m)
 	                        .responses = c->rollout.group_size};
 	struct group **groups;
 	int64_t count;
-	phase_round(&t->s, t->rolls ? &t->rollout : NULL, &q, &groups, &count);
+	const int cut = phase_round(&t->s, t->rolls ? &t->rollout : NULL, &q, &groups, &count);
 	const double rolled = clock_seconds();
 
 	struct group_sums sums = {0};
 	struct loss_sums losses = {0};
 	struct learn_times times = {0};
 	double longest = 0, shortest = 0, norm = 0;
+	int given_up = 0;
 	if (t->learns)
-		learn(t, groups, count, &sums, &losses, &longest, &shortest, &norm, &times);
+		given_up = learn(t, groups, count, cut, &sums, &losses, &longest, &shortest, &norm, &times);
 	for (int64_t i = 0; i < count; i++)
 		group_destroy(groups[i]);
 	free(groups);
 
 	const double learned = clock_seconds();
 	uint64_t version = t->s.assets.model ? t->s.assets.model->version : 0;
-	int stop = 0;
 	world_phase(w, "publish weights", t->step, -1);
 	struct model *model = t->s.assets.model;
-	world_publish(w, model ? model->block : NULL, model ? model->params.total : 0, &version, &stop);
+	world_publish(w, model ? model->block : NULL, model ? model->params.total : 0, &version, &given_up);
+	if (given_up)
+		return 1;
 	if (model && !t->learns) {
 		model->version = version;
 		model_changed(model);
@@ -285,4 +308,5 @@ void grpo_step(struct trainer *t, struct metrics *m)
 		metrics_set(m, "time/publish", clock_seconds() - learned);
 	}
 	trainer_common_metrics(t, m, begin, sums.tokens + sums.prompt_tokens);
+	return 0;
 }

@@ -36,7 +36,8 @@ static void usage(FILE *f)
 		fprintf(f, "  favor %-10s %s\n%19s%s\n", COMMANDS[i].name, COMMANDS[i].arguments, "", COMMANDS[i].what);
 	fprintf(f, "\nM is a Hugging Face folder or a checkpoint. `favor COMMAND --help` says more; `favor help config` "
 	           "lists every option.\n"
-	           "Exit codes: 0 good, 1 the work failed, 2 bad usage or bad input.\n");
+	           "Exit codes: 0 good, 1 the work failed, 2 bad usage or bad input; train: 75 stopped by a signal, saved, "
+	           "go on with --resume auto.\n");
 }
 
 /* OpenMP's threads spin while they wait, by default: with several ranks on a node they take the cores from those that

@@ -50,7 +50,8 @@ static void score(struct setup *s, const struct round *q, struct group *g)
 	world_push(s->world, STAGE_SCORED, g);
 }
 
-static void roll(struct setup *s, struct rollout *r, const struct round *q, uint64_t unit)
+/* 1: given up, since the run stops. */
+static int roll(struct setup *s, struct rollout *r, const struct round *q, uint64_t unit)
 {
 	struct favor_error e = {""};
 	uint64_t from, to;
@@ -71,16 +72,20 @@ static void roll(struct setup *s, struct rollout *r, const struct round *q, uint
 		                                       .responses = q->responses};
 	}
 	world_phase(s->world, "rollout", q->step, (int64_t)requests[0].index);
-	if (rollout_groups(r, requests, n, groups, &e))
+	const int stopped = rollout_groups(r, requests, n, groups, &e);
+	if (stopped < 0)
 		favor_die("record %u of %s: %s", requests[0].record, q->data->path, e.message);
 	for (int32_t i = 0; i < n; i++) {
-		groups[i]->rollout_rank = world_rank(s->world);
-		world_push(s->world, STAGE_SAMPLED, groups[i]);
+		if (!stopped) {
+			groups[i]->rollout_rank = world_rank(s->world);
+			world_push(s->world, STAGE_SAMPLED, groups[i]);
+		}
 		prompt_free(&prompts[i]);
 	}
 	free(prompts);
 	free(requests);
 	free(groups);
+	return stopped;
 }
 
 static int by_index(const void *a, const void *b)
@@ -99,9 +104,10 @@ static int64_t owned(const struct round *q, uint64_t count, uint64_t mine)
 	return n;
 }
 
-void phase_round(struct setup *s, struct rollout *r, const struct round *q, struct group ***groups, int64_t *count)
+int phase_round(struct setup *s, struct rollout *r, const struct round *q, struct group ***groups, int64_t *count)
 {
 	struct world *w = s->world;
+	int stopped = 0;
 	*groups = NULL;
 	*count = 0;
 	if (world_is_leader(w))
@@ -113,26 +119,32 @@ void phase_round(struct setup *s, struct rollout *r, const struct round *q, stru
 			world_phase(w, "wait for work", q->step, -1);
 			if (world_pull(w, q->number, &unit))
 				break;
-			roll(s, r, q, unit);
+			if (roll(s, r, q, unit))
+				break;
 			for (struct group *g; world_plays(w, ROLE_REWARD) && (g = world_try(w, STAGE_SAMPLED));)
 				score(s, q, g);
 		}
 	} else if (world_plays(w, ROLE_REWARD)) {
 		int64_t mine = owned(q, (uint64_t)world_role_count(w, ROLE_REWARD), (uint64_t)world_role_index(w, ROLE_REWARD));
-		for (int64_t i = 0; i < mine; i++) {
+		for (int64_t i = 0; i < mine && !stopped; i++) {
 			world_phase(w, "wait for sampled groups", q->step, -1);
-			score(s, q, world_take(w, STAGE_SAMPLED));
+			struct group *g = world_take(w, STAGE_SAMPLED);
+			if (g)
+				score(s, q, g);
+			stopped = !g;
 		}
 	}
 	if (!world_plays(w, ROLE_LEARNER))
-		return;
-	*count = owned(q, (uint64_t)world_role_count(w, ROLE_LEARNER), (uint64_t)world_role_index(w, ROLE_LEARNER));
-	*groups = favor_calloc((size_t)*count, sizeof **groups);
+		return world_stopping(w) != 0;
+	const int64_t mine = owned(q, (uint64_t)world_role_count(w, ROLE_LEARNER),
+	                           (uint64_t)world_role_index(w, ROLE_LEARNER));
+	*groups = favor_calloc((size_t)mine, sizeof **groups);
 	world_phase(w, "wait for scored groups", q->step, -1);
-	for (int64_t i = 0; i < *count; i++)
-		(*groups)[i] = world_take(w, STAGE_SCORED);
+	for (struct group *g; *count < mine && (g = world_take(w, STAGE_SCORED));)
+		(*groups)[(*count)++] = g;
 	if (*count)
 		qsort(*groups, (size_t)*count, sizeof **groups, by_index);
+	return *count < mine;
 }
 
 /* Class whose name or alias the normalised answer is; -1 if none. */
@@ -172,12 +184,12 @@ static void predict(const struct setup *s, const struct group *g, struct evaluat
 	evaluation_add(v, &p);
 }
 
-void phase_evaluate(struct setup *s, struct rollout *r, int64_t *round_number, int64_t step, struct evaluation *v)
+int phase_evaluate(struct setup *s, struct rollout *r, int64_t *round_number, int64_t step, struct evaluation *v)
 {
 	const uint64_t n = (uint64_t)setup_eval_count(s);
 	*v = (struct evaluation){.class_count = s->classes.count, .classes = (const char *const *)s->classes.names};
 	if (!n)
-		return;
+		return 0;
 	struct round q = {.number = (*round_number)++,
 	                  .step = step,
 	                  .data = &s->eval,
@@ -196,14 +208,18 @@ void phase_evaluate(struct setup *s, struct rollout *r, int64_t *round_number, i
 	}
 	struct group **groups;
 	int64_t count;
-	phase_round(s, r, &q, &groups, &count);
+	int stopped = phase_round(s, r, &q, &groups, &count);
 	if (r) {
 		r->sampling = kept;
 		r->domain = domain;
 	}
+	/* the leader owns all groups of an evaluation, so it knows whether they are all there */
+	stopped = (int)world_leader_says(s->world, stopped);
 	for (int64_t i = 0; i < count; i++) {
-		predict(s, groups[i], v);
+		if (!stopped)
+			predict(s, groups[i], v);
 		group_destroy(groups[i]);
 	}
 	free(groups);
+	return stopped;
 }

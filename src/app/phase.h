@@ -20,12 +20,14 @@ struct round {
 	int32_t responses; /* G */
 };
 
-/* Plays this rank's part. r: NULL where the rank rolls nothing out. Learners get the scored groups they own, sorted by
- * index: *groups (owned, free each and the array), *count. A record that can't be encoded any more ends the job. */
-void phase_round(struct setup *s, struct rollout *r, const struct round *q, struct group ***groups, int64_t *count);
+/* Plays this rank's part. 1: the run stops (world_stopping), and this rank has left the round before its end: then
+ * other ranks may or may not have; 0: this rank's part is done. r: NULL where the rank rolls nothing out. Learners get
+ * the scored groups they own, sorted by index: *groups (owned, free each and the array), *count. A record that can't be
+ * encoded any more ends the job. */
+int phase_round(struct setup *s, struct rollout *r, const struct round *q, struct group ***groups, int64_t *count);
 
 /* Greedy answers to data.eval. Collective. On the leader *v holds all predictions (evaluation_free), elsewhere it is
- * empty. */
-void phase_evaluate(struct setup *s, struct rollout *r, int64_t *round_number, int64_t step, struct evaluation *v);
+ * empty. 1 on all ranks if the run stops and the evaluation was given up (*v then says nothing), else 0. */
+int phase_evaluate(struct setup *s, struct rollout *r, int64_t *round_number, int64_t step, struct evaluation *v);
 
 #endif

@@ -64,6 +64,7 @@ int trainer_save(struct trainer *t, struct favor_error *e)
 	if (!result) {
 		run_log_note(t->log, "favor: wrote %s (digest %s)", path, c.digest);
 		world_phase(t->s.world, "remove old checkpoints", t->step, -1);
+		t->saved_step = t->step;
 		result = checkpoint_prune(t->s.config.run.dir, t->s.config.checkpoint.keep, e);
 	}
 	for (int32_t i = 0; i < h->columns; i++)
@@ -118,7 +119,7 @@ int trainer_restore(struct trainer *t, const char *path, struct favor_error *e)
 			goto done;
 		m->version = c.policy_version;
 	}
-	t->step = c.step;
+	t->step = t->saved_step = c.step;
 	t->learner.step = (int64_t)c.policy_version;
 	if (t->leads) {
 		char *now = config_to_yaml(&t->s.config);

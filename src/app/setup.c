@@ -238,7 +238,7 @@ int setup_rollout(struct setup *s, struct rollout *r, struct favor_error *e)
 	r->sampling = (struct sampling){o->temperature, o->top_p, o->min_p, o->top_k};
 	r->max_tokens = o->max_tokens;
 	r->seed = s->config.run.seed;
-	r->tick = (void (*)(void *))world_tick;
+	r->tick = (int (*)(void *))world_tick;
 	r->tick_arg = s->world;
 	if (!r->stop_count) {
 		if (setup_stop_token(s, &r->stop[0], e))
@@ -273,15 +273,16 @@ int setup_memory_plan(struct setup *s, struct favor_error *e)
 	const struct model *m = s->assets.model;
 	const int grpo = c->method == METHOD_GRPO;
 	int64_t weights = 0, fixed = 0, activations = 0, rollout = 0;
+	int ok = 1; /* ranks without weights know nothing of the model: all agree before they leave */
 	if (m) {
 		const int G = grpo ? c->rollout.group_size : 1, tokens = grpo ? c->rollout.max_tokens : s->longest_target;
 		weights = m->params.total * (int64_t)sizeof(float);
 		int32_t longest = s->longest_prompt + tokens;
 		if (longest > m->config.max_positions)
-			return favor_fail(e,
-			                  "the longest prompt has %d tokens and a response up to %d more, but the model's "
-			                  "max_position_embeddings is %d: lower data.max_pixels or rollout.max_tokens",
-			                  s->longest_prompt, tokens, m->config.max_positions);
+			ok = !favor_fail(e,
+			                 "the longest prompt has %d tokens and a response up to %d more, but the model's "
+			                 "max_position_embeddings is %d: lower data.max_pixels or rollout.max_tokens",
+			                 s->longest_prompt, tokens, m->config.max_positions);
 		if (world_plays(s->world, ROLE_LEARNER)) {
 			const int64_t B = c->learner.micro_batch;
 			fixed = learner_fixed_bytes(m, &c->learner);
@@ -293,6 +294,8 @@ int setup_memory_plan(struct setup *s, struct favor_error *e)
 	}
 	const int64_t total = weights + fixed + activations + rollout;
 	double plan[5] = {(double)weights, (double)fixed, (double)activations, (double)rollout, (double)total};
+	if (world_agree(s->world, ok, e))
+		return -1;
 	world_max_all(s->world, plan, 5);
 	if (world_rank(s->world) == 0) {
 		fprintf(stderr,

@@ -38,7 +38,8 @@ static void encode_items(struct trainer *t, struct sft_items *items, uint64_t fi
 		    encode_target(&s->encoder, r, stop, &items->targets[n], &e))
 			favor_die("%s:%d passed its check but can't be read now: %s", s->train.path, r->line, e.message);
 		items->examples[n] = (struct example){&items->prompts[n], &items->targets[n]};
-		world_tick(s->world);
+		if (world_tick(s->world))
+			break; /* the step is given up before its first sum of gradients */
 	}
 }
 
@@ -53,7 +54,7 @@ static void free_items(struct sft_items *items)
 	free(items->examples);
 }
 
-void sft_step(struct trainer *t, struct metrics *m)
+int sft_step(struct trainer *t, struct metrics *m)
 {
 	const struct learner_options *o = &t->s.config.learner;
 	struct world *w = t->s.world;
@@ -64,6 +65,7 @@ void sft_step(struct trainer *t, struct metrics *m)
 	setup_threads(&t->s, ROLE_LEARNER);
 	encode_items(t, &items, (uint64_t)t->step * per_step, per_step);
 	double tokens[2] = {0, 0}; /* targets, all */
+	int given_up = 0;
 	for (int64_t i = 0; i < items.count; i++) {
 		tokens[0] += items.targets[i].count;
 		tokens[1] += items.targets[i].count + items.prompts[i].ids.count;
@@ -73,15 +75,19 @@ void sft_step(struct trainer *t, struct metrics *m)
 	struct loss_sums losses = {0};
 	double reduce = 0, optimizer = 0;
 	learner_zero(&t->learner);
-	for (int64_t at = 0; at < items.count; at += o->micro_batch) {
+	for (int64_t at = 0; at < items.count && !given_up; at += o->micro_batch) {
 		const int n = (int)(items.count - at < o->micro_batch ? items.count - at : o->micro_batch);
 		world_phase(w, "forward and backward", t->step, (int64_t)((uint64_t)t->step * per_step));
-		if (learner_examples(&t->learner, n, items.examples + at, (int64_t)tokens[0], &losses, &e))
+		given_up = learner_examples(&t->learner, n, items.examples + at, (int64_t)tokens[0], &losses, &e);
+		if (given_up < 0)
 			favor_die("step %lld: an example can't be learned from: %s", (long long)t->step, e.message);
 	}
 	free_items(&items);
-	double sums[] = {losses.loss, losses.entropy, losses.tokens};
-	world_sum_learners(w, sums, 3);
+	/* the last moment to give up: learners that know of a stop tell the others with these sums */
+	double sums[] = {losses.loss, losses.entropy, losses.tokens, given_up || world_stopping(w)};
+	world_sum_learners(w, sums, 4);
+	if (sums[3] > 0)
+		return 1;
 	const double norm = trainer_update(t, schedule_lr(o, t->step), &reduce, &optimizer);
 	if (t->leads) {
 		metrics_set(m, "epoch", (double)((uint64_t)(t->step + 1) * per_step) / (double)t->s.train.count);
@@ -96,4 +102,5 @@ void sft_step(struct trainer *t, struct metrics *m)
 		metrics_set(m, "time/optimizer", optimizer);
 	}
 	trainer_common_metrics(t, m, begin, tokens[1]);
+	return 0;
 }

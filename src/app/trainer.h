@@ -15,6 +15,8 @@ struct trainer {
 	struct learner learner;
 	int rolls, learns, leads; /* what this rank plays */
 	int64_t step;             /* optimiser steps done (grpo: rounds done; iterations count in learner.step) */
+	int64_t saved_step;       /* of the newest checkpoint; -1: there is none */
+	int settled;              /* the optimiser has stepped on this step's groups: it can't be given up any more */
 	int64_t round_number;
 	double tokens_seen; /* num_tokens of the metrics */
 	struct history history;
@@ -25,9 +27,10 @@ struct trainer {
 	int64_t sample_count;
 };
 
-/* One step; fills m on the leader. Collective. */
-void grpo_step(struct trainer *t, struct metrics *m);
-void sft_step(struct trainer *t, struct metrics *m);
+/* One step; fills m on the leader. Collective. 1 on all ranks if the run stops (world_stopping) and the step was given
+ * up: weights, moments and logs are as before it. Else 0. */
+int grpo_step(struct trainer *t, struct metrics *m);
+int sft_step(struct trainer *t, struct metrics *m);
 /* Share of grpo and sft: sums gradients over learners, clips, steps; returns the norm. Not finite ends the job. reduce
  * and optimizer seconds are added. */
 double trainer_update(struct trainer *t, float lr, double *reduce_seconds, double *optimizer_seconds);

@@ -10,6 +10,7 @@
  *   kill           SIGKILL: what a node's death and the kernel's out-of-memory killer do
  *   stop           SIGSTOP: a rank that freezes
  *   exit[:CODE]    _exit without a word (7)
+ *   signal:N       the signal with that number, as a scheduler or a user sends it
  *   abort          SIGABRT: a crash
  *   sleep[:S]      S seconds without a sign of life (1)
  *   oom[:MIB]      takes memory until there is none; ends the job if MIB (1024) were there for the taking

@@ -74,6 +74,12 @@ void world_broadcast(struct world *w, void **data, size_t *n)
 	world_spread(w, w->team, *data, *n, what);
 }
 
+int64_t world_leader_says(struct world *w, int64_t x)
+{
+	world_spread(w, w->team, &x, sizeof x, "wait for the leader's word");
+	return x;
+}
+
 int world_agree(struct world *w, int ok, struct favor_error *e)
 {
 	static const char what[] = "wait for all ranks to agree";

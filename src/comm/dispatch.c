@@ -66,16 +66,18 @@ void world_take_work(struct world *w, int peer, const struct work_answer *a)
 	w->signs++;
 }
 
-static int is_answered(struct world *w, void *unused)
+static int is_answered_or_stopped(struct world *w, void *unused)
 {
 	(void)unused;
-	return w->pull == PULL_ANSWERED;
+	return w->pull == PULL_ANSWERED || w->stop;
 }
 
 int world_pull(struct world *w, int64_t step, uint64_t *index)
 {
 	if (!world_plays(w, ROLE_ROLLOUT))
 		favor_die("only rollout ranks pull work");
+	if (w->stop)
+		return 1;
 	if (w->rank == LEADER) {
 		world_progress(w); /* others first: they have asked before */
 		if (!is_offered(w, step))
@@ -86,7 +88,9 @@ int world_pull(struct world *w, int64_t step, uint64_t *index)
 		w->pull = PULL_ASKED;
 		w->answer = (struct work_answer){.step = step};
 		world_send(w, LEADER, TAG_PULL, &r, NULL, sizeof r);
-		world_wait(w, is_answered, NULL, "wait for work", LEADER);
+		world_wait(w, is_answered_or_stopped, NULL, "wait for work", LEADER);
+		if (w->stop)
+			return 1; /* an answer that is under way is taken in later, and nobody looks at it */
 	}
 	w->pull = PULL_NONE;
 	if (!w->answer.left)

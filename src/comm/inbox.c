@@ -88,17 +88,16 @@ void world_take_group(struct world *w, int peer, enum stage s, const void *data,
 	w->work_heard = 1;
 }
 
-static int has_group(struct world *w, void *arg)
+static int has_group_or_stops(struct world *w, void *arg)
 {
-	(void)w;
-	return ((struct inbox *)arg)->count > 0;
+	return ((struct inbox *)arg)->count > 0 || w->stop;
 }
 
 struct group *world_take(struct world *w, enum stage s)
 {
 	struct inbox *b = &w->inbox[s];
-	world_wait(w, has_group, b, s == STAGE_SAMPLED ? "wait for sampled groups" : "wait for scored groups", -1);
-	return inbox_next(b);
+	world_wait(w, has_group_or_stops, b, s == STAGE_SAMPLED ? "wait for sampled groups" : "wait for scored groups", -1);
+	return w->stop ? NULL : inbox_next(b);
 }
 
 struct group *world_try(struct world *w, enum stage s)

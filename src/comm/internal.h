@@ -24,6 +24,9 @@
 enum { LEADER = 0, STAGES = STAGE_SCORED + 1, HOST_MAX = 64, PHASE_MAX = 48 };
 enum { BLOCK_BYTES = 4 << 20, BLOCKS_IN_FLIGHT = 4 }; /* large data travels so */
 
+struct stop_notice {
+	int64_t signal;
+};
 struct beat {
 	char phase[PHASE_MAX];
 	int64_t step, sample;
@@ -49,6 +52,7 @@ struct letter {
 		struct beat beat;
 		struct work_request request;
 		struct work_answer answer;
+		struct stop_notice stop;
 	} small;
 };
 
@@ -93,6 +97,8 @@ struct world {
 	double beat_time;  /* when this rank last sent one */
 	int bye_said;      /* it sends no more */
 	double idle;
+	int stop;      /* signal for which the run stops, as the leader said; 0: it goes on */
+	int stop_told; /* this rank has passed its own signal on */
 
 	struct letter *in, *out, *spare;
 	struct inbox inbox[STAGES];
@@ -126,6 +132,9 @@ void world_wait_request(struct world *w, MPI_Request *request, MPI_Status *statu
 /* A message came from peer: it lives. */
 void world_seen(struct world *w, int peer);
 void world_take_beat(struct world *w, int peer, const struct beat *b);
+/* Passes a signal that came to this process on to the leader; the leader tells all. */
+void world_watch_signals(struct world *w);
+void world_take_stop(struct world *w, int peer, const struct stop_notice *n);
 /* Sends a heartbeat if one is due. `works`: this rank computes; 0: it waits in `phase`. */
 void world_beat(struct world *w, const char *phase, int works);
 /* Seconds between heartbeats: short deadlines need quicker hearts. */

@@ -11,6 +11,7 @@
 #include "comm/internal.h"
 
 #include "base/fault.h"
+#include "base/stop.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -97,13 +98,54 @@ void world_phase(struct world *w, const char *phase, int64_t step, int64_t sampl
 	fault_point(phase, step);
 }
 
-void world_tick(struct world *w)
+/* The leader's word alone counts, so that whoever knows of the stop knows that the leader does. */
+static void begin_stop(struct world *w, int signal)
+{
+	struct stop_notice n = {signal};
+	if (w->stop)
+		return;
+	w->stop = signal;
+	for (int r = 1; r < w->size; r++)
+		if (!w->peers[r].bye)
+			world_send(w, r, TAG_STOP, &n, NULL, sizeof n);
+}
+
+void world_watch_signals(struct world *w)
+{
+	int signal = stop_signal();
+	if (!signal || w->stop_told || w->bye_said)
+		return;
+	w->stop_told = 1;
+	if (w->rank == LEADER) {
+		begin_stop(w, signal);
+	} else if (!w->stop) {
+		struct stop_notice n = {signal};
+		world_send(w, LEADER, TAG_STOP, &n, NULL, sizeof n);
+	}
+}
+
+void world_take_stop(struct world *w, int peer, const struct stop_notice *n)
+{
+	if (w->rank == LEADER)
+		begin_stop(w, (int)n->signal);
+	else if (peer == LEADER)
+		w->stop = (int)n->signal;
+}
+
+int world_stopping(const struct world *w)
+{
+	return w->stop;
+}
+
+int world_tick(struct world *w)
 {
 	fault_point(w->phase, w->step);
-	if (w->alone)
-		return;
-	world_progress(w);
-	world_beat(w, w->phase, 1);
+	world_watch_signals(w);
+	if (!w->alone) {
+		world_progress(w);
+		world_beat(w, w->phase, 1);
+	}
+	return w->stop;
 }
 
 double world_idle_seconds(struct world *w)
@@ -161,6 +203,7 @@ static double patience(const struct world *w)
 void world_wait(struct world *w, int (*done)(struct world *w, void *arg), void *arg, const char *what, int peer)
 {
 	fault_point(what, w->step);
+	world_watch_signals(w);
 	world_progress(w);
 	if (done(w, arg))
 		return;
@@ -174,6 +217,7 @@ void world_wait(struct world *w, int (*done)(struct world *w, void *arg), void *
 	for (;;) {
 		nanosleep(&nap, NULL);
 		nap.tv_nsec = 2 * nap.tv_nsec < NAP_LAST ? 2 * nap.tv_nsec : NAP_LAST;
+		world_watch_signals(w);
 		world_progress(w);
 		if (w->taken_in != taken_in) { /* others are lively: more may follow soon */
 			taken_in = w->taken_in;

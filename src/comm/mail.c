@@ -79,6 +79,7 @@ static int expected_bytes(int tag)
 	case TAG_SAMPLED:
 	case TAG_SCORED:
 		return -1;
+	case TAG_STOP: return (int)sizeof(struct stop_notice);
 	case TAG_BYE:
 		return 0;
 	default:
@@ -106,6 +107,7 @@ static void deliver(struct world *w, struct letter *l)
 	case TAG_SCORED:
 		world_take_group(w, l->peer, STAGE_SCORED, letter_data(l), (size_t)l->bytes);
 		break;
+	case TAG_STOP: world_take_stop(w, l->peer, &l->small.stop); break;
 	case TAG_BYE:
 		w->peers[l->peer].bye = 1;
 		break;

@@ -212,7 +212,7 @@ void world_publish(struct world *w, float *weights, int64_t n, uint64_t *version
 	world_spread(w, w->team, &head, sizeof head, "wait for the end of the step");
 	*version = head.version;
 	*stop = (int)head.stop;
-	if (w->publish == MPI_COMM_NULL)
+	if (w->publish == MPI_COMM_NULL || *stop)
 		return;
 	if (head.n != n)
 		favor_die("the leader publishes %lld weights, this rank has room for %lld; do all ranks load the same model?",

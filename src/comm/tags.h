@@ -10,6 +10,7 @@ enum tag {
 	TAG_SAMPLED,  /* a packed group: rollout -> reward */
 	TAG_SCORED,   /* a packed group: reward -> learner */
 	TAG_BYE,      /* empty: any rank -> leader, it sends nothing more; leader -> any rank, all have said so */
+	TAG_STOP,     /* struct stop_notice: any rank -> leader, a signal came; leader -> any rank, the run stops */
 	TAG_SLICE,    /* floats: a learner's part of the sum -> the learner that owns the slice */
 	TAG_WHOLE,    /* floats: the summed slice -> all other learners */
 };

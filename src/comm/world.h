@@ -76,20 +76,27 @@ void world_max_all(struct world *w, double *x, int n);
 
 /* What this rank does now, for messages and heartbeats; text is static. sample: index of the group in hand, or -1. */
 void world_phase(struct world *w, const char *phase, int64_t step, int64_t sample);
-/* Progress: answers pulls, takes in groups, sends heartbeats (at most one a second). Cheap: call it for every decoded
- * token and every layer. */
-void world_tick(struct world *w);
+/* Progress: answers pulls, takes in groups, passes signals on, sends heartbeats (at most one a second). Cheap: call it
+ * for every decoded token and every layer. Returns world_stopping. */
+int world_tick(struct world *w);
+/* The signal for which the run stops (base/stop.h), whichever rank it came to; 0: it goes on. Ranks learn of it at
+ * different times, the leader first, and it never goes back to 0. From then on world_pull finds nothing left and
+ * world_take gives nothing; what is under way is dropped. All other calls work as ever: who has to decide together
+ * sums up who knows of it, or asks world_leader_says. */
+int world_stopping(const struct world *w);
+/* The leader's x on all ranks; collective. */
+int64_t world_leader_says(struct world *w, int64_t x);
 
 /* Leader: groups [first, first + count) of the step may be pulled from now on. Pulls for a later step wait until it
  * is offered, those for an earlier one find nothing left. Steps of offers grow, and an offer follows when the one
  * before is all taken. */
 void world_offer(struct world *w, int64_t step, uint64_t first, uint64_t count);
-/* Rollout ranks: the next group of the step; 0 with *index, or 1 if none is left. Waits. */
+/* Rollout ranks: the next group of the step; 0 with *index, or 1 if none is left or the run stops. Waits. */
 int world_pull(struct world *w, int64_t step, uint64_t *index);
 /* Sends the group on; takes ownership. Does not wait for delivery. */
 void world_push(struct world *w, enum stage s, struct group *g);
-/* Next group in this rank's inbox of that stage, owned by the caller. take waits; try returns NULL if there is none
- * now. */
+/* Next group in this rank's inbox of that stage, owned by the caller. take waits, and returns NULL if the run stops;
+ * try returns NULL if there is none now. */
 struct group *world_take(struct world *w, enum stage s);
 struct group *world_try(struct world *w, enum stage s);
 /* How many groups of [first, first + count) come to this rank in that stage (owner by index). With colocate and
@@ -102,8 +109,8 @@ void world_sum_gradients(struct world *w, float *x, int64_t n);
 void world_sum_learners(struct world *w, double *x, int n);
 void world_max_learners(struct world *w, double *x, int n);
 /* All ranks; collective. The leader's *version and *stop come to everybody: so all ranks know how far training is,
- * and when it ends. Its n weights come to the rollout ranks that are no learners; others pass what they like for
- * weights and n. */
+ * and whether the step was given up. Its n weights come to the rollout ranks that are no learners (not if *stop);
+ * others pass what they like for weights and n. */
 void world_publish(struct world *w, float *weights, int64_t n, uint64_t *version, int *stop);
 
 /* Seconds that this rank has spent waiting since the last call of it. */

@@ -121,18 +121,21 @@ int learner_groups(struct learner *l, int n, struct group *const *groups, const 
 	double begin = clock_seconds();
 	if (l->reference) {
 		ref = g + b.targets;
-		pass_forward(&pass, &run, l->reference, &b, temperature, 0, 0, 0, ref, NULL);
+		result = pass_forward(&pass, &run, l->reference, &b, temperature, 0, 0, 0, ref, NULL);
+		if (result)
+			goto done;
 		pass_end(&pass);
 		arena_reset(&l->arena, mark);
 	}
-	pass_forward(&pass, &run, l->model, &b, temperature, 1, l->options->recompute, l->vision, logp, entropy);
+	result = pass_forward(&pass, &run, l->model, &b, temperature, 1, l->options->recompute, l->vision, logp, entropy);
+	if (result)
+		goto done;
 	double middle = clock_seconds();
 	group_losses(n, groups, advantages, mask_truncated, step, logp, ref, entropy, g, sums);
-	pass_backward(&pass, g, &l->grad);
+	result = pass_backward(&pass, g, &l->grad);
 	op_sync(l->model->backend);
 	l->forward_seconds += middle - begin;
 	l->backward_seconds += clock_seconds() - middle;
-	result = 0;
 done:
 	pass_end(&pass);
 	free(values);
@@ -160,7 +163,9 @@ int learner_examples(struct learner *l, int n, const struct example *examples, i
 	values = favor_malloc((size_t)b.targets * 3 * sizeof *values);
 	float *logp = values, *entropy = logp + b.targets, *g = entropy + b.targets;
 	double begin = clock_seconds();
-	pass_forward(&pass, &run, l->model, &b, 1.0f, 1, l->options->recompute, l->vision, logp, entropy);
+	result = pass_forward(&pass, &run, l->model, &b, 1.0f, 1, l->options->recompute, l->vision, logp, entropy);
+	if (result)
+		goto done;
 	double middle = clock_seconds();
 	for (int32_t i = 0; i < b.targets; i++) { /* L = -sum_t logp_t / tokens of the step */
 		g[i] = (float)(-1.0 / (double)step_tokens);
@@ -169,11 +174,10 @@ int learner_examples(struct learner *l, int n, const struct example *examples, i
 	}
 	sums->tokens += b.targets;
 	sums->sequences += n;
-	pass_backward(&pass, g, &l->grad);
+	result = pass_backward(&pass, g, &l->grad);
 	op_sync(l->model->backend);
 	l->forward_seconds += middle - begin;
 	l->backward_seconds += clock_seconds() - middle;
-	result = 0;
 done:
 	pass_end(&pass);
 	free(values);

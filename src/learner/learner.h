@@ -23,7 +23,7 @@ struct learner {
 	struct weights grad;
 	struct arena arena; /* backend memory, owned */
 	int64_t step;       /* optimiser steps done */
-	void (*tick)(void *arg);
+	int (*tick)(void *arg); /* called between layers; may be NULL. Not 0: give up */
 	void *tick_arg;
 	double forward_seconds, backward_seconds; /* since learner_zero */
 };
@@ -36,12 +36,13 @@ void learner_set_reference(struct learner *l);
 void learner_zero(struct learner *l);
 
 /* One micro-batch: n groups with their prompts and advantages (advantages[i] is [G] of groups[i]). Adds the gradient of
- * sum_t weight_t (...) (loss.h), adds to sums. -1: a prompt that doesn't fit the model. */
+ * sum_t weight_t (...) (loss.h), adds to sums. -1: a prompt that doesn't fit the model. 1: the tick says to give up,
+ * and gradient and sums hold a part that is good for nothing. */
 int learner_groups(struct learner *l, int n, struct group *const *groups, const struct prompt *prompts,
                    const float *const *advantages, int mask_truncated, const struct loss_step *step,
                    struct loss_sums *sums, struct favor_error *e);
 
-/* SFT: n examples; loss = -sum logp / tokens of the step. */
+/* SFT: n examples; loss = -sum logp / tokens of the step. Returns as learner_groups. */
 struct example {
 	const struct prompt *prompt;
 	const struct token_ids *target;

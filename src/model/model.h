@@ -23,15 +23,14 @@ struct model {
 /* What a computation runs on: memory for activations, and a sign of life for long ones. */
 struct run {
 	struct backend *backend;
-	struct arena *arena;     /* backend memory (run_arena_init); the caller marks and resets */
-	void (*tick)(void *arg); /* called between layers; may be NULL */
+	struct arena *arena;    /* backend memory (run_arena_init); the caller marks and resets */
+	int (*tick)(void *arg); /* called between layers; may be NULL. Not 0: give up, now and in all calls to come */
 	void *tick_arg;
 };
 void run_arena_init(struct arena *a, struct backend *b);
-static inline void run_tick(const struct run *r)
+static inline int run_tick(const struct run *r)
 {
-	if (r->tick)
-		r->tick(r->tick_arg);
+	return r->tick ? r->tick(r->tick_arg) : 0;
 }
 /* rows x cols floats of the arena, uninitialised. */
 struct tensor run_tensor(const struct run *r, int64_t rows, int64_t cols);

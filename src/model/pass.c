@@ -6,14 +6,15 @@
 
 #include <stdlib.h>
 
-static void vision_pass(struct pass *p, int keep)
+/* These return 1 if the run's tick says to give up. */
+static int vision_pass(struct pass *p, int keep)
 {
 	const struct run *r = p->run;
 	const struct model *m = p->model;
 	const struct vision_config *c = &m->config.vision;
 	if (!keep || !p->vision_backward) {
 		p->features = vision_features(r, m, p->batch->image, p->batch->images, p->batch->patches);
-		return;
+		return run_tick(r) != 0;
 	}
 	p->features = run_tensor(r, p->batch->features, m->config.hidden_size);
 	vision_rows_make(&p->vision, r, &m->config, p->batch->image, p->batch->images);
@@ -21,6 +22,8 @@ static void vision_pass(struct pass *p, int keep)
 	struct tensor x = run_tensor(r, p->vision.rows, c->embed_dim);
 	op_linear(r->backend, x, p->patches, tensor_of(m->w.patch_embed, c->embed_dim, c->patch_dim), NULL, 0);
 	for (int i = 0; i < c->depth; i++) {
+		if (run_tick(r))
+			return 1;
 		struct tensor y = run_tensor(r, p->vision.rows, c->embed_dim);
 		struct arena_mark mark = arena_mark(r->arena);
 		p->block_x[i] = x;
@@ -30,9 +33,10 @@ static void vision_pass(struct pass *p, int keep)
 		x = y;
 	}
 	merger_forward(r, m, x, p->features, &p->merger);
+	return 0;
 }
 
-static void text_pass(struct pass *p, int keep)
+static int text_pass(struct pass *p, int keep)
 {
 	const struct run *r = p->run;
 	const struct model *m = p->model;
@@ -42,6 +46,8 @@ static void text_pass(struct pass *p, int keep)
 	struct tensor x = run_tensor(r, b->rows, H);
 	embed_rows(r, m, x, p->embed_row, p->feature_row, p->features);
 	for (int i = 0; i < m->config.layers; i++) {
+		if (run_tick(r))
+			return 1;
 		struct tensor y = keep ? run_tensor(r, b->rows, H) : x;
 		struct arena_mark mark = arena_mark(r->arena);
 		p->layer_x[i] = x;
@@ -51,10 +57,11 @@ static void text_pass(struct pass *p, int keep)
 		x = y;
 	}
 	p->hidden = x;
+	return 0;
 }
 
-void pass_forward(struct pass *p, const struct run *run, const struct model *m, const struct batch *b,
-                  float temperature, int keep, int recompute, int vision_backward, float *logp, float *entropy)
+int pass_forward(struct pass *p, const struct run *run, const struct model *m, const struct batch *b, float temperature,
+                 int keep, int recompute, int vision_backward, float *logp, float *entropy)
 {
 	const int64_t N = b->targets, H = m->config.hidden_size;
 	const size_t depth = (size_t)m->config.vision.depth, layers = (size_t)m->config.layers;
@@ -76,9 +83,8 @@ void pass_forward(struct pass *p, const struct run *run, const struct model *m, 
 	p->feature_row = run_upload(run, b->feature, (size_t)b->rows * sizeof *b->feature);
 	p->target_row = run_upload(run, b->target_row, (size_t)N * sizeof *b->target_row);
 	p->target_id = run_upload(run, b->target_id, (size_t)N * sizeof *b->target_id);
-	if (b->images)
-		vision_pass(p, keep);
-	text_pass(p, keep);
+	if ((b->images && vision_pass(p, keep)) || text_pass(p, keep))
+		return 1;
 
 	struct backend *be = run->backend;
 	p->gathered = run_tensor(run, N, H);
@@ -93,10 +99,10 @@ void pass_forward(struct pass *p, const struct run *run, const struct model *m, 
 	op_download(be, logp, logp_there, (size_t)N * sizeof *logp);
 	if (entropy)
 		op_download(be, entropy, entropy_there, (size_t)N * sizeof *entropy);
-	run_tick(run);
+	return run_tick(run) != 0;
 }
 
-static void vision_pass_backward(struct pass *p, struct tensor dfeatures, struct weights *grad)
+static int vision_pass_backward(struct pass *p, struct tensor dfeatures, struct weights *grad)
 {
 	const struct run *r = p->run;
 	const struct model *m = p->model;
@@ -104,6 +110,8 @@ static void vision_pass_backward(struct pass *p, struct tensor dfeatures, struct
 	struct tensor dx = run_tensor(r, p->vision.rows, c->embed_dim);
 	merger_backward(r, m, dx, dfeatures, &p->merger, grad);
 	for (int i = c->depth - 1; i >= 0; i--) {
+		if (run_tick(r))
+			return 1;
 		struct arena_mark mark = arena_mark(r->arena);
 		if (p->recompute) {
 			struct tensor y = run_tensor(r, p->vision.rows, c->embed_dim);
@@ -114,9 +122,10 @@ static void vision_pass_backward(struct pass *p, struct tensor dfeatures, struct
 	}
 	op_linear_backward_weight(r->backend, tensor_of(grad->patch_embed, c->embed_dim, c->patch_dim), NULL, dx,
 	                          p->patches);
+	return 0;
 }
 
-void pass_backward(struct pass *p, const float *g, struct weights *grad)
+int pass_backward(struct pass *p, const float *g, struct weights *grad)
 {
 	const struct run *r = p->run;
 	const struct model *m = p->model;
@@ -134,7 +143,11 @@ void pass_backward(struct pass *p, const float *g, struct weights *grad)
 	op_zero(be, dx.data, (size_t)(b->rows * H) * sizeof(float));
 	op_scatter_rows_add(be, dx, dgathered, p->target_row);
 
+	int stopped = 0;
 	for (int i = m->config.layers - 1; i >= 0; i--) {
+		stopped = run_tick(r);
+		if (stopped)
+			goto done;
 		struct arena_mark layer = arena_mark(r->arena);
 		if (p->recompute) {
 			struct tensor y = run_tensor(r, b->rows, H);
@@ -148,9 +161,11 @@ void pass_backward(struct pass *p, const float *g, struct weights *grad)
 		struct tensor dfeatures = run_tensor(r, b->features, H);
 		op_zero(be, dfeatures.data, (size_t)(b->features * H) * sizeof(float));
 		op_scatter_rows_add(be, dfeatures, dx, p->feature_row);
-		vision_pass_backward(p, dfeatures, grad);
+		stopped = vision_pass_backward(p, dfeatures, grad);
 	}
+done:
 	arena_reset(r->arena, mark);
+	return stopped != 0;
 }
 
 void pass_end(struct pass *p)

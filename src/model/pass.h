@@ -26,11 +26,12 @@ struct pass {
 
 /* Forward. logp[targets] and entropy[targets] (may be NULL) on the host. keep: what the backward needs stays in
  * run->arena until the caller resets it; keep 0: only the values. recompute: layers keep their input alone and are
- * computed again in the backward. vision_backward: 0 for a frozen tower. */
-void pass_forward(struct pass *p, const struct run *run, const struct model *m, const struct batch *b,
-                  float temperature, int keep, int recompute, int vision_backward, float *logp, float *entropy);
-/* For g[targets] = dL/dlogp (host): grad += dL/dweights. */
-void pass_backward(struct pass *p, const float *g, struct weights *grad);
+ * computed again in the backward. vision_backward: 0 for a frozen tower. 1: the run's tick said to give up, and no
+ * result is there; else 0. */
+int pass_forward(struct pass *p, const struct run *run, const struct model *m, const struct batch *b, float temperature,
+                 int keep, int recompute, int vision_backward, float *logp, float *entropy);
+/* For g[targets] = dL/dlogp (host): grad += dL/dweights. 1: given up, and only a part was added; else 0. */
+int pass_backward(struct pass *p, const float *g, struct weights *grad);
 /* Frees the host arrays; the arena is the caller's. */
 void pass_end(struct pass *p);
 

@@ -52,17 +52,20 @@ void session_reset(struct session *s, int32_t rows)
 	}
 }
 
-/* Layers over rows that stand at cache rows kv_row; leaves the last layer's output in x. */
-static void run_layers(struct session *s, const struct run *run, const struct text_rows *t, const int32_t *kv_row,
-                       struct tensor x)
+/* Layers over rows that stand at cache rows kv_row; leaves the last layer's output in x. 1: given up. */
+static int run_layers(struct session *s, const struct run *run, const struct text_rows *t, const int32_t *kv_row,
+                      struct tensor x)
 {
 	for (int i = 0; i < s->model->config.layers; i++) {
+		if (run_tick(run))
+			return 1;
 		struct arena_mark mark = arena_mark(run->arena);
 		struct kv_cache cache = {.k = s->k[i], .v = s->v[i], .rows = kv_row};
 		struct text_saved saved;
 		text_layer_forward(run, s->model, i, t, &cache, x, x, &saved);
 		arena_reset(run->arena, mark);
 	}
+	return 0;
 }
 
 /* Final norm and head of the rows in x. */
@@ -104,11 +107,12 @@ int session_prefill(struct session *s, const struct run *run, const int32_t *ids
 		row[i] = prompt->first + i;
 	struct tensor x = run_tensor(run, n, m->config.hidden_size);
 	embed_rows(run, m, x, embed_index(run, b), run_upload(run, b->feature, (size_t)n * sizeof *b->feature), features);
-	run_layers(s, run, &t, run_upload(run, row, (size_t)n * sizeof *row), x);
+	int stopped = run_layers(s, run, &t, run_upload(run, row, (size_t)n * sizeof *row), x);
 	free(row);
-	head(s, run, tensor_rows(x, n - 1, 1), logits);
+	if (!stopped)
+		head(s, run, tensor_rows(x, n - 1, 1), logits);
 	arena_reset(run->arena, mark);
-	return 0;
+	return stopped;
 }
 
 void session_timeline(struct session *s, const struct session_prompt *prompt, int32_t tokens, struct timeline *t)
@@ -119,8 +123,8 @@ void session_timeline(struct session *s, const struct session_prompt *prompt, in
 	s->used += tokens;
 }
 
-void session_decode(struct session *s, const struct run *run, struct timeline *const *timelines, const int32_t *token,
-                    int32_t n, struct tensor logits)
+int session_decode(struct session *s, const struct run *run, struct timeline *const *timelines, const int32_t *token,
+                   int32_t n, struct tensor logits)
 {
 	const struct model *m = s->model;
 	struct arena_mark mark = arena_mark(run->arena);
@@ -150,7 +154,9 @@ void session_decode(struct session *s, const struct run *run, struct timeline *c
 	free(segments);
 	struct tensor x = run_tensor(run, n, m->config.hidden_size);
 	embed_rows(run, m, x, ids, NULL, TENSOR_NONE);
-	run_layers(s, run, &t, rows, x);
-	head(s, run, x, logits);
+	int stopped = run_layers(s, run, &t, rows, x);
+	if (!stopped)
+		head(s, run, x, logits);
 	arena_reset(run->arena, mark);
+	return stopped;
 }

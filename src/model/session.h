@@ -36,15 +36,16 @@ void session_free(struct session *s);
 /* Forgets all timelines and makes room for `rows` cache rows (grows only). */
 void session_reset(struct session *s, int32_t rows);
 
-/* Runs the prompt; logits[vocab] of its last row into backend memory. Takes ids' rows of the cache. */
+/* Runs the prompt; logits[vocab] of its last row into backend memory. Takes ids' rows of the cache. -1 with a message,
+ * or 1: the run's tick says to give up. */
 int session_prefill(struct session *s, const struct run *run, const int32_t *ids, int32_t n,
                     const struct image_input *images, int32_t image_count, struct session_prompt *prompt,
                     struct tensor logits, struct favor_error *e);
 /* A timeline behind a prompt with room for `tokens` fed tokens. */
 void session_timeline(struct session *s, const struct session_prompt *prompt, int32_t tokens, struct timeline *t);
-/* Feeds token[i] to timeline i, for n of them; logits [n, vocab] in backend memory. */
-void session_decode(struct session *s, const struct run *run, struct timeline *const *timelines, const int32_t *token,
-                    int32_t n, struct tensor logits);
+/* Feeds token[i] to timeline i, for n of them; logits [n, vocab] in backend memory. 1: given up, else 0. */
+int session_decode(struct session *s, const struct run *run, struct timeline *const *timelines, const int32_t *token,
+                   int32_t n, struct tensor logits);
 /* Bytes that a session of that many cache rows takes: for the memory plan. */
 int64_t session_bytes(const struct model_config *c, int64_t rows);
 

@@ -105,7 +105,6 @@ void text_layer_forward(const struct run *r, const struct model *m, int layer, c
 	op_swiglu(b, s->a, tensor_columns(s->gu, 0, F), tensor_columns(s->gu, F, F));
 	op_linear(b, y, s->a, tensor_of(w->down_w, H, F), NULL, 0);
 	op_add(b, y, y, s->x2);
-	run_tick(r);
 }
 
 void text_layer_backward(const struct run *r, const struct model *m, int layer, const struct text_rows *t,
@@ -140,5 +139,4 @@ void text_layer_backward(const struct run *r, const struct model *m, int layer, 
 	op_linear_backward_weight(b, tensor_of(g->q_w, N, H), g->q_b, dqkv, s->h1);
 	op_rmsnorm_backward(b, dx, g->norm1_w, dh, s->x, w->norm1_w, s->rstd1);
 	arena_reset(r->arena, mark);
-	run_tick(r);
 }

@@ -102,7 +102,6 @@ void vision_block_forward(const struct run *r, const struct model *m, int block,
 	op_activation(b, s->a, s->f, ACT_QUICK_GELU);
 	op_linear(b, y, s->a, tensor_of(w->fc2_w, E, M), w->fc2_b, 0);
 	op_add(b, y, y, s->x2);
-	run_tick(r);
 }
 
 void vision_block_backward(const struct run *r, const struct model *m, int block, const struct vision_rows *v,
@@ -135,7 +134,6 @@ void vision_block_backward(const struct run *r, const struct model *m, int block
 	op_linear_backward_weight(b, tensor_of(g->qkv_w, 3 * E, E), g->qkv_b, dqkv, s->h1);
 	op_layernorm_backward(b, dx, g->norm1_w, g->norm1_b, de, s->x, w->norm1_w, s->mean1, s->rstd1);
 	arena_reset(r->arena, mark);
-	run_tick(r);
 }
 
 /* [rows, E] seen as [rows / S, S E]: neighbours of a merge block lie behind one another. */
@@ -196,6 +194,8 @@ struct tensor vision_features(const struct run *r, const struct model *m, const 
 	          tensor_of(m->w.patch_embed, c->embed_dim, c->patch_dim), NULL, 0);
 	for (int i = 0; i < c->depth; i++) {
 		struct arena_mark layer = arena_mark(r->arena);
+		if (run_tick(r))
+			break; /* the caller's next tick says so too, and nobody looks at the features */
 		vision_block_forward(r, m, i, &v, x, x, &saved); /* y may be x: nothing is kept */
 		arena_reset(r->arena, layer);
 	}

@@ -64,8 +64,20 @@ void history_add(struct history *h, const struct metrics *m)
 	/* all places, so that a column that turns up later is NaN in the rows before it */
 	for (int i = 0; i < METRICS_MAX; i++)
 		row[i] = NAN;
+	history_amend(h, m);
+}
+
+void history_amend(struct history *h, const struct metrics *m)
+{
+	double *row = h->values + (size_t)(h->rows - 1) * METRICS_MAX;
 	for (int i = 0; i < m->count; i++)
 		row[place(h->names, &h->columns, m->names[i])] = m->values[i];
+}
+
+double history_last(const struct history *h, const char *name)
+{
+	const int i = find((char(*)[METRICS_NAME_MAX])(uintptr_t)h->names, h->columns, name);
+	return i < 0 || !h->rows ? NAN : h->values[(size_t)(h->rows - 1) * METRICS_MAX + (size_t)i];
 }
 
 void history_free(struct history *h)

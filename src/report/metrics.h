@@ -31,6 +31,10 @@ struct history {
 	double *values; /* [rows, METRICS_MAX], owned */
 };
 void history_add(struct history *h, const struct metrics *m);
+/* More metrics of the newest row. */
+void history_amend(struct history *h, const struct metrics *m);
+/* A value of the newest row; NaN if there is none. */
+double history_last(const struct history *h, const char *name);
 void history_free(struct history *h);
 
 /* RUN_DIR files, appended line by line and flushed. On resume at `step`, lines of later steps are cut off (atomically),
@@ -41,6 +45,8 @@ void history_free(struct history *h);
 struct run_log;
 struct run_log *run_log_open(const char *run_dir, int64_t resume_step, int64_t total_steps, struct favor_error *e);
 void run_log_metrics(struct run_log *l, int64_t step, const struct metrics *m);
+/* Adds metrics to the last line, which is of that step: an evaluation that a stopped run had no time for. */
+int run_log_amend(struct run_log *l, int64_t step, const struct metrics *m, struct favor_error *e);
 /* A group as one line a response: step, group, record, image, label, prompt, response, answer, each reward by name,
  * reward, advantage, tokens, finish. */
 void run_log_group(struct run_log *l, int64_t step, const struct group *g, const char *image, const char *label,

@@ -180,20 +180,55 @@ struct run_log *run_log_open(const char *run_dir, int64_t resume_step, int64_t t
 	return l;
 }
 
+/* ", name: value ...}" and the line's end. */
+static void add_metrics(struct text *t, const struct metrics *m)
+{
+	for (int i = 0; i < m->count; i++) {
+		text_add(t, ", ");
+		text_json_string(t, m->names[i]);
+		text_add(t, ": ");
+		if (strcmp(m->names[i], m->text_name) == 0)
+			text_json_string(t, m->text);
+		else
+			text_double(t, m->values[i]);
+	}
+	text_add(t, "}\n");
+}
+
+int run_log_amend(struct run_log *l, int64_t step, const struct metrics *m, struct favor_error *e)
+{
+	static const char end[] = "}\n";
+	const off_t n = (off_t)strlen(end);
+	char last[4] = "";
+	struct text t = {0};
+	int result = -1;
+	/* another descriptor: the log's own only appends. One write takes the place of the line's end, so that a kill
+	 * leaves the old line or the new one. */
+	int fd = open(l->metrics.path, O_RDWR | O_CLOEXEC);
+	off_t size = fd < 0 ? -1 : lseek(fd, 0, SEEK_END);
+	if (size < n || pread(fd, last, (size_t)n, size - n) != n || strcmp(last, end) != 0) {
+		favor_fail(e, "%s: its last line, which is to be that of step %lld, can't be read", l->metrics.path,
+		           (long long)step);
+		goto done;
+	}
+	add_metrics(&t, m);
+	if (pwrite(fd, t.data, t.n, size - n) != (ssize_t)t.n) {
+		favor_fail(e, "%s: can't write: %s", l->metrics.path, strerror(errno));
+		goto done;
+	}
+	result = 0;
+done:
+	if (fd >= 0)
+		close(fd);
+	text_free(&t);
+	return result;
+}
+
 void run_log_metrics(struct run_log *l, int64_t step, const struct metrics *m)
 {
 	struct text t = {0};
 	text_format(&t, "{\"step\": %lld", (long long)step);
-	for (int i = 0; i < m->count; i++) {
-		text_add(&t, ", ");
-		text_json_string(&t, m->names[i]);
-		text_add(&t, ": ");
-		if (strcmp(m->names[i], m->text_name) == 0)
-			text_json_string(&t, m->text);
-		else
-			text_double(&t, m->values[i]);
-	}
-	text_add(&t, "}\n");
+	add_metrics(&t, m);
 	write_all(&l->metrics, &t);
 	text_free(&t);
 }

@@ -70,7 +70,7 @@ static double draw(const struct rollout *r, const struct rollout_request *q, con
 static int start(struct rollout *r, const struct run *run, const struct rollout_request *requests, int32_t n,
                  struct response *responses, struct favor_error *e)
 {
-	int result = -1;
+	int result = 0;
 	int32_t at = 0;
 	for (int32_t i = 0; i < n; i++) {
 		const struct prompt *p = requests[i].prompt;
@@ -79,8 +79,9 @@ static int start(struct rollout *r, const struct run *run, const struct rollout_
 		struct session_prompt prompt;
 		/* G rows of the same logits, so that one op samples all first tokens */
 		struct tensor logits = run_tensor(run, G, r->model->config.vocab_size);
-		if (session_prefill(&r->session, run, p->ids.ids, p->ids.count, p->inputs, p->image_count, &prompt,
-		                    tensor_rows(logits, 0, 1), e))
+		result = session_prefill(&r->session, run, p->ids.ids, p->ids.count, p->inputs, p->image_count, &prompt,
+		                         tensor_rows(logits, 0, 1), e);
+		if (result)
 			goto done;
 		int32_t *zeros = favor_calloc((size_t)G, sizeof *zeros);
 		op_gather_rows(run->backend, tensor_rows(logits, 1, G - 1), tensor_rows(logits, 0, 1),
@@ -104,20 +105,21 @@ static int start(struct rollout *r, const struct run *run, const struct rollout_
 		arena_reset(run->arena, mark);
 		at += G;
 	}
-	result = 0;
 done:
 	return result;
 }
 
-static void decode(struct rollout *r, const struct run *run, const struct rollout_request *requests,
-                   struct response *responses, int32_t count)
+/* 1: given up. */
+static int decode(struct rollout *r, const struct run *run, const struct rollout_request *requests,
+                  struct response *responses, int32_t count)
 {
 	struct response **active = favor_malloc((size_t)count * sizeof *active);
 	struct timeline **timelines = favor_malloc((size_t)count * sizeof *timelines);
 	struct sampled *d = favor_malloc((size_t)count * sizeof *d);
 	double *u = favor_malloc((size_t)count * sizeof *u);
 	int32_t *tokens = favor_malloc((size_t)count * sizeof *tokens);
-	for (;;) {
+	int stopped = 0;
+	while (!stopped) {
 		int32_t n = 0;
 		for (int32_t i = 0; i < count; i++) {
 			struct response *s = &responses[i];
@@ -132,18 +134,20 @@ static void decode(struct rollout *r, const struct run *run, const struct rollou
 			break;
 		struct arena_mark mark = arena_mark(run->arena);
 		struct tensor logits = run_tensor(run, n, r->model->config.vocab_size);
-		session_decode(&r->session, run, timelines, tokens, n, logits);
-		op_sample(run->backend, d, logits, u, &r->sampling);
+		stopped = session_decode(&r->session, run, timelines, tokens, n, logits);
+		if (!stopped) {
+			op_sample(run->backend, d, logits, u, &r->sampling);
+			for (int32_t i = 0; i < n; i++)
+				take(r, active[i], &d[i]);
+		}
 		arena_reset(run->arena, mark);
-		for (int32_t i = 0; i < n; i++)
-			take(r, active[i], &d[i]);
-		run_tick(run);
 	}
 	free(active);
 	free(timelines);
 	free(d);
 	free(u);
 	free(tokens);
+	return stopped;
 }
 
 /* A response's text, without its stop token. Special tokens stay visible: "<answer>run<|box_end|>ning</answer>" must
@@ -217,8 +221,9 @@ int rollout_groups(struct rollout *r, const struct rollout_request *requests, in
 	struct response *responses = favor_calloc((size_t)count, sizeof *responses);
 	session_reset(&r->session, (int32_t)rows);
 	int result = start(r, &run, requests, n, responses, e);
+	if (!result)
+		result = decode(r, &run, requests, responses, count);
 	if (!result) {
-		decode(r, &run, requests, responses, count);
 		for (int32_t i = 0, at = 0; i < n; at += requests[i++].responses) {
 			groups[i] = collect(r, &requests[i], responses + at);
 			groups[i]->rollout_seconds = (clock_seconds() - begin) / n;

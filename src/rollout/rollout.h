@@ -20,7 +20,7 @@ struct rollout {
 	int32_t stop[64], stop_count;
 	uint64_t seed;
 	enum rng_domain domain;
-	void (*tick)(void *arg); /* called between layers and tokens; may be NULL */
+	int (*tick)(void *arg); /* called between layers; may be NULL. Not 0: give up */
 	void *tick_arg;
 };
 
@@ -37,7 +37,7 @@ void rollout_init(struct rollout *r, struct model *m, const struct tokenizer *t)
 void rollout_free(struct rollout *r);
 /* n groups at once, owned by the caller. Random draws depend on (seed, domain, index, response, position) alone. -1: a
  * prompt that does not fit the model (message without the file's name), or more responses and tokens than can be
- * indexed; then no group is returned. */
+ * indexed; then no group is returned. 1: the tick says to give up; no group is returned either. */
 int rollout_groups(struct rollout *r, const struct rollout_request *requests, int32_t n, struct group **groups,
                    struct favor_error *e);
 /* Backend memory that a call takes at most: for the memory plan. */

@@ -5,6 +5,7 @@
 #include "base/fault.h"
 #include "base/hash.h"
 #include "base/rng.h"
+#include "base/stop.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,6 +13,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -89,6 +91,9 @@ static void test_die(void **state)
 /* In a child: FAVOR_FAULT as given, then three passages of "work" in steps 4 and 5. The exit code is that of the fault;
  * 50: none happened; 60: not understood. */
 static int faults_in_child(const char *variable)
+/* In a child: stop_watch, the signals one after the other. Exit code: the signal that is noted; or minus the signal
+ * that ended it. */
+static int signals_in_child(int count, const int *signals)
 {
 	fflush(NULL);
 	pid_t child = fork();
@@ -105,6 +110,12 @@ static int faults_in_child(const char *variable)
 				fault_point("work", step);
 			}
 		_exit(50);
+		stop_watch();
+		if (stop_signal())
+			_exit(99);
+		for (int i = 0; i < count; i++)
+			raise(signals[i]);
+		_exit(stop_signal());
 	}
 	int status;
 	assert_int_equal(waitpid(child, &status, 0), child);
@@ -129,6 +140,9 @@ static void test_faults(void **state)
 	    {"play:3:*:exit", 50},
 	    {"work:3:4:kill", -SIGKILL},
 	    {"work:3:4:abort", -SIGABRT},
+	    {"work:3:4:signal:10", -SIGUSR1},
+	    {"work:3:4:signal", 60},
+	    {"work:3:4:signal:99", 60},
 	    {"work:3:4:sleep:0,work:3:5:exit", 7},
 	    {"work:3:4:oom:2", 1}, /* nothing stops it */
 	    {"work", 60},
@@ -148,6 +162,17 @@ static void test_faults(void **state)
 		if (code != cases[i].code)
 			fail_msg("FAVOR_FAULT=%s: %d instead of %d", cases[i].variable, code, cases[i].code);
 	}
+static void test_stop(void **state)
+{
+	(void)state;
+	assert_int_equal(signals_in_child(0, NULL), 0);
+	assert_int_equal(signals_in_child(1, (int[]){SIGTERM}), SIGTERM);
+	assert_int_equal(signals_in_child(4, (int[]){SIGUSR1, SIGTERM, SIGTERM, SIGINT}), SIGUSR1);
+	assert_int_equal(signals_in_child(2, (int[]){SIGUSR2, SIGUSR1}), SIGUSR2);
+	assert_int_equal(signals_in_child(1, (int[]){SIGINT}), SIGINT);
+	assert_int_equal(signals_in_child(2, (int[]){SIGINT, SIGINT}), -SIGINT);
+	assert_int_equal(signals_in_child(1, (int[]){SIGHUP}), -SIGHUP);
+	assert_string_equal(stop_name(SIGUSR1), "SIGUSR1");
 }
 
 static void test_arena(void **state)
@@ -315,10 +340,9 @@ static void test_hash(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_fail),   cmocka_unit_test(test_die),
-		cmocka_unit_test(test_faults),           cmocka_unit_test(test_arena),
-		cmocka_unit_test(test_philox), cmocka_unit_test(test_distributions), cmocka_unit_test(test_permutation),
-		cmocka_unit_test(test_hash),
+	    cmocka_unit_test(test_fail),   cmocka_unit_test(test_die),           cmocka_unit_test(test_arena),
+	    cmocka_unit_test(test_philox), cmocka_unit_test(test_distributions), cmocka_unit_test(test_permutation),
+	    cmocka_unit_test(test_hash),   cmocka_unit_test(test_faults),        cmocka_unit_test(test_stop),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,7 +3,10 @@
  * check fails ends the job. */
 #include "comm/world.h"
 
+#include "base/stop.h"
+
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -345,7 +348,8 @@ static void steps(void **state)
 		world_publish(w, weights, 3000001, &version, &stop);
 		assert_int_equal(version, k + 1);
 		assert_int_equal(stop, k == 4);
-		int receives = world_plays(w, ROLE_ROLLOUT) && !world_plays(w, ROLE_LEARNER), wrong = 0;
+		/* a step that was given up (stop) has no weights */
+		int receives = world_plays(w, ROLE_ROLLOUT) && !world_plays(w, ROLE_LEARNER) && !stop, wrong = 0;
 		for (int i = 0; i < 3000001; i++)
 			wrong += weights[i] != (is_leader || receives ? (float)(i % 7001) + (float)k : -1);
 		assert_int_equal(wrong, 0);
@@ -397,6 +401,35 @@ static void early_pull(void **state)
 		assert_int_equal(world_pull(w, 99, &index), 1);
 	world_sum_all(w, &pulled, 1);
 	assert_true(pulled == (has_rollout(w) ? 50 + 51 + 52 : 0));
+}
+
+/* The last rank gets a signal while the others wait for work and groups that never come: all stop waiting, and go on
+ * with what they do together. */
+static void stop_on_a_signal(void **state)
+{
+	struct world *w = *state;
+	uint64_t index = 0;
+	int last = world_rank(w) == world_size(w) - 1;
+	assert_int_equal(world_tick(w), 0);
+	stop_watch();
+	if (last) {
+		nap(0.1);
+		raise(SIGUSR1);
+		raise(SIGTERM); /* the first one counts */
+	}
+	if (world_plays(w, ROLE_ROLLOUT) && !world_is_leader(w))
+		assert_int_equal(world_pull(w, 200, &index), 1);
+	if (world_plays(w, ROLE_REWARD))
+		assert_null(world_take(w, STAGE_SAMPLED));
+	if (world_plays(w, ROLE_LEARNER))
+		assert_null(world_take(w, STAGE_SCORED));
+	assert_int_equal(world_stopping(w), SIGUSR1);
+	assert_int_equal(world_tick(w), SIGUSR1);
+	double one = 1;
+	world_sum_all(w, &one, 1);
+	assert_true(one == world_size(w));
+	assert_int_equal(world_leader_says(w, world_is_leader(w) ? 77 : -1), 77);
+	stop_unwatch();
 }
 
 /* Ranks that wait 2 s for rank 0 sleep. */
@@ -453,12 +486,18 @@ int main(int argc, char **argv)
 		world_abort(w, 1);
 	}
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_prestate(alone_without_mpi, w), cmocka_unit_test_prestate(roles, w),
-		cmocka_unit_test_prestate(agree, w),             cmocka_unit_test_prestate(broadcast, w),
-		cmocka_unit_test_prestate(few_numbers, w),       cmocka_unit_test_prestate(gradients_exact, w),
-		cmocka_unit_test_prestate(gradients_same_bits, w), cmocka_unit_test_prestate(expected_counts, w),
-		cmocka_unit_test_prestate(steps, w),             cmocka_unit_test_prestate(early_pull, w),
-		cmocka_unit_test_prestate(waiting_sleeps, w),
+	    cmocka_unit_test_prestate(alone_without_mpi, w),
+	    cmocka_unit_test_prestate(roles, w),
+	    cmocka_unit_test_prestate(agree, w),
+	    cmocka_unit_test_prestate(broadcast, w),
+	    cmocka_unit_test_prestate(few_numbers, w),
+	    cmocka_unit_test_prestate(gradients_exact, w),
+	    cmocka_unit_test_prestate(gradients_same_bits, w),
+	    cmocka_unit_test_prestate(expected_counts, w),
+	    cmocka_unit_test_prestate(steps, w),
+	    cmocka_unit_test_prestate(early_pull, w),
+	    cmocka_unit_test_prestate(waiting_sleeps, w),
+	    cmocka_unit_test_prestate(stop_on_a_signal, w),
 	};
 	if (cmocka_run_group_tests(tests, NULL, NULL))
 		world_abort(w, 1);

@@ -252,6 +252,39 @@ static void test_resume(void **state)
 	free(killed);
 }
 
+/* The last line and the newest row get what a stopped run had no time for. */
+static void test_amend(void **state)
+{
+	const char *dir = *state;
+	struct favor_error e = {""};
+	struct metrics m = {0}, more = {0};
+	struct history h = {0};
+	struct run_log *l = run_log_open(dir, 0, 10, &e);
+	assert_non_null(l);
+	assert_true(isnan(history_last(&h, "reward")));
+	metrics_set(&more, "eval/accuracy", 0.5);
+	assert_int_equal(run_log_amend(l, 0, &more, &e), -1); /* there is no line yet */
+	assert_non_null(strstr(e.message, "metrics.jsonl"));
+	for (int i = 1; i <= 2; i++) {
+		metrics_set(&m, "reward", i);
+		run_log_metrics(l, i, &m);
+		history_add(&h, &m);
+	}
+	assert_true(isnan(history_last(&h, "eval/accuracy")));
+	assert_int_equal(run_log_amend(l, 2, &more, &e), 0);
+	history_amend(&h, &more);
+	run_log_metrics(l, 3, &m);
+	run_log_close(l);
+	char *text = read_file(dir, "metrics.jsonl");
+	assert_string_equal(text, "{\"step\": 1, \"reward\": 1}\n{\"step\": 2, \"reward\": 2, \"eval/accuracy\": 0.5}\n"
+	                          "{\"step\": 3, \"reward\": 2}\n");
+	free(text);
+	assert_int_equal(h.rows, 2);
+	assert_true(history_last(&h, "reward") == 2 && history_last(&h, "eval/accuracy") == 0.5);
+	assert_true(isnan(h.values[1]));
+	history_free(&h);
+}
+
 static void test_bad_files(void **state)
 {
 	char *run = favor_format("%s/bad", (char *)*state);
@@ -357,6 +390,7 @@ int main(void)
 	    cmocka_unit_test(test_metrics_and_history),
 	    cmocka_unit_test(test_files),
 	    cmocka_unit_test(test_resume),
+	    cmocka_unit_test_setup_teardown(test_amend, setup, teardown),
 	    cmocka_unit_test(test_bad_files),
 	    cmocka_unit_test(test_progress_plain),
 	    cmocka_unit_test(test_progress_terminal),
