@@ -55,22 +55,26 @@ wait_for_step() {
 	done
 }
 
-newest() {
-	ls "$1"/checkpoints/step-*.h5 2>/dev/null | tail -n 1
-}
-
-# same CASE EXPECTED GOT
-same() {
-	timeless "$work/$2/metrics.jsonl" >"$work/expected"
-	timeless "$work/$3/metrics.jsonl" >"$work/got"
-	if [ "$(digest "$(newest "$work/$2")")" != "$(digest "$(newest "$work/$3")")" ]; then
-		fail "$1" "another final digest"
-	elif ! cmp -s "$work/expected" "$work/got"; then
-		fail "$1" "other metrics: $(diff "$work/expected" "$work/got" | head -n 4)"
-	elif [ -e "$work/$2/samples.jsonl" ] && ! cmp -s "$work/$2/samples.jsonl" "$work/$3/samples.jsonl"; then
-		fail "$1" "other samples"
+# check_stopped CODE SIGNAL OPTIONS...: how $work/stopped has ended, and how it ends when it is resumed; $name, $count, $config, $case_name
+check_stopped() {
+	code=$1 signal=$2
+	shift 2
+	steps=$(cat "$work/stopped/metrics.jsonl" 2>/dev/null | wc -l)
+	last=$(newest "$work/stopped")
+	if [ $code -ne 75 ]; then
+		fail "$case_name" "exit code $code instead of 75 after $steps steps" "$work/log"
+		return
+	elif ! grep -q "^favor: stopped by SIG$signal after step $steps of " "$work/log"; then
+		fail "$case_name" "no message that it stopped after step $steps" "$work/log"
+		return
+	elif [ "$steps" -gt 0 ] && [ "$last" != "$work/stopped/checkpoints/$(printf 'step-%06d.h5' "$steps")" ]; then
+		fail "$case_name" "no checkpoint of step $steps" "$work/log"
+		return
+	fi
+	if ! ranks "$count" train "$work/$config.yaml" run.dir="$work/stopped" "$@" --resume auto; then
+		fail "$case_name" "the resumed run failed" "$work/log"
 	else
-		ok "$1: digest $(digest "$(newest "$work/$3")")"
+		same_run "$case_name (step $steps)" "$name" stopped
 	fi
 }
 
@@ -90,25 +94,7 @@ stop_at() {
 		kill -"$signal" "$(sed -n "s/^$whom //p" "$work/pids")"
 	fi
 	wait "$job"
-	code=$?
-	steps=$(cat "$work/stopped/metrics.jsonl" | wc -l)
-	last=$(newest "$work/stopped")
-	if [ $code -ne 75 ]; then
-		fail "$case_name" "exit code $code instead of 75 after $steps steps" "$work/log"
-		return
-	elif ! grep -q "^favor: stopped by SIG$signal after step $steps of " "$work/log"; then
-		fail "$case_name" "no message that it stopped after step $steps" "$work/log"
-		return
-	elif [ "$steps" -gt 0 ] && [ "$last" != "$work/stopped/checkpoints/$(printf 'step-%06d.h5' "$steps")" ]; then
-		fail "$case_name" "no checkpoint of step $steps" "$work/log"
-		return
-	fi
-	# on other ranks as well: what is saved doesn't depend on them
-	if ! ranks "$count" train "$work/$config.yaml" run.dir="$work/stopped" "$@" --resume auto; then
-		fail "$case_name" "the resumed run failed" "$work/log"
-	else
-		same "$case_name (step $steps)" "$name" stopped
-	fi
+	check_stopped $? "$signal" "$@"
 }
 
 # undisturbed NAME RANKS CONFIG OPTIONS...
@@ -119,18 +105,48 @@ undisturbed() {
 		fail "$undisturbed_name" "the run failed" "$work/log"
 }
 
+# stop_in NAME RANKS CONFIG RANK STEP PHASE OPTIONS...: that rank gets SIGUSR1 when it enters the phase in that step
+stop_in() {
+	name=$1 count=$2 config=$3 rank=$4 step=$5 phase=$6
+	shift 6
+	case_name="$name, SIGUSR1 to rank $rank in $phase of step $step"
+	rm -rf "$work/stopped"
+	FAVOR_FAULT="$phase:$rank:$step:signal:10" ranks "$count" train "$work/$config.yaml" run.dir="$work/stopped" "$@"
+	check_stopped $? USR1 "$@"
+}
+
 placed='placement={rollout: 2, reward: 1, learner: 1}'
 two='placement={rollout: 2, reward: 1, learner: 2}'
+
+# ---- in each phase, by itself
+undisturbed grpo-5 5 grpo "$two"
+everything="0:open data|0:check records|0:begin|0:wait for scored groups|0:advantages|0:forward and backward|0:wait for the sum over learners"
+everything="$everything|0:sum gradients|0:optimizer|0:log samples|0:publish weights|0:evaluation|0:log metrics|1:forward and backward"
+everything="$everything|1:wait for gradients|1:wait for the sum over learners|1:optimizer|2:wait for sampled groups|2:reward"
+everything="$everything|2:wait for the end of the step|3:wait for work|3:encode|3:rollout|4:wait for the leader's weights|4:evaluation"
+few="0:forward and backward|0:optimizer|0:evaluation|1:wait for the sum over learners|2:reward|3:rollout|4:evaluation"
+[ -z "$long" ] || few=$everything
+echo "$few" | tr '|' '\n' >"$work/places"
+while IFS=: read -r rank phase <&3; do
+	steps='3'
+	[ -z "$long" ] || steps='0 1 5'
+	case $phase in
+	evaluation | "log metrics") steps='4' ;;
+	"open data" | "check records" | begin) steps='-1' ;;
+	esac
+	for step in $steps; do
+		stop_in grpo-5 5 grpo "$rank" "$step" "$phase" "$two"
+	done
+done 3<"$work/places"
+# ---- at moments that no phase chooses
 undisturbed grpo-0 0 grpo
 stop_at grpo-0 0 grpo 3 0.01 TERM job
 stop_at grpo-0 0 grpo 5 0.05 INT job
 undisturbed grpo-4 4 grpo "$placed"
 # mpirun passes SIGUSR1 and SIGUSR2 on to all ranks; a scheduler's SIGTERM may reach one rank first, or only it
 stop_at grpo-4 4 grpo 2 0.002 USR1 job "$placed"
-stop_at grpo-4 4 grpo 3 0.011 TERM 0 "$placed"
-stop_at grpo-4 4 grpo 4 0.023 TERM 1 "$placed"
+stop_at grpo-4 4 grpo 4 0.023 TERM 0 "$placed"
 stop_at grpo-4 4 grpo 5 0.037 TERM 3 "$placed"
-undisturbed grpo-5 5 grpo "$two"
 stop_at grpo-5 5 grpo 2 0.017 USR2 job "$two"
 undisturbed sft-3 3 sft
 stop_at sft-3 3 sft 3 0.013 USR1 job

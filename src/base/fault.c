@@ -11,8 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
-enum action { DO_KILL, DO_STOP, DO_EXIT, DO_ABORT, DO_SLEEP, DO_OOM, DO_ENOSPC, ACTIONS };
-static const char *const ACTION_NAMES[ACTIONS] = {"kill", "stop", "exit", "abort", "sleep", "oom", "enospc"};
+enum action { DO_KILL, DO_STOP, DO_EXIT, DO_ABORT, DO_SLEEP, DO_OOM, DO_ENOSPC, DO_SIGNAL, ACTIONS };
+static const char *const ACTION_NAMES[ACTIONS] = {"kill", "stop", "exit", "abort", "sleep", "oom", "enospc", "signal"};
 
 struct fault {
 	struct fault *next;
@@ -57,6 +57,7 @@ static int check_argument(const struct fault *f)
 	char *end;
 	switch (f->action) {
 	case DO_ENOSPC: return f->argument && *f->argument ? 0 : -1;
+	case DO_SIGNAL: return f->argument && !read_number(f->argument, 1, &n) && n < NSIG ? 0 : -1;
 	case DO_EXIT:
 	case DO_OOM: return !f->argument || !read_number(f->argument, 0, &n) ? 0 : -1;
 	case DO_SLEEP: return !f->argument || (strtod(f->argument, &end) >= 0 && *f->argument && !*end) ? 0 : -1;
@@ -97,11 +98,12 @@ int fault_read(struct favor_error *e)
 		struct fault *f = favor_malloc(sizeof *f);
 		if (read_fault(f, one)) {
 			free(f);
-			return favor_fail(e,
-			                  "FAVOR_FAULT=%s: is not POINT[@N]:RANK:STEP:ACTION[:ARGUMENT][,...] with an action of "
-			                  "kill, stop, exit[:CODE], abort, sleep[:SECONDS], oom[:MIB], enospc:FILE; it is for "
-			                  "tests, unset it to run without faults",
-			                  variable);
+			return favor_fail(
+			    e,
+			    "FAVOR_FAULT=%s: is not POINT[@N]:RANK:STEP:ACTION[:ARGUMENT][,...] with an action of "
+			    "kill, stop, exit[:CODE], signal:N, abort, sleep[:SECONDS], oom[:MIB], enospc:FILE; it is for "
+			    "tests, unset it to run without faults",
+			    variable);
 		}
 		f->next = favor_process()->faults;
 		favor_process()->faults = f;
@@ -148,6 +150,7 @@ static void happen(const struct fault *f)
 		signal(SIGABRT, SIG_DFL); /* MPI's handler prints pages */
 		abort();
 	case DO_SLEEP: nanosleep(&nap, NULL); break;
+	case DO_SIGNAL: raise(atoi(argument)); break;
 	case DO_OOM: take_memory(argument ? atoll(argument) : 1024); break;
 	case DO_ENOSPC: fill_disk(argument); break;
 	default: break;

@@ -91,9 +91,6 @@ static void test_die(void **state)
 /* In a child: FAVOR_FAULT as given, then three passages of "work" in steps 4 and 5. The exit code is that of the fault;
  * 50: none happened; 60: not understood. */
 static int faults_in_child(const char *variable)
-/* In a child: stop_watch, the signals one after the other. Exit code: the signal that is noted; or minus the signal
- * that ended it. */
-static int signals_in_child(int count, const int *signals)
 {
 	fflush(NULL);
 	pid_t child = fork();
@@ -110,12 +107,6 @@ static int signals_in_child(int count, const int *signals)
 				fault_point("work", step);
 			}
 		_exit(50);
-		stop_watch();
-		if (stop_signal())
-			_exit(99);
-		for (int i = 0; i < count; i++)
-			raise(signals[i]);
-		_exit(stop_signal());
 	}
 	int status;
 	assert_int_equal(waitpid(child, &status, 0), child);
@@ -162,6 +153,28 @@ static void test_faults(void **state)
 		if (code != cases[i].code)
 			fail_msg("FAVOR_FAULT=%s: %d instead of %d", cases[i].variable, code, cases[i].code);
 	}
+}
+
+/* In a child: stop_watch, the signals one after the other. Exit code: the signal that is noted; or minus the signal
+ * that ended it. */
+static int signals_in_child(int count, const int *signals)
+{
+	fflush(NULL);
+	pid_t child = fork();
+	assert_true(child >= 0);
+	if (child == 0) {
+		stop_watch();
+		if (stop_signal())
+			_exit(99);
+		for (int i = 0; i < count; i++)
+			raise(signals[i]);
+		_exit(stop_signal());
+	}
+	int status;
+	assert_int_equal(waitpid(child, &status, 0), child);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
 static void test_stop(void **state)
 {
 	(void)state;
