@@ -12,6 +12,7 @@ if compile "gcc" build; then
 	script "invariants, long" tests/invariants.sh build --long
 	script "faults, long" tests/faults.sh build --long
 	script "signals, long" tests/signals.sh build --long
+	script "hosts, long" tests/hosts.sh build --long
 fi
 
 # no -Werror here: gcc warns of code that the sanitizers put in

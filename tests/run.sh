@@ -15,6 +15,7 @@ if compile "gcc" build; then
 	script "invariants" tests/invariants.sh build
 	script "faults" tests/faults.sh build
 	script "signals" tests/signals.sh build
+	script "hosts" tests/hosts.sh build
 fi
 compile "clang" build-clang --native-file tests/e2e/clang.ini
 script "fuzzers, 10 seconds each" tests/fuzz.sh 10

@@ -10,6 +10,7 @@
  *   roles.c       who plays what, cores
  *   collective.c  agree, broadcast, sums of a few numbers
  *   reduce.c      gradients, weights
+ *   launcher.c    the end of the launcher, where nobody else ends it
  *   world.c       open, close */
 #ifndef FAVOR_COMM_INTERNAL_H
 #define FAVOR_COMM_INTERNAL_H
@@ -147,6 +148,9 @@ void world_watch(struct world *w, const char *remedy);
 
 /* muster.c: a watch_missing. */
 double world_missing(int call, char *text, size_t size);
+
+/* launcher.c: ends the launcher should it still be there 20 s from now. Returns at once. */
+void world_watch_launcher(void);
 
 /* mail.c */
 /* Takes in what has come and completes what has gone. Does nothing when alone. */

@@ -58,6 +58,7 @@ static void abort_job(int code)
 	alarm(10); /* should this itself hang, SIGALRM ends this rank and mpirun the others */
 	if (!favor_process()->stuck)
 		fflush(NULL);
+	world_watch_launcher();
 	MPI_Abort(MPI_COMM_WORLD, code);
 }
 
