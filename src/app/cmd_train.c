@@ -77,8 +77,9 @@ static int introduce(struct trainer *t, struct favor_error *e)
 	fprintf(stderr, "favor: %s of %s on %d rank%s (%s)\n", c->method == METHOD_GRPO ? "GRPO" : "SFT", c->model.path,
 	        world_size(t->s.world), world_size(t->s.world) == 1 ? "" : "s", ranks);
 	fprintf(stderr,
-	        "favor: %d training records, %d evaluation records, %d classes; longest prompt %d tokens, %lld patches\n",
-	        t->s.train.count, t->s.eval.count, t->s.classes.count, t->s.longest_prompt, (long long)t->s.most_patches);
+	        "favor: %d training records (%d checked), %d evaluation records, %d classes; longest prompt %d tokens, %lld "
+	        "patches\n",
+	        t->s.train.count, t->s.train_checked, t->s.eval.count, t->s.classes.count, t->s.longest_prompt, (long long)t->s.most_patches);
 	fprintf(stderr, "favor: parameters: %.3f M, trainable %.3f M (vision tower %.3f M, %s)\n",
 	        (double)m->params.total / million, (double)t->learner.count / million,
 	        (double)m->params.vision_total / million, c->model.vision == VISION_FULL ? "trained" : "frozen");

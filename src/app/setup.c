@@ -11,6 +11,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+enum { CHECK_ALL_MOST = 4096 };
+
 int64_t peak_rss_mib(void)
 {
 	struct rusage u;
@@ -69,12 +71,27 @@ static int open_data(struct setup *s, const char *path, int needs, struct favor_
 	return 0;
 }
 
-/* Every record of the set becomes a prompt of known size, or is named. Ranks take every N-th. */
+/* The training records that are checked before the first step: all of a small set; of a large one, which would take
+ * minutes, those that the run is to use. */
+static int32_t records_to_check(const struct setup *s)
+{
+	const int64_t used = (int64_t)s->config.learner.steps * s->config.learner.groups_per_step;
+	return s->train.count <= CHECK_ALL_MOST || used >= s->train.count ? s->train.count : (int32_t)used;
+}
+
+/* The i-th of them. */
+static const struct record *record_to_check(const struct setup *s, int32_t i)
+{
+	const struct dataset *d = &s->train;
+	return &d->records[s->train_checked < d->count ? (int32_t)dataset_order(d, s->config.run.seed, (uint64_t)i) : i];
+}
+
+/* Every one of those records becomes a prompt of known size, or is named. Ranks take every N-th. */
 static int check_records(struct setup *s, const struct dataset *d, int32_t count, struct favor_error *e)
 {
 	struct faults faults = {0};
 	for (int32_t i = world_rank(s->world); i < count; i += world_size(s->world)) {
-		const struct record *r = &d->records[i];
+		const struct record *r = d == &s->train ? record_to_check(s, i) : &d->records[i];
 		struct favor_error one = {""};
 		int32_t tokens;
 		int64_t patches;
@@ -102,12 +119,13 @@ static int check_targets(struct setup *s, struct favor_error *e)
 	int32_t stop;
 	if (setup_stop_token(s, &stop, e))
 		return -1;
-	for (int32_t i = 0; ok && i < s->train.count; i++) {
+	for (int32_t i = 0; ok && i < s->train_checked; i++) {
+		const struct record *r = record_to_check(s, i);
 		struct token_ids ids = {0};
 		favor_alive();
-		ok = !encode_target(&s->encoder, &s->train.records[i], stop, &ids, e);
+		ok = !encode_target(&s->encoder, r, stop, &ids, e);
 		if (!ok)
-			favor_fail_prefix(e, "%s:%d", s->train.path, s->train.records[i].line);
+			favor_fail_prefix(e, "%s:%d", s->train.path, r->line);
 		if (ids.count > s->longest_target)
 			s->longest_target = ids.count;
 		token_ids_free(&ids);
@@ -167,7 +185,8 @@ int setup_open(struct setup *s, struct world *w, const char *config_path, const 
 	if (world_agree(w, !open_assets(s, e), e))
 		return -1;
 	world_phase(w, "check records", -1, -1);
-	if ((needs & NEED_TRAIN) && check_records(s, &s->train, s->train.count, e))
+	s->train_checked = needs & NEED_TRAIN ? records_to_check(s) : 0;
+	if (check_records(s, &s->train, s->train_checked, e))
 		return -1;
 	if (((needs & NEED_EVAL) || s->config.learner.eval_every) && check_records(s, &s->eval, setup_eval_count(s), e))
 		return -1;

@@ -21,6 +21,7 @@ struct setup {
 	struct dataset train, eval;
 	struct class_list classes;
 	struct encoder encoder;
+	int32_t train_checked;  /* training records that were checked: all, or the first of the run's order */
 	int32_t longest_prompt; /* tokens */
 	int64_t most_patches;   /* of one prompt */
 	int32_t longest_target; /* sft: tokens */
@@ -30,8 +31,8 @@ struct setup {
 enum setup_needs { NEED_TRAIN = 1, NEED_EVAL = 2 };
 
 /* Collective. Rank 0 reads the file; all get the same configuration. Parses argv = [command, CONFIG, key=value ...]
- * (options with -- are the caller's and already taken out). Opens the world's roles, data, model; checks every image
- * (ranks share the work). 0, or -1 with the same message on all ranks. */
+ * (options with -- are the caller's and already taken out). Opens the world's roles, data, model; checks the records
+ * that training will use (of small sets all), each image included; ranks share the work. 0, or -1 with the same message on all ranks. */
 int setup_open(struct setup *s, struct world *w, const char *config_path, const char *const *overrides,
                int override_count, int needs, struct favor_error *e);
 void setup_close(struct setup *s);
