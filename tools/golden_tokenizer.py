@@ -259,6 +259,20 @@ def variants(tiny):
         "post processor": lambda d: d.update(
             post_processor={"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True}
         ),
+        "idle template": lambda d: d.update(
+            post_processor={
+                "type": "Sequence",
+                "processors": [
+                    {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+                    {
+                        "type": "TemplateProcessing",
+                        "single": [{"Sequence": {"id": "A", "type_id": 0}}],
+                        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+                        "special_tokens": {},
+                    },
+                ],
+            }
+        ),
         "ignore merges": lambda d: d["model"].update(ignore_merges=True, merges=d["model"]["merges"][:40]),
         "bytes missing": lambda d: d["model"].update(
             vocab={{"a": "a?"}.get(k, k): v for k, v in d["model"]["vocab"].items()}, merges=[]

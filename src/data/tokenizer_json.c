@@ -121,10 +121,31 @@ static int read_pre_tokenizer(struct reader *r, const json_t *pre_tokenizer)
 	return 0;
 }
 
+/* A template that puts nothing around the text, as transformers 5 writes for Qwen2. */
+static int adds_nothing(const json_t *template)
+{
+	const json_t *single = json_object_get(template, "single");
+	return json_array_size(single) == 1 && json_object_get(json_array_get(single, 0), "Sequence") != NULL;
+}
+
+/* Whether ids stay as they are. ByteLevel only moves offsets, which nobody asks for here. */
+static int is_idle(const json_t *post, int depth)
+{
+	const json_t *list = json_object_get(post, "processors");
+	if (is_absent(post) || type_is(post, "ByteLevel") || (type_is(post, "TemplateProcessing") && adds_nothing(post)))
+		return 1;
+	if (!type_is(post, "Sequence") || !json_is_array(list) || depth > 4)
+		return 0;
+	for (size_t i = 0; i < json_array_size(list); i++)
+		if (!is_idle(json_array_get(list, i), depth + 1))
+			return 0;
+	return 1;
+}
+
 static int read_post_processor_and_decoder(struct reader *r, const json_t *root)
 {
 	const json_t *post = json_object_get(root, "post_processor"), *decoder = json_object_get(root, "decoder");
-	if (!is_absent(post) && !type_is(post, "ByteLevel")) /* ByteLevel only moves offsets, which nobody asks for here */
+	if (!is_idle(post, 0))
 		return refuse(r, "post_processor", type_of(post));
 	if (!type_is(decoder, "ByteLevel"))
 		return refuse(r, "decoder", is_absent(decoder) ? "null" : type_of(decoder));

@@ -250,6 +250,9 @@ static void unsupported_files_are_refused(void **state)
 	     "Digits"},
 		{"{\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": []}}", "pretokenizers"},
 		{"{\"post_processor\": {\"type\": \"TemplateProcessing\"}}", "TemplateProcessing"},
+		{"{\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"a\"}}, "
+	     "{\"Sequence\": {\"id\": \"A\"}}]}}",
+	     "TemplateProcessing"},
 		{"{\"decoder\": null}", "decoder"},
 		{"{\"decoder\": {\"type\": \"WordPiece\"}}", "WordPiece"},
 		{"{\"model\": {\"type\": \"Unigram\"}}", "Unigram"},
