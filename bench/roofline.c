@@ -3,6 +3,7 @@
  * the shapes and set against the measured peak and bandwidth.
  *
  *   bench_roofline --model DIR [--group 8] [--image 224] [--text 60] [--response 64] [--repeat 5] [--threads 0]
+ * [--bf16]
  *
  * DIR needs config.json; without weights in it they are drawn. Prompt: --text tokens and an image of --image x --image
  * pixels (0: none); every response has --response tokens. Phases:
@@ -38,7 +39,7 @@ static const char *const phase_names[PHASES] = {"vision", "prefill", "decode", "
 
 struct arguments {
 	const char *model;
-	int group, image, text, response, repeat, threads;
+	int group, image, text, response, repeat, threads, bf16; /* bf16: operands of products rounded */
 };
 
 /* What a phase has to do: float32 operations; bytes that it must read and write; the size of what it goes through. */
@@ -99,6 +100,7 @@ static int open_bench(struct bench *b, struct favor_error *e)
 	free(shards);
 	profile_init(&b->profile, backend_cpu_new(b->a.threads));
 	struct backend *backend = &b->profile.backend;
+	backend_set_products(b->profile.inner, b->a.bf16 ? PRODUCTS_BFLOAT16 : PRODUCTS_FLOAT32);
 	b->model = weights ? model_open(b->a.model, backend, NULL, e) : model_random(b->a.model, backend, 0, e);
 	if (!b->model)
 		return -1;
@@ -364,11 +366,15 @@ static void print_table(const struct bench *b, const double *times, const struct
 
 static int parse(int argc, char **argv, struct arguments *a)
 {
-	static const struct option options[] = {
-	    {"model", required_argument, NULL, 'm'},    {"group", required_argument, NULL, 'g'},
-	    {"image", required_argument, NULL, 'i'},    {"text", required_argument, NULL, 't'},
-	    {"response", required_argument, NULL, 'r'}, {"repeat", required_argument, NULL, 'n'},
-	    {"threads", required_argument, NULL, 'p'},  {NULL, 0, NULL, 0}};
+	static const struct option options[] = {{"model", required_argument, NULL, 'm'},
+	                                        {"group", required_argument, NULL, 'g'},
+	                                        {"image", required_argument, NULL, 'i'},
+	                                        {"text", required_argument, NULL, 't'},
+	                                        {"response", required_argument, NULL, 'r'},
+	                                        {"repeat", required_argument, NULL, 'n'},
+	                                        {"threads", required_argument, NULL, 'p'},
+	                                        {"bf16", no_argument, NULL, 'b'},
+	                                        {NULL, 0, NULL, 0}};
 	*a = (struct arguments){.group = 8, .image = 224, .text = 60, .response = 64, .repeat = 5};
 	int ok = 1, c;
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -380,6 +386,7 @@ static int parse(int argc, char **argv, struct arguments *a)
 		case 'r': a->response = atoi(optarg); break;
 		case 'n': a->repeat = atoi(optarg); break;
 		case 'p': a->threads = atoi(optarg); break;
+		case 'b': a->bf16 = 1; break;
 		default: ok = 0;
 		}
 	}
@@ -387,7 +394,7 @@ static int parse(int argc, char **argv, struct arguments *a)
 	     a->repeat >= 1 && a->threads >= 0 && a->group <= 4096 && a->image <= 4096 && a->response <= 65536;
 	if (!ok)
 		fprintf(stderr, "usage: bench_roofline --model DIR [--group 8] [--image 224] [--text 60] [--response 64] "
-		                "[--repeat 5] [--threads 0]\n");
+		                "[--repeat 5] [--threads 0] [--bf16]\n");
 	return ok ? 0 : -1;
 }
 

@@ -56,6 +56,7 @@ sampling() {
 	top_k) echo rollout.temperature=0.7 rollout.top_k=20 ;;
 	top_p) echo rollout.temperature=0.7 rollout.top_p=0.8 ;;
 	min_p) echo rollout.temperature=0.7 rollout.min_p=0.2 ;;
+	bfloat16) echo model.dtype=bfloat16 rollout.temperature=0.9 rollout.top_k=40 ;;
 	esac
 }
 
@@ -85,7 +86,7 @@ compare_samples() {
 	fi
 }
 
-for s in plain truncated top_k top_p min_p; do
+for s in plain truncated top_k top_p min_p bfloat16; do
 	for p in alone mpirun-1 colocate-2 colocate-4 ranks-4 ranks-6; do
 		place $p
 		if train "1-$s-$p" "$placement_ranks" tiny placement="$placement" $(sampling $s); then
@@ -96,10 +97,10 @@ for s in plain truncated top_k top_p min_p; do
 	done
 done
 # the comparisons above must be able to fail: samplings, steps and seeds differ, and weights move
-different=$(for s in plain truncated top_k top_p min_p; do metric samples_digest "$work/1-$s-alone/metrics.jsonl"; done | sort -u | wc -l)
+different=$(for s in plain truncated top_k top_p min_p bfloat16; do metric samples_digest "$work/1-$s-alone/metrics.jsonl"; done | sort -u | wc -l)
 train 1-seed 0 tiny run.seed=2
-if [ "$different" -ne 15 ] || [ "$(metric samples_digest "$work/1-seed/metrics.jsonl")" = "$(metric samples_digest "$work/1-plain-alone/metrics.jsonl")" ]; then
-	fail "digests tell runs apart" "$different of 15 are different"
+if [ "$different" -ne 18 ] || [ "$(metric samples_digest "$work/1-seed/metrics.jsonl")" = "$(metric samples_digest "$work/1-plain-alone/metrics.jsonl")" ]; then
+	fail "digests tell runs apart" "$different of 18 are different"
 elif metric grad_norm "$work/1-plain-alone/metrics.jsonl" | grep -qx 0; then
 	fail "digests tell runs apart" "a gradient is zero"
 else

@@ -15,7 +15,7 @@
 
 /* What both commands open. */
 struct one_prompt {
-	const char *model, *prompt, *system;
+	const char *model, *prompt, *system, *dtype;
 	struct option_list images;
 	int raw;
 	struct backend *backend;
@@ -27,7 +27,11 @@ static int open_prompt(struct one_prompt *o, struct favor_error *e)
 {
 	if (!o->model || !o->prompt)
 		return favor_fail(e, "--model and --prompt are needed");
+	const int bf16 = !strcmp(o->dtype, "bfloat16");
+	if (!bf16 && strcmp(o->dtype, "float32"))
+		return favor_fail(e, "--dtype: \"%s\" is neither float32 nor bfloat16", o->dtype);
 	o->backend = backend_cpu_new(0);
+	backend_set_products(o->backend, bf16 ? PRODUCTS_BFLOAT16 : PRODUCTS_FLOAT32);
 	if (assets_open(&o->assets, o->model, WEIGHTS_FILE, 0, o->backend, 1, e))
 		return -1;
 	struct encoder en = assets_encoder(&o->assets);
@@ -90,8 +94,8 @@ int cmd_generate(int argc, char **argv, struct favor_error *e)
 {
 	static const char usage[] =
 	    "generate --model M --prompt T [--image F ...] [--samples N] [--temperature X] [--top-p X] [--top-k N] "
-	    "[--min-p X] [--max-tokens N] [--seed N] [--system T] [--raw] [--json]";
-	struct one_prompt o = {.system = "default"};
+	    "[--min-p X] [--max-tokens N] [--seed N] [--system T] [--raw] [--dtype D] [--json]";
+	struct one_prompt o = {.system = "default", .dtype = "float32"};
 	int64_t samples = 1, top_k = 0, max_tokens = 256, seed = 0;
 	double temperature = 1, top_p = 1, min_p = 0;
 	int json = 0, count;
@@ -108,6 +112,7 @@ int cmd_generate(int argc, char **argv, struct favor_error *e)
 	    {"--seed", OPTION_INT, &seed, 0, 9e18, "default 0"},
 	    {"--system", OPTION_TEXT, &o.system, 0, 0, "default | none | the system text"},
 	    {"--raw", OPTION_FLAG, &o.raw, 0, 0, "the prompt as it is, without the chat template"},
+	    {"--dtype", OPTION_TEXT, &o.dtype, 0, 0, "of matrix products: float32 (default) or bfloat16"},
 	    {"--json", OPTION_FLAG, &json, 0, 0,
 	     "one JSON object a line: text, response_ids, logprobs, sampling_logprobs, finish"},
 	};
@@ -147,9 +152,9 @@ done:
 
 int cmd_score(int argc, char **argv, struct favor_error *e)
 {
-	static const char usage[] =
-	    "score --model M --prompt T --response T [--image F ...] [--temperature X] [--system T] [--raw] [--json]";
-	struct one_prompt o = {.system = "default"};
+	static const char usage[] = "score --model M --prompt T --response T [--image F ...] [--temperature X] [--system "
+	                            "T] [--raw] [--dtype D] [--json]";
+	struct one_prompt o = {.system = "default", .dtype = "float32"};
 	const char *response = NULL;
 	double temperature = 1;
 	int json = 0, count;
@@ -161,6 +166,7 @@ int cmd_score(int argc, char **argv, struct favor_error *e)
 	    {"--temperature", OPTION_REAL, &temperature, 1e-3, 100, "default 1"},
 	    {"--system", OPTION_TEXT, &o.system, 0, 0, "default | none | the system text"},
 	    {"--raw", OPTION_FLAG, &o.raw, 0, 0, "the prompt as it is, without the chat template"},
+	    {"--dtype", OPTION_TEXT, &o.dtype, 0, 0, "of matrix products: float32 (default) or bfloat16"},
 	    {"--json", OPTION_FLAG, &json, 0, 0, "prompt_ids, response_ids, logprobs as one JSON object"},
 	};
 	int code = options_parse(argc, argv, options, sizeof options / sizeof *options, NULL, 0, &count, usage, e);

@@ -176,6 +176,7 @@ int setup_open(struct setup *s, struct world *w, const char *config_path, const 
 		return -1;
 	world_phase(w, "open data", -1, -1);
 	s->backend = backend_cpu_new(1);
+	backend_set_products(s->backend, s->config.model.dtype == MODEL_BFLOAT16 ? PRODUCTS_BFLOAT16 : PRODUCTS_FLOAT32);
 	setup_threads(s, world_plays(w, ROLE_LEARNER)   ? ROLE_LEARNER
 	                 : world_plays(w, ROLE_ROLLOUT) ? ROLE_ROLLOUT
 	                                                : ROLE_REWARD);
@@ -295,7 +296,8 @@ int setup_memory_plan(struct setup *s, struct favor_error *e)
 	int ok = 1; /* ranks without weights know nothing of the model: all agree before they leave */
 	if (m) {
 		const int G = grpo ? c->rollout.group_size : 1, tokens = grpo ? c->rollout.max_tokens : s->longest_target;
-		weights = m->params.total * (int64_t)sizeof(float);
+		/* and the copies that are packed for products */
+		weights = m->params.total * (int64_t)(sizeof(float) + (c->model.dtype == MODEL_BFLOAT16 ? 2 : sizeof(float)));
 		int32_t longest = s->longest_prompt + tokens;
 		if (longest > m->config.max_positions)
 			ok = !favor_fail(e,

@@ -171,10 +171,16 @@ struct backend_ops {
 	              const struct adamw *how);
 };
 
+/* What matrix products (linear and its gradients, the head) multiply: floats as they are, or each rounded to the
+ * nearest bfloat16; sums are float32 either way, and so is all else. What torch calls autocast. Weights that are kept
+ * packed take half the memory then. */
+enum products { PRODUCTS_FLOAT32, PRODUCTS_BFLOAT16 };
+
 struct backend {
 	struct backend_ops ops;
 	void *state; /* owned by the backend */
 	int threads;
+	enum products products;
 };
 
 /* Plain loops, one thread: what everything else is compared with. */
@@ -183,6 +189,11 @@ struct backend *backend_reference_new(void);
 struct backend *backend_cpu_new(int threads);
 /* 0 = all cores, as above; the reference stays at one thread. */
 void backend_set_threads(struct backend *b, int threads);
+/* Before the first product, or after weights_changed: packed copies are of one kind. */
+static inline void backend_set_products(struct backend *b, enum products products)
+{
+	b->products = products;
+}
 /* b may be NULL. Memory that was had by alloc is the caller's to release before. */
 void backend_destroy(struct backend *b);
 

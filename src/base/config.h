@@ -10,7 +10,7 @@
 
 enum method { METHOD_GRPO, METHOD_SFT };
 enum vision_mode { VISION_FULL, VISION_FROZEN };
-enum model_dtype { MODEL_FLOAT32 }; /* bfloat16 is refused with a message until it is there */
+enum model_dtype { MODEL_FLOAT32, MODEL_BFLOAT16 };
 enum loss_type { LOSS_GRPO, LOSS_DR_GRPO, LOSS_DAPO };
 enum scale_rewards { SCALE_GROUP, SCALE_NONE };
 enum schedule_type { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE };
@@ -27,7 +27,7 @@ struct model_options {
 	char *init; /* "" (read weights) | "random": weights drawn from run.seed, path then needs config.json and
 	               tokenizer.json only */
 	enum vision_mode vision; /* full | frozen */
-	enum model_dtype dtype;  /* float32 */
+	enum model_dtype dtype;  /* of the operands of matrix products */
 };
 struct data_options {
 	char *train, *eval; /* .jsonl, .csv, or a folder with one folder per class */

@@ -10,7 +10,7 @@
 
 static const char *const method_names[] = {"grpo", "sft", NULL};
 static const char *const vision_names[] = {"full", "frozen", NULL};
-static const char *const dtype_names[] = {"float32", NULL};
+static const char *const dtype_names[] = {"float32", "bfloat16", NULL};
 static const char *const init_names[] = {"random", NULL};
 static const char *const accuracy_names[] = {"strict", "visual-rft", NULL};
 static const char *const schedule_names[] = {"constant", "linear", "cosine", NULL};
@@ -44,7 +44,7 @@ const struct option config_options[] = {
 	         "tokenizer.json only)"},
 	ENUM("model.vision", model.vision, "full", vision_names, "train the vision tower too, or leave it as it is"),
 	{.key = "model.dtype", .kind = OPTION_ENUM, .offset = AT(model.dtype), .fallback = "float32", .names = dtype_names,
-	 .refused = "bfloat16", .help = "type of weights and activations"},
+	 .help = "what matrix products multiply: floats, or each rounded to bfloat16; weights, sums and all else are float32"},
 
 	TEXT("data.train", data.train, "", "training set: .jsonl, .csv, or a folder with one folder per class"),
 	TEXT("data.eval", data.eval, "", "held-out set, in the same forms"),
@@ -368,8 +368,7 @@ int option_set(const struct option *o, struct config *c, const char *text, int q
 	case OPTION_ENUM: {
 		int value = name_index(o->names, text);
 		if (value < 0)
-			return fail_value(o, text, quoted,
-			                  o->refused && strcmp(text, o->refused) == 0 ? ", which is not yet supported" : "", e);
+			return fail_value(o, text, quoted, "", e);
 		*(int32_t *)field = value;
 		return 0;
 	}

@@ -27,7 +27,6 @@ struct option {
 	double min, max;          /* numbers; both included unless above is set */
 	int above;                /* 1: the value must be greater than min */
 	const char *const *names; /* enum: by value, NULL at the end; string: if not NULL, the texts allowed besides "" */
-	const char *refused;      /* enum: a name that is known but not there yet */
 	int required;             /* string: "" is refused */
 	const char *help;
 };

@@ -1,6 +1,7 @@
 /* Reader by mmap and atomic writer. Format: 8 bytes little-endian header length, JSON header, data. */
 #include "model/safetensors.h"
 
+#include "base/bf16.h"
 #include "model/json.h"
 
 #include <errno.h>
@@ -279,15 +280,6 @@ int safetensors_copy(const struct st_tensor *t, float *to, struct favor_error *e
 		return favor_fail(e, "%s: tensor \"%s\" has dtype %s; favor reads F32, F16 and BF16", t->file, t->name,
 		                  t->dtype_name);
 	return 0;
-}
-
-static uint16_t bf16_of(float f)
-{
-	uint32_t u;
-	memcpy(&u, &f, 4);
-	if ((u & 0x7fffffff) > 0x7f800000)
-		return (uint16_t)(u >> 16 | 0x40); /* NaN stays NaN */
-	return (uint16_t)((u + 0x7fff + ((u >> 16) & 1)) >> 16);
 }
 
 static int write_values(FILE *f, const struct st_out *t, int64_t count)

@@ -88,13 +88,13 @@ static void check_reference(struct fixture *f, int64_t t, int64_t n, int64_t k, 
 	struct tensor y = random_tensor(t, n, gap, 4), y_want = copy_of(y), x_want = copy_of(x), w_want = copy_of(w);
 	struct tensor bias_want = copy_of(bias);
 	cpu_linear(&f->b, y, x, w, accumulate ? NULL : bias.data, accumulate);
-	ref_linear(NULL, y_want, x, w, accumulate ? NULL : bias.data, accumulate);
+	ref_linear(&f->b, y_want, x, w, accumulate ? NULL : bias.data, accumulate);
 	assert_close(y, y_want);
 	cpu_linear_backward_input(&f->b, x, y_want, w, accumulate);
-	ref_linear_backward_input(NULL, x_want, y_want, w, accumulate);
+	ref_linear_backward_input(&f->b, x_want, y_want, w, accumulate);
 	assert_close(x, x_want);
 	cpu_linear_backward_weight(&f->b, w, accumulate ? bias.data : NULL, y_want, x_want);
-	ref_linear_backward_weight(NULL, w_want, accumulate ? bias_want.data : NULL, y_want, x_want);
+	ref_linear_backward_weight(&f->b, w_want, accumulate ? bias_want.data : NULL, y_want, x_want);
 	assert_close(w, w_want);
 	assert_close(bias, bias_want);
 	cpu_weights_changed(&f->b);
@@ -110,10 +110,14 @@ static void test_reference(void **unused)
 	fixture_start(&f, 2);
 	const int shapes[][3] = {{1, 1, 1},    {1, 40, 8},    {7, 1, 33},    {70, 17, 5},
 	                         {3, 100, 64}, {129, 65, 70}, {33, 256, 300}};
-	for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-		for (int flags = 0; flags < 4; flags++)
-			check_reference(&f, shapes[i][0], shapes[i][1], shapes[i][2], flags & 1 ? 12 : 0, flags >> 1);
-	check_reference(&f, 2100, 24, 20, 0, 1);
+	for (int narrow = 0; narrow < 2; narrow++) {
+		f.b.products = narrow ? PRODUCTS_BFLOAT16 : PRODUCTS_FLOAT32;
+		for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+			for (int flags = 0; flags < 4; flags++)
+				check_reference(&f, shapes[i][0], shapes[i][1], shapes[i][2], flags & 1 ? 12 : 0, flags >> 1);
+		check_reference(&f, 2100, 24, 20, 0, 1);
+	}
+	f.b.products = PRODUCTS_FLOAT32;
 	struct tensor none = {NULL, 0, 8, 8}, w = random_tensor(8, 8, 0, 1), w_want = copy_of(w);
 	cpu_linear(&f.b, none, none, w, NULL, 0);
 	cpu_linear_backward_input(&f.b, none, none, w, 0);
@@ -195,8 +199,11 @@ static void test_rows_are_independent(void **unused)
 	                         {16, 16}, {17, 20},  {20, 48},   {24, 80},   {33, 31},  {40, 12},
 	                         {64, 65}, {100, 96}, {192, 588}, {1024, 64}, {64, 2500}};
 	for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-		for (int flags = 0; flags < 4; flags++)
-			check_rows(&f, shapes[i][0], shapes[i][1], i % 2 == 0 ? 0 : 12, flags & 1, flags >> 1);
+		for (int flags = 0; flags < 8; flags++) {
+			f.b.products = flags >> 2 ? PRODUCTS_BFLOAT16 : PRODUCTS_FLOAT32;
+			check_rows(&f, shapes[i][0], shapes[i][1], i % 2 == 0 ? 0 : 12, flags & 1, flags >> 1 & 1);
+		}
+	f.b.products = PRODUCTS_FLOAT32;
 	for (int gap = 0; gap <= 12; gap += 12)
 		check_rows(&f, 36, 40, gap, 1, 0);
 	fixture_end(&f);

@@ -180,8 +180,7 @@ static void test_values(void **state)
 	REFUSED("run: {seed: 18446744073709551616}", NULL, "run.seed");
 	REFUSED("learner: {loss: ppo}", NULL, "learner.loss: found ppo", "one of grpo, dr_grpo, dapo");
 	REFUSED("learner: {recompute: yes}", NULL, "learner.recompute: found yes", "true or false");
-	REFUSED("model: {dtype: bfloat16}", NULL, "bfloat16, which is not yet supported", "one of float32");
-	REFUSED("model: {dtype: float64}", NULL, "found float64; valid is one of float32");
+	REFUSED("model: {dtype: float64}", NULL, "found float64; valid is one of float32, bfloat16");
 	REFUSED("model: {init: zeros}", NULL, "model.init: found zeros", "random or \"\"");
 	REFUSED("model: {path: [a]}", NULL, "model.path: found a list");
 	REFUSED("data: {system: a: b}", NULL, "t.yaml:1");

@@ -7,6 +7,8 @@
  *    split the sum over threads;
  *  - long batches go in pieces of a few sizes, since a primitive for every number of rows would cost more to compile
  *    than it saves.
+ * bfloat16 products (enum products) are the own kernel's: it reads bfloat16 panels and sums in float32.
+ *
  * Weights are packed once and kept until weights_changed (packed.c): always for the own kernel, for oneDNN where few
  * rows are bound by reading them. Packed or not gives the same bits. */
 #include "backend/cpu/matmul.h"
@@ -16,6 +18,7 @@
 #include "backend/cpu/own_product.h"
 #include "backend/cpu/packed.h"
 #include "backend/host_memory.h"
+#include "base/bf16.h"
 
 #include <omp.h>
 #include <stdlib.h>
@@ -58,43 +61,79 @@ static int is_dense(struct tensor t)
 
 /* --- by the own kernel --- */
 
-/* y = x w^T (transposed: w [n, k] by rows is b by columns) or x w; with what `p` says of bias and accumulate. Whole
- * weights have their panels kept; others, and weights that are too large for that, are packed for this product. */
-static void own_weight_product(struct matmul_state *s, struct own_product p, struct tensor w, int transposed)
+/* The panels of b[k, n], packed to `to`, for p: rounded to bfloat16 if narrow. */
+static void own_pack_for(struct matmul_state *s, struct own_product *p, void *to, int narrow, const float *b,
+                         int64_t b_row, int64_t b_col)
 {
-	int64_t b_row = transposed ? 1 : w.stride, b_col = transposed ? w.stride : 1;
-	if (transposed && is_dense(w)) {
-		const struct packed_key key = {w.data, w.rows, w.cols, PACKED_IN_PANELS};
-		float *kept = packed_weights_find(s->packed, &key);
-		if (!kept) {
-			kept = packed_weights_add(s->packed, &key, (size_t)own_packed_floats(p.k, p.n) * sizeof(float));
-			if (kept)
-				own_pack(kept, w.data, b_row, b_col, p.k, p.n, s->threads);
-		}
-		if (kept) {
-			p.panels = kept;
-			own_product_run(&p, s->threads);
-			return;
-		}
+	p->panels = narrow ? NULL : to;
+	p->narrow = narrow ? to : NULL;
+	if (narrow)
+		own_pack_narrow(to, b, b_row, b_col, p->k, p->n, s->threads);
+	else
+		own_pack(to, b, b_row, b_col, p->k, p->n, s->threads);
+}
+
+/* With panels that are kept from one product to the next; returns 0 if there is no room for them. */
+static int own_kept_product(struct matmul_state *s, struct own_product p, struct tensor w, int narrow)
+{
+	const struct packed_key key = {w.data, w.rows, w.cols, narrow ? PACKED_NARROW : PACKED_IN_PANELS};
+	void *kept = packed_weights_find(s->packed, &key);
+	if (kept) {
+		p.panels = narrow ? NULL : kept;
+		p.narrow = narrow ? kept : NULL;
+	} else {
+		size_t size = narrow ? sizeof(uint16_t) : sizeof(float);
+		kept = packed_weights_add(s->packed, &key, (size_t)own_packed_floats(p.k, p.n) * size);
+		if (!kept)
+			return 0;
+		own_pack_for(s, &p, kept, narrow, w.data, 1, w.stride);
 	}
+	own_product_run(&p, s->threads);
+	return 1;
+}
+
+/* a w^T (transposed: w [n, k]) or a w, with what `p` says of a, bias and c. A whole weight to be transposed has its
+ * panels kept; others, and those that are too large for that, are packed for this product, a part after the other. */
+static void own_weight_product(struct matmul_state *s, struct own_product p, struct tensor w, int transposed,
+                               int narrow)
+{
+	if (transposed && is_dense(w) && own_kept_product(s, p, w, narrow))
+		return;
+	int64_t b_row = transposed ? 1 : w.stride, b_col = transposed ? w.stride : 1;
 	int64_t columns = CHUNK_FLOATS / (p.k ? p.k : 1) / PANEL * PANEL;
 	if (columns < PANEL)
 		columns = PANEL;
 	float *panels = buffer_floats(&s->panels, (size_t)own_packed_floats(p.k, columns < p.n ? columns : p.n));
 	struct own_product part = p;
-	part.panels = panels;
 	for (int64_t first = 0; first < p.n; first += columns) {
 		part.n = p.n - first < columns ? p.n - first : columns;
 		part.c = p.c + first;
 		part.bias = p.bias ? p.bias + first : NULL;
-		own_pack(panels, w.data + first * b_col, b_row, b_col, p.k, part.n, s->threads);
+		own_pack_for(s, &part, panels, narrow, w.data + first * b_col, b_row, b_col);
 		own_product_run(&part, s->threads);
 	}
 }
 
-static void own_linear(struct matmul_state *s, struct tensor y, struct tensor x, struct tensor w, const float *bias,
-                       int accumulate)
+/* A dense copy of t in the buffer, each number rounded to bfloat16. */
+static struct tensor rounded(struct matmul_state *s, struct buffer *buffer, struct tensor t)
 {
+	struct tensor copy = tensor_of(buffer_floats(buffer, (size_t)t.rows * (size_t)t.cols), t.rows, t.cols);
+#pragma omp parallel for num_threads(s->threads) schedule(static) if (t.rows * t.cols > WORTH_THREADS)
+	for (int64_t i = 0; i < t.rows; i++) {
+		const float *from = t.data + i * t.stride;
+		float *to = copy.data + i * copy.stride;
+#pragma omp simd
+		for (int64_t j = 0; j < t.cols; j++)
+			to[j] = bf16_round(from[j]);
+	}
+	return copy;
+}
+
+static void own_linear(struct matmul_state *s, struct tensor y, struct tensor x, struct tensor w, const float *bias,
+                       int accumulate, int narrow)
+{
+	if (narrow)
+		x = rounded(s, &s->a, x);
 	const struct own_product p = {.m = x.rows,
 	                              .n = w.rows,
 	                              .k = w.cols,
@@ -105,12 +144,14 @@ static void own_linear(struct matmul_state *s, struct tensor y, struct tensor x,
 	                              .c = y.data,
 	                              .c_row = y.stride,
 	                              .accumulate = accumulate};
-	own_weight_product(s, p, w, 1);
+	own_weight_product(s, p, w, 1, narrow);
 }
 
 static void own_backward_input(struct matmul_state *s, struct tensor dx, struct tensor dy, struct tensor w,
-                               int accumulate)
+                               int accumulate, int narrow)
 {
+	if (narrow)
+		dy = rounded(s, &s->a, dy);
 	const struct own_product p = {.m = dy.rows,
 	                              .n = w.cols,
 	                              .k = w.rows,
@@ -120,12 +161,16 @@ static void own_backward_input(struct matmul_state *s, struct tensor dx, struct 
 	                              .c = dx.data,
 	                              .c_row = dx.stride,
 	                              .accumulate = accumulate};
-	own_weight_product(s, p, w, 0);
+	own_weight_product(s, p, w, 0, narrow);
 }
 
 /* dw += dy^T x: x is the operand to pack. */
-static void own_backward_weight(struct matmul_state *s, struct tensor dw, struct tensor dy, struct tensor x)
+static void own_backward_weight(struct matmul_state *s, struct tensor dw, struct tensor dy, struct tensor x, int narrow)
 {
+	if (narrow) {
+		dy = rounded(s, &s->a, dy);
+		x = rounded(s, &s->b, x);
+	}
 	const struct own_product p = {.m = dw.rows,
 	                              .n = dw.cols,
 	                              .k = dy.rows,
@@ -135,7 +180,7 @@ static void own_backward_weight(struct matmul_state *s, struct tensor dw, struct
 	                              .c = dw.data,
 	                              .c_row = dw.stride,
 	                              .accumulate = 1};
-	own_weight_product(s, p, x, 0);
+	own_weight_product(s, p, x, 0, 0); /* rounded or not, as floats */
 }
 
 /* --- by oneDNN --- */
@@ -175,11 +220,11 @@ static void onednn_fallback(struct matmul_state *s, const struct product *key, s
                             struct tensor b, const float *bias)
 {
 	if (key->a == BY_COLUMNS)
-		own_backward_weight(s, c, a, b);
+		own_backward_weight(s, c, a, b, 0);
 	else if (key->b == BY_COLUMNS)
-		own_linear(s, c, a, b, bias, (int)key->accumulate);
+		own_linear(s, c, a, b, bias, (int)key->accumulate, 0);
 	else
-		own_backward_input(s, c, a, b, (int)key->accumulate);
+		own_backward_input(s, c, a, b, (int)key->accumulate, 0);
 }
 
 /* c = a b + ..., where a and b are given as they lie (the transposed matrix if key says BY_COLUMNS). */
@@ -227,7 +272,7 @@ static int64_t piece_rows(int64_t rows)
 
 /* --- life --- */
 
-static struct matmul_state *state_of(struct backend *b)
+static struct matmul_state *state_of(const struct backend *b)
 {
 	return ((struct cpu_state *)b->state)->matmul;
 }
@@ -277,11 +322,17 @@ size_t matmul_packed_bytes(const struct matmul_state *s)
 
 /* --- the slots --- */
 
+/* oneDNN's bfloat16 kernels are not used. */
+static int by_own_kernel(const struct backend *b)
+{
+	return !state_of(b)->onednn || b->products == PRODUCTS_BFLOAT16;
+}
+
 void cpu_linear(struct backend *b, struct tensor y, struct tensor x, struct tensor w, const float *bias, int accumulate)
 {
 	struct matmul_state *s = state_of(b);
-	if (!s->onednn) {
-		own_linear(s, y, x, w, bias, accumulate);
+	if (by_own_kernel(b)) {
+		own_linear(s, y, x, w, bias, accumulate, b->products == PRODUCTS_BFLOAT16);
 		return;
 	}
 	for (int64_t first = 0, rows; first < x.rows; first += rows) {
@@ -300,8 +351,8 @@ void cpu_linear(struct backend *b, struct tensor y, struct tensor x, struct tens
 void cpu_linear_backward_input(struct backend *b, struct tensor dx, struct tensor dy, struct tensor w, int accumulate)
 {
 	struct matmul_state *s = state_of(b);
-	if (!s->onednn) {
-		own_backward_input(s, dx, dy, w, accumulate);
+	if (by_own_kernel(b)) {
+		own_backward_input(s, dx, dy, w, accumulate, b->products == PRODUCTS_BFLOAT16);
 		return;
 	}
 	for (int64_t first = 0, rows; first < dy.rows; first += rows) {
@@ -327,9 +378,10 @@ static void add_column_sums(float *to, struct tensor t, int threads)
 void cpu_linear_backward_weight(struct backend *b, struct tensor dw, float *dbias, struct tensor dy, struct tensor x)
 {
 	struct matmul_state *s = state_of(b);
-	if (!s->onednn && dy.rows)
-		own_backward_weight(s, dw, dy, x);
-	for (int64_t first = 0, rows; s->onednn && first < dy.rows; first += rows) {
+	int own = by_own_kernel(b);
+	if (own && dy.rows)
+		own_backward_weight(s, dw, dy, x, b->products == PRODUCTS_BFLOAT16);
+	for (int64_t first = 0, rows; !own && first < dy.rows; first += rows) {
 		rows = piece_rows(dy.rows - first);
 		struct product key = {.m = dw.rows, .n = dw.cols, .k = rows, .a = BY_COLUMNS, .b = BY_ROWS, .accumulate = 1};
 		onednn_product(s, key, dw, tensor_rows(dy, first, rows), tensor_rows(x, first, rows), NULL);

@@ -10,6 +10,7 @@
 #include "backend/cpu/own_product.h"
 
 #include "backend/cpu/vec.h"
+#include "base/bf16.h"
 
 #include <omp.h>
 #include <string.h>
@@ -27,10 +28,12 @@ enum {
 
 /* --- the kernel --- */
 
-/* c[rows, PANEL] = start + a b; row i of `start` is start + i * start_row; NULL: 0. `ahead`, unless NULL: what is read
- * next, as long as b. Constants where it is inlined: rows; a_row or a_col; whether ahead is NULL. */
+/* c[rows, PANEL] = start + a b; row i of `start` is start + i * start_row; NULL: 0. b is floats, or bfloat16 if narrow.
+ * ahead: also fetch b[next + ...], as long as b, which is read next. Constants where it is inlined: rows; a_row or
+ * a_col; narrow; ahead. */
 ALWAYS_INLINE void kernel(int rows, float *c, int64_t c_row, const float *start, int64_t start_row, const float *a,
-                          int64_t a_row, int64_t a_col, const float *b, int64_t depth, const float *ahead)
+                          int64_t a_row, int64_t a_col, const void *b, int narrow, int64_t depth, int ahead,
+                          int64_t next)
 {
 	vec sum[KERNEL_ROWS][VECTORS];
 	for (int i = 0; i < rows; i++)
@@ -40,9 +43,10 @@ ALWAYS_INLINE void kernel(int rows, float *c, int64_t c_row, const float *start,
 	for (int64_t k = 0; k < depth; k++) {
 		vec right[VECTORS];
 		for (int v = 0; v < VECTORS; v++)
-			right[v] = vec_load(b + k * PANEL + v * TILE_LANES);
+			right[v] = narrow ? vec_widen((const uint16_t *)b + k * PANEL + v * TILE_LANES)
+			                  : vec_load((const float *)b + k * PANEL + v * TILE_LANES);
 		for (int v = 0; ahead && v < PANEL; v += LINE)
-			__builtin_prefetch(ahead + k * PANEL + v, 0, 2);
+			__builtin_prefetch((const char *)b + (next + k * PANEL + v) * (narrow ? 2 : 4), 0, 2);
 		for (int i = 0; i < rows; i++) {
 			vec left = vec_all(a[i * a_row + k * a_col]);
 			for (int v = 0; v < VECTORS; v++)
@@ -61,19 +65,26 @@ struct kernel_call {
 	int64_t start_row;
 	const float *a;
 	int64_t a_row; /* 0: a is packed, [depth][KERNEL_ROWS] */
-	const float *b;
+	const void *b;
+	int narrow; /* b is bfloat16; only with a_row */
 	int64_t depth;
-	const float *ahead; /* or NULL; only with a_row */
+	int64_t next; /* elements from b to what is read next; 0: don't fetch it early; only with a_row */
 };
 
+#define KERNEL_CALL(rows, a_row, a_col, narrow, ahead)                                                                 \
+	kernel(rows, k->c, k->c_row, k->start, k->start_row, k->a, a_row, a_col, k->b, narrow, k->depth, ahead, k->next)
 #define KERNEL(rows)                                                                                                   \
 	case rows:                                                                                                         \
-		if (k->ahead)                                                                                                  \
-			kernel(rows, k->c, k->c_row, k->start, k->start_row, k->a, k->a_row, 1, k->b, k->depth, k->ahead);         \
-		else if (k->a_row)                                                                                             \
-			kernel(rows, k->c, k->c_row, k->start, k->start_row, k->a, k->a_row, 1, k->b, k->depth, NULL);             \
+		if (!k->a_row)                                                                                                 \
+			KERNEL_CALL(rows, 1, KERNEL_ROWS, 0, 0);                                                                   \
+		else if (k->narrow && k->next)                                                                                 \
+			KERNEL_CALL(rows, k->a_row, 1, 1, 1);                                                                      \
+		else if (k->narrow)                                                                                            \
+			KERNEL_CALL(rows, k->a_row, 1, 1, 0);                                                                      \
+		else if (k->next)                                                                                              \
+			KERNEL_CALL(rows, k->a_row, 1, 0, 1);                                                                      \
 		else                                                                                                           \
-			kernel(rows, k->c, k->c_row, k->start, k->start_row, k->a, 1, KERNEL_ROWS, k->b, k->depth, NULL);          \
+			KERNEL_CALL(rows, k->a_row, 1, 0, 0);                                                                      \
 		break
 
 static void kernel_rows(const struct kernel_call *k, int64_t rows)
@@ -162,6 +173,27 @@ void own_pack(float *to, const float *b, int64_t b_row, int64_t b_col, int64_t k
 		pack_panel(to + p * PANEL * k, b + p * PANEL * b_col, b_col, k, n - p * PANEL < PANEL ? n - p * PANEL : PANEL);
 }
 
+void own_pack_narrow(uint16_t *to, const float *b, int64_t b_row, int64_t b_col, int64_t k, int64_t n, int threads)
+{
+#pragma omp parallel for num_threads(threads) schedule(static) if (n * k > PACK_WORTH_THREADS)
+	for (int64_t p = 0; p < own_panels(n); p++) {
+		float wide[DEPTH * PANEL] __attribute__((aligned(64)));
+		int64_t width = n - p * PANEL < PANEL ? n - p * PANEL : PANEL;
+		for (int64_t first = 0; first < k; first += DEPTH) {
+			int64_t depth = k - first < DEPTH ? k - first : DEPTH;
+			const float *from = b + first * b_row + p * PANEL * b_col;
+			uint16_t *at = to + (p * k + first) * PANEL;
+			if (b_col == 1)
+				pack_rows_of_b(wide, from, b_row, depth, width, 0, depth);
+			else
+				pack_panel(wide, from, b_col, depth, width);
+#pragma omp simd
+			for (int64_t i = 0; i < depth * PANEL; i++)
+				at[i] = bf16_of(wide[i]);
+		}
+	}
+}
+
 /* a[rows, depth], whose columns are contiguous, becomes [rows / KERNEL_ROWS][depth][KERNEL_ROWS]. A few columns at a
  * time, so that each page is visited once. */
 static void pack_a(float *to, const float *a, int64_t a_col, int64_t rows, int64_t depth)
@@ -205,8 +237,9 @@ static void block_run(const struct own_product *p, const struct rectangle *r, in
 	for (int64_t panel = r->panel; panel < r->panel_end; panel++) {
 		int64_t column = panel * PANEL, width = p->n - column < PANEL ? p->n - column : PANEL;
 		struct kernel_call k = {.c_row = p->c_row, .depth = depth};
-		k.b = p->panels + panel * PANEL * p->k + first * PANEL;
-		const float *ahead = panel + 1 < r->panel_end ? k.b + PANEL * p->k : NULL;
+		int64_t at = panel * PANEL * p->k + first * PANEL, next = panel + 1 < r->panel_end ? PANEL * p->k : 0;
+		k.narrow = p->narrow != NULL;
+		k.b = p->narrow ? (const void *)(p->narrow + at) : p->panels + at;
 		for (int64_t i = 0; i < rows; i += step) {
 			int64_t n = rows - i < step ? rows - i : step;
 			k.c = p->c + (row + i) * p->c_row + column;
@@ -224,7 +257,7 @@ static void block_run(const struct own_product *p, const struct rectangle *r, in
 			}
 			k.a = p->a_col == 1 ? a + i * p->a_row : packed + i * depth;
 			k.a_row = p->a_col == 1 ? p->a_row : 0;
-			k.ahead = rows <= AHEAD_ROWS && p->a_col == 1 && i + n == rows ? ahead : NULL;
+			k.next = rows <= AHEAD_ROWS && p->a_col == 1 && i + n == rows ? next : 0;
 			if (width == PANEL)
 				kernel_rows(&k, n);
 			else

@@ -23,12 +23,16 @@ static inline int64_t own_packed_floats(int64_t k, int64_t columns)
 }
 /* Packs b[k, n], whose element (i, j) is b[i * b_row + j * b_col]; one of the strides is 1. `to`: 64-byte aligned. */
 void own_pack(float *to, const float *b, int64_t b_row, int64_t b_col, int64_t k, int64_t n, int threads);
+/* The same, rounded to bfloat16. */
+void own_pack_narrow(uint16_t *to, const float *b, int64_t b_row, int64_t b_col, int64_t k, int64_t n, int threads);
 
 /* c[m,n] = a[m,k] b[k,n] + bias[n] + c. Strides in elements; one of a's is 1; rows of c are contiguous. */
 struct own_product {
 	int64_t m, n, k;
-	const float *a, *panels, *bias; /* bias may be NULL */
+	const float *a, *bias; /* bias may be NULL */
 	int64_t a_row, a_col;
+	const float *panels;    /* of b; or */
+	const uint16_t *narrow; /* the same in bfloat16: only for a_col == 1 */
 	float *c;
 	int64_t c_row;
 	int accumulate; /* 0: without "+ c" */

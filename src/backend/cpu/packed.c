@@ -13,7 +13,7 @@ static const size_t BYTES_MAX = (size_t)2 << 30;
 struct packed {
 	struct packed *next; /* in its bucket */
 	struct packed_key key;
-	float *data; /* owned */
+	void *data; /* owned */
 	size_t bytes;
 	uint64_t generation;
 };
@@ -51,13 +51,13 @@ static struct packed *find(const struct packed_weights *s, const struct packed_k
 	return NULL;
 }
 
-float *packed_weights_find(const struct packed_weights *s, const struct packed_key *key)
+void *packed_weights_find(const struct packed_weights *s, const struct packed_key *key)
 {
 	struct packed *p = find(s, key);
 	return p && p->generation == s->generation ? p->data : NULL;
 }
 
-float *packed_weights_add(struct packed_weights *s, const struct packed_key *key, size_t bytes)
+void *packed_weights_add(struct packed_weights *s, const struct packed_key *key, size_t bytes)
 {
 	struct packed *p = find(s, key);
 	if (!p) {

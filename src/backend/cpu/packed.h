@@ -11,7 +11,7 @@ struct packed_weights;
 struct packed_weights *packed_weights_new(void);
 void packed_weights_destroy(struct packed_weights *s); /* NULL is fine */
 /* Which weight, [n, k] dense at `from`, packed for whom. */
-enum packed_layout { PACKED_FOR_ONEDNN, PACKED_IN_PANELS };
+enum packed_layout { PACKED_FOR_ONEDNN, PACKED_IN_PANELS, PACKED_NARROW };
 struct packed_key {
 	const float *from; /* borrowed */
 	int64_t n, k;
@@ -19,10 +19,10 @@ struct packed_key {
 };
 
 /* Its copy, NULL if there is none that is still true. */
-float *packed_weights_find(const struct packed_weights *s, const struct packed_key *key);
+void *packed_weights_find(const struct packed_weights *s, const struct packed_key *key);
 /* Room for a copy of `bytes` bytes (for one key always the same), 64-byte aligned, which the caller fills; NULL if it
  * would take more memory than allowed. */
-float *packed_weights_add(struct packed_weights *s, const struct packed_key *key, size_t bytes);
+void *packed_weights_add(struct packed_weights *s, const struct packed_key *key, size_t bytes);
 /* No copy is true any more; the memory is kept for those to come. */
 void packed_weights_stale(struct packed_weights *s);
 /* Frees copies of weights that overlap these bytes. */

@@ -5,6 +5,7 @@
 #include "backend/cpu/tile.h"
 
 #include <math.h>
+#include <string.h>
 #if defined __AVX512F__ || (defined __AVX2__ && defined __FMA__)
 #include <immintrin.h>
 #endif
@@ -17,6 +18,16 @@ typedef float vec_anywhere __attribute__((vector_size(4 * TILE_LANES), aligned(4
 ALWAYS_INLINE vec vec_load(const float *from)
 {
 	return (vec) * (const vec_anywhere *)from;
+}
+
+/* From bfloat16. */
+ALWAYS_INLINE vec vec_widen(const uint16_t *from)
+{
+	typedef uint16_t halves __attribute__((vector_size(2 * TILE_LANES)));
+	typedef uint32_t words __attribute__((vector_size(4 * TILE_LANES)));
+	halves h;
+	memcpy(&h, from, sizeof h);
+	return (vec)(__builtin_convertvector(h, words) << 16);
 }
 
 ALWAYS_INLINE void vec_store(float *to, vec v)
