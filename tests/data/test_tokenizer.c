@@ -71,7 +71,8 @@ static void check_text(const struct tokenizer *t, const json_t *list, const json
 	struct token_ids ids = {0};
 	size_t i, n;
 	json_t *id;
-	json_array_foreach(list, i, id) token_ids_push(&ids, (int32_t)json_integer_value(id));
+	json_array_foreach (list, i, id)
+		token_ids_push(&ids, (int32_t)json_integer_value(id));
 	char *text = tokenizer_decode(t, ids.ids, ids.count, 0, &n);
 	if (n != json_string_length(expected) || memcmp(text, json_string_value(expected), n))
 		fail_msg("%s: decoded \"%s\" instead of \"%s\"", what, text, json_string_value(expected));
@@ -99,8 +100,7 @@ static void lines_of_the_tiny_tokenizer(void **state)
 	json_t *lines = golden("tokenizer_lines.json"), *line;
 	size_t i;
 	assert_true(json_array_size(lines) > 250);
-	json_array_foreach(lines, i, line)
-	{
+	json_array_foreach (lines, i, line) {
 		check_line(t, line, "tiny");
 		const json_t *plain = json_array_get(line, 3);
 		check_ids(t, json_array_get(line, 0), 0, json_is_null(plain) ? json_array_get(line, 1) : plain,
@@ -121,8 +121,7 @@ static void apply(json_t *base, json_t *changes)
 {
 	const char *key;
 	json_t *value;
-	json_object_foreach(changes, key, value)
-	{
+	json_object_foreach (changes, key, value) {
 		if (!strcmp(key, "model"))
 			json_object_update(json_object_get(base, key), value);
 		else
@@ -136,13 +135,13 @@ static void variants_of_the_file(void **state)
 	json_t *list = golden("tokenizer_variants.json"), *variant, *line;
 	size_t i, k;
 	assert_true(json_array_size(list) >= 30);
-	json_array_foreach(list, i, variant)
-	{
+	json_array_foreach (list, i, variant) {
 		const char *name = json_string_value(json_object_get(variant, "name"));
 		json_t *file = golden("tiny-tokenizer/tokenizer.json");
 		apply(file, json_object_get(variant, "changes"));
 		struct tokenizer *t = parse(file, i % 2 ? JSON_COMPACT : JSON_ENSURE_ASCII | JSON_INDENT(1));
-		json_array_foreach(json_object_get(variant, "lines"), k, line) check_line(t, line, name);
+		json_array_foreach (json_object_get(variant, "lines"), k, line)
+			check_line(t, line, name);
 		tokenizer_destroy(t);
 		json_decref(file);
 	}
@@ -241,51 +240,51 @@ static void unsupported_files_are_refused(void **state)
 	static const struct {
 		const char *changes, *needle;
 	} cases[] = {
-	    {"{\"normalizer\": {\"type\": \"NFKC\"}}", "NFKC"},
-	    {"{\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"Lowercase\"}]}}", "Lowercase"},
-	    {"{\"pre_tokenizer\": null}", "pre_tokenizer"},
-	    {"{\"pre_tokenizer\": {\"type\": \"Whitespace\"}}", "Whitespace"},
-	    {"{\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": true}}", "add_prefix_space"},
-	    {"{\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Digits\"}, {\"type\": "
+		{"{\"normalizer\": {\"type\": \"NFKC\"}}", "NFKC"},
+		{"{\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"Lowercase\"}]}}", "Lowercase"},
+		{"{\"pre_tokenizer\": null}", "pre_tokenizer"},
+		{"{\"pre_tokenizer\": {\"type\": \"Whitespace\"}}", "Whitespace"},
+		{"{\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": true}}", "add_prefix_space"},
+		{"{\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Digits\"}, {\"type\": "
 	     "\"ByteLevel\", \"add_prefix_space\": false}]}}",
 	     "Digits"},
-	    {"{\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": []}}", "pretokenizers"},
-	    {"{\"post_processor\": {\"type\": \"TemplateProcessing\"}}", "TemplateProcessing"},
-	    {"{\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"a\"}}, "
+		{"{\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": []}}", "pretokenizers"},
+		{"{\"post_processor\": {\"type\": \"TemplateProcessing\"}}", "TemplateProcessing"},
+		{"{\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"a\"}}, "
 	     "{\"Sequence\": {\"id\": \"A\"}}]}}",
 	     "TemplateProcessing"},
-	    {"{\"decoder\": null}", "decoder"},
-	    {"{\"decoder\": {\"type\": \"WordPiece\"}}", "WordPiece"},
-	    {"{\"model\": {\"type\": \"Unigram\"}}", "Unigram"},
-	    {"{\"model\": {\"byte_fallback\": true}}", "byte_fallback"},
-	    {"{\"model\": {\"unk_token\": \"<unk>\"}}", "unk_token"},
-	    {"{\"model\": {\"dropout\": 0.1}}", "dropout"},
-	    {"{\"model\": {\"end_of_word_suffix\": \"</w>\"}}", "end_of_word_suffix"},
-	    {"{\"model\": {\"vocab\": {}}}", "vocab"},
-	    {"{\"model\": {\"vocab\": []}}", "vocab"},
-	    {"{\"model\": {\"vocab\": {\"a\": -1}}}", "\"a\""},
-	    {"{\"model\": {\"vocab\": {\"a\": 1.5}}}", "\"a\""},
-	    {"{\"model\": {\"vocab\": {\"a\": 0, \"b\": 0}, \"merges\": []}}", "\"b\""},
-	    {"{\"model\": {\"vocab\": {\"a\": 99999999999}}}", "\"a\""},
-	    {"{\"model\": {\"vocab\": {\"a\": 9999999}}}", "9999999"},
-	    {"{\"model\": {\"merges\": {}}}", "merges"},
-	    {"{\"model\": {\"merges\": [\"a b\", \"ab\"]}}", "merges[0]"},
-	    {"{\"model\": {\"merges\": [\"ab\"]}}", "merges[0]"},
-	    {"{\"model\": {\"merges\": [\"a b c\"]}}", "merges[0]"},
-	    {"{\"model\": {\"merges\": [[\"a\", \"b\", \"c\"]]}}", "merges[0]"},
-	    {"{\"model\": {\"merges\": [7]}}", "merges[0]"},
-	    {"{\"added_tokens\": 3}", "added_tokens"},
-	    {"{\"added_tokens\": [{\"id\": 586}]}", "added_tokens[0]"},
-	    {"{\"added_tokens\": [{\"id\": 586, \"content\": \"\"}]}", "added_tokens[0]"},
-	    {"{\"added_tokens\": [{\"id\": 600, \"content\": \"<x>\"}]}", "600"},
-	    {"{\"added_tokens\": [{\"id\": 586, \"content\": \"<x>\", \"lstrip\": 1}]}", "lstrip"},
-	    {"{\"added_tokens\": [{\"id\": 586, \"content\": \"<x>\"}, {\"id\": 587, \"content\": \"<x>\"}]}", "<x>"},
+		{"{\"decoder\": null}", "decoder"},
+		{"{\"decoder\": {\"type\": \"WordPiece\"}}", "WordPiece"},
+		{"{\"model\": {\"type\": \"Unigram\"}}", "Unigram"},
+		{"{\"model\": {\"byte_fallback\": true}}", "byte_fallback"},
+		{"{\"model\": {\"unk_token\": \"<unk>\"}}", "unk_token"},
+		{"{\"model\": {\"dropout\": 0.1}}", "dropout"},
+		{"{\"model\": {\"end_of_word_suffix\": \"</w>\"}}", "end_of_word_suffix"},
+		{"{\"model\": {\"vocab\": {}}}", "vocab"},
+		{"{\"model\": {\"vocab\": []}}", "vocab"},
+		{"{\"model\": {\"vocab\": {\"a\": -1}}}", "\"a\""},
+		{"{\"model\": {\"vocab\": {\"a\": 1.5}}}", "\"a\""},
+		{"{\"model\": {\"vocab\": {\"a\": 0, \"b\": 0}, \"merges\": []}}", "\"b\""},
+		{"{\"model\": {\"vocab\": {\"a\": 99999999999}}}", "\"a\""},
+		{"{\"model\": {\"vocab\": {\"a\": 9999999}}}", "9999999"},
+		{"{\"model\": {\"merges\": {}}}", "merges"},
+		{"{\"model\": {\"merges\": [\"a b\", \"ab\"]}}", "merges[0]"},
+		{"{\"model\": {\"merges\": [\"ab\"]}}", "merges[0]"},
+		{"{\"model\": {\"merges\": [\"a b c\"]}}", "merges[0]"},
+		{"{\"model\": {\"merges\": [[\"a\", \"b\", \"c\"]]}}", "merges[0]"},
+		{"{\"model\": {\"merges\": [7]}}", "merges[0]"},
+		{"{\"added_tokens\": 3}", "added_tokens"},
+		{"{\"added_tokens\": [{\"id\": 586}]}", "added_tokens[0]"},
+		{"{\"added_tokens\": [{\"id\": 586, \"content\": \"\"}]}", "added_tokens[0]"},
+		{"{\"added_tokens\": [{\"id\": 600, \"content\": \"<x>\"}]}", "600"},
+		{"{\"added_tokens\": [{\"id\": 586, \"content\": \"<x>\", \"lstrip\": 1}]}", "lstrip"},
+		{"{\"added_tokens\": [{\"id\": 586, \"content\": \"<x>\"}, {\"id\": 587, \"content\": \"<x>\"}]}", "<x>"},
 	};
 	static const char *const patterns[] = {
-	    "^a",          "a$",       "\\d+",   "\\w",     "\\h",   "\\v",   "\\bx",  "[a[bc]]",       "[a&&b]",
-	    "[\\S]",       "[\\P{L}]", "(?m:.)", "(?<n>a)", "a{,3}", "a{2}+", "a{2}?", "\\p{Lu}",       "\\p{Han}",
-	    "(?i:\u00e9)", "(?i:fi)",  "(a",     "a)",      "[a",    "[]",    "a\\",   "(?i:[\u00e9])", "a**",
-	    "\\x{41}",     "\\1",      "(?",     "*a"};
+		"^a",          "a$",       "\\d+",   "\\w",     "\\h",   "\\v",   "\\bx",  "[a[bc]]",       "[a&&b]",
+		"[\\S]",       "[\\P{L}]", "(?m:.)", "(?<n>a)", "a{,3}", "a{2}+", "a{2}?", "\\p{Lu}",       "\\p{Han}",
+		"(?i:\u00e9)", "(?i:fi)",  "(a",     "a)",      "[a",    "[]",    "a\\",   "(?i:[\u00e9])", "a**",
+		"\\x{41}",     "\\1",      "(?",     "*a"};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		json_t *file = golden("tiny-tokenizer/tokenizer.json"), *changes = json_loads(cases[i].changes, 0, NULL);
 		assert_non_null(changes);
@@ -315,8 +314,8 @@ static void unsupported_files_are_refused(void **state)
 }
 
 /* The vocabulary is read by a reader of our own: all ways to write a string, and what is no JSON. */
-#define AROUND_START                                                                                                   \
-	"{\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false}, \"decoder\": {\"type\": "             \
+#define AROUND_START                                                                                       \
+	"{\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false}, \"decoder\": {\"type\": " \
 	"\"ByteLevel\"},\n \"model\": {"
 #define AROUND_STOP "}}"
 
@@ -332,11 +331,11 @@ static void strings_of_the_vocabulary(void **state)
 {
 	(void)state;
 	struct favor_error e = {""};
-	struct tokenizer *t = parse_model(
-	    "\"merges\" : [ [ \"\\u0061\" , \"b\" ] ,[\"\\u0120\",\"ab\"]\n] , \"type\":\"BPE\", \"vocab\" : { "
-	    "\"\\ud83d\\uDE00\" : 0 , \"\\\"\\\\\\/\\b\\f\\n\\r\\t\":1,"
-	    "\"a\":2,\"b\":3,\"ab\":4,\"Ġ\":5,\"Ġab\":6,\"x\\u0000y\":10, \"{[}]\": 11 }",
-	    &e);
+	struct tokenizer *t =
+		parse_model("\"merges\" : [ [ \"\\u0061\" , \"b\" ] ,[\"\\u0120\",\"ab\"]\n] , \"type\":\"BPE\", \"vocab\" : { "
+	                "\"\\ud83d\\uDE00\" : 0 , \"\\\"\\\\\\/\\b\\f\\n\\r\\t\":1,"
+	                "\"a\":2,\"b\":3,\"ab\":4,\"Ġ\":5,\"Ġab\":6,\"x\\u0000y\":10, \"{[}]\": 11 }",
+	                &e);
 	if (!t)
 		fail_msg("%s", e.message);
 	assert_int_equal(tokenizer_id(t, "\U0001f600"), 0);
@@ -357,33 +356,33 @@ static void strings_of_the_vocabulary(void **state)
 	tokenizer_destroy(t);
 
 	static const char *const bad[] = {
-	    "\"vocab\": {\"a\": 0,}, \"merges\": []",
-	    "\"vocab\": {\"a\": 0 \"b\": 1}, \"merges\": []",
-	    "\"vocab\": {\"a\" 0}, \"merges\": []",
-	    "\"vocab\": {\"a\": 01}, \"merges\": []",
-	    "\"vocab\": {\"a\": 1e2}, \"merges\": []",
-	    "\"vocab\": {\"a\": \"0\"}, \"merges\": []",
-	    "\"vocab\": {\"a\": 0, \"a\": 1}, \"merges\": []",
-	    "\"vocab\": {\"\\ud83d\": 0}, \"merges\": []",
-	    "\"vocab\": {\"\\udc00\": 0}, \"merges\": []",
-	    "\"vocab\": {\"\\ud83d\\u0041\": 0}, \"merges\": []",
-	    "\"vocab\": {\"\\x\": 0}, \"merges\": []",
-	    "\"vocab\": {\"\\u12g4\": 0}, \"merges\": []",
-	    "\"vocab\": {\"\t\": 0}, \"merges\": []",
-	    "\"vocab\": {\"\xff\": 0}, \"merges\": []",
-	    "\"vocab\": {\"a\": 0]}, \"merges\": []",
-	    "\"vocab\": {\"a\": [0}}, \"merges\": []",
-	    "\"vocab\": {\"a\": 0}, \"merges\": [,]",
-	    "\"vocab\": {\"a\": 0}, \"merges\": [[\"a\"]]",
-	    "\"vocab\": {\"a\": 0}, \"merges\": [{}]",
-	    "\"vocab\": {\"a\": 0}, \"merges\": [\"a a\",]",
-	    "\"vocab\": {\"a\": 0, \"aa\": 1}, \"merges\": [\"a a\" \"a a\"]",
-	    "\"vocab\": {\"a\": 0}, \"vocab\": {\"b\": 0}, \"merges\": []",
-	    "\"vocab\": {\"a\": 0}",
-	    "\"vocab\": {\"a\": 0}, \"merges\": [[\"a\", 3]]",
-	    "\"vocab\": {\"a\": 0}, \"merges\": [\"",
-	    "\"vocab\": {\"a\": 0}, \"merges\": []], \"x\": 1",
-	    "\"vocab\": {\"a\": 0}, \"merges\": []}, \"model\": {",
+		"\"vocab\": {\"a\": 0,}, \"merges\": []",
+		"\"vocab\": {\"a\": 0 \"b\": 1}, \"merges\": []",
+		"\"vocab\": {\"a\" 0}, \"merges\": []",
+		"\"vocab\": {\"a\": 01}, \"merges\": []",
+		"\"vocab\": {\"a\": 1e2}, \"merges\": []",
+		"\"vocab\": {\"a\": \"0\"}, \"merges\": []",
+		"\"vocab\": {\"a\": 0, \"a\": 1}, \"merges\": []",
+		"\"vocab\": {\"\\ud83d\": 0}, \"merges\": []",
+		"\"vocab\": {\"\\udc00\": 0}, \"merges\": []",
+		"\"vocab\": {\"\\ud83d\\u0041\": 0}, \"merges\": []",
+		"\"vocab\": {\"\\x\": 0}, \"merges\": []",
+		"\"vocab\": {\"\\u12g4\": 0}, \"merges\": []",
+		"\"vocab\": {\"\t\": 0}, \"merges\": []",
+		"\"vocab\": {\"\xff\": 0}, \"merges\": []",
+		"\"vocab\": {\"a\": 0]}, \"merges\": []",
+		"\"vocab\": {\"a\": [0}}, \"merges\": []",
+		"\"vocab\": {\"a\": 0}, \"merges\": [,]",
+		"\"vocab\": {\"a\": 0}, \"merges\": [[\"a\"]]",
+		"\"vocab\": {\"a\": 0}, \"merges\": [{}]",
+		"\"vocab\": {\"a\": 0}, \"merges\": [\"a a\",]",
+		"\"vocab\": {\"a\": 0, \"aa\": 1}, \"merges\": [\"a a\" \"a a\"]",
+		"\"vocab\": {\"a\": 0}, \"vocab\": {\"b\": 0}, \"merges\": []",
+		"\"vocab\": {\"a\": 0}",
+		"\"vocab\": {\"a\": 0}, \"merges\": [[\"a\", 3]]",
+		"\"vocab\": {\"a\": 0}, \"merges\": [\"",
+		"\"vocab\": {\"a\": 0}, \"merges\": []], \"x\": 1",
+		"\"vocab\": {\"a\": 0}, \"merges\": []}, \"model\": {",
 	};
 	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
 		struct favor_error error = {""};
@@ -568,18 +567,18 @@ static void the_cache_forgets_safely(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(lines_of_the_tiny_tokenizer),
-	    cmocka_unit_test(variants_of_the_file),
-	    cmocka_unit_test(special_tokens_are_skipped),
-	    cmocka_unit_test(invalid_utf8_is_refused),
-	    cmocka_unit_test(broken_bytes_are_replaced),
-	    cmocka_unit_test(unsupported_files_are_refused),
-	    cmocka_unit_test(truncated_files_are_refused),
-	    cmocka_unit_test(strings_of_the_vocabulary),
-	    cmocka_unit_test(classes_are_the_library_s),
-	    cmocka_unit_test(nfc_is_the_library_s),
-	    cmocka_unit_test(huge_words),
-	    cmocka_unit_test(the_cache_forgets_safely),
+		cmocka_unit_test(lines_of_the_tiny_tokenizer),
+		cmocka_unit_test(variants_of_the_file),
+		cmocka_unit_test(special_tokens_are_skipped),
+		cmocka_unit_test(invalid_utf8_is_refused),
+		cmocka_unit_test(broken_bytes_are_replaced),
+		cmocka_unit_test(unsupported_files_are_refused),
+		cmocka_unit_test(truncated_files_are_refused),
+		cmocka_unit_test(strings_of_the_vocabulary),
+		cmocka_unit_test(classes_are_the_library_s),
+		cmocka_unit_test(nfc_is_the_library_s),
+		cmocka_unit_test(huge_words),
+		cmocka_unit_test(the_cache_forgets_safely),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
