@@ -169,6 +169,10 @@ static int open_model(struct assets *a, const char *path, enum weights_from from
 	char *warning = NULL;
 	if (from == WEIGHTS_RANDOM)
 		a->model = model_random(a->folder, b, seed, e);
+	else if (from == WEIGHTS_SHAPES || (from == WEIGHTS_CHECKED && is_checkpoint(path)))
+		a->model = model_shapes(a->folder, b, e);
+	else if (from == WEIGHTS_CHECKED)
+		a->model = model_checked(a->folder, b, e);
 	else if (from == WEIGHTS_EMPTY || is_checkpoint(path))
 		a->model = model_empty(a->folder, b, e);
 	else

@@ -19,7 +19,8 @@ struct assets {
 	struct model *model; /* NULL with WEIGHTS_NONE */
 };
 
-enum weights_from { WEIGHTS_FILE, WEIGHTS_RANDOM, WEIGHTS_EMPTY, WEIGHTS_NONE };
+/* SHAPES: parameters without memory for them; CHECKED: that, and the weights' files hold them all. */
+enum weights_from { WEIGHTS_FILE, WEIGHTS_RANDOM, WEIGHTS_EMPTY, WEIGHTS_SHAPES, WEIGHTS_CHECKED, WEIGHTS_NONE };
 
 /* Opens all of it; warnings (unknown tensors, another chat template) go to stderr if `warn`. -1 on bad input. Close in
  * any case. */

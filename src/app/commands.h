@@ -15,6 +15,7 @@ int cmd_preprocess(int argc, char **argv, struct favor_error *e);
 int cmd_synth(int argc, char **argv, struct favor_error *e);
 int cmd_inspect(int argc, char **argv, struct favor_error *e);
 int cmd_export(int argc, char **argv, struct favor_error *e);
+int cmd_doctor(int argc, char **argv, struct favor_error *e);
 int cmd_report(int argc, char **argv, struct favor_error *e);
 
 #endif

@@ -25,6 +25,8 @@ static const struct command {
     {"inspect", "CKPT.h5 [--json]", "what a checkpoint holds", cmd_inspect},
     {"export", "CKPT.h5 DIR [--dtype float32|bfloat16]", "a checkpoint as a Hugging Face folder", cmd_export},
     {"report", "RUN_DIR", "one HTML file about a run", cmd_report},
+    {"doctor", "[CONFIG.yaml [key.path=value ...]] [--dir DIR] [--json]",
+     "is this machine (under mpirun: are all ranks) fit for a run, and what to change", cmd_doctor},
     {"synth", "DIR [--train N --test N --size S --seed N]", "draw the synthetic activity data set", cmd_synth},
 };
 

@@ -133,14 +133,16 @@ static int check_targets(struct setup *s, struct favor_error *e)
 	return ok ? 0 : -1;
 }
 
-static int open_assets(struct setup *s, struct favor_error *e)
+static int open_assets(struct setup *s, int needs, struct favor_error *e)
 {
 	const struct config *c = &s->config;
 	/* ranks that only score need no weights */
 	const int computes = world_plays(s->world, ROLE_ROLLOUT) || world_plays(s->world, ROLE_LEARNER);
-	const enum weights_from from = !computes                         ? WEIGHTS_NONE
-	                               : strcmp(c->model.init, "random") ? WEIGHTS_FILE
-	                                                                 : WEIGHTS_RANDOM;
+	const int random = !strcmp(c->model.init, "random");
+	const enum weights_from from = !computes                 ? WEIGHTS_NONE
+	                               : needs & NEED_NO_WEIGHTS ? (random ? WEIGHTS_SHAPES : WEIGHTS_CHECKED)
+	                               : random                  ? WEIGHTS_RANDOM
+	                                                         : WEIGHTS_FILE;
 	if (assets_open(&s->assets, c->model.path, from, c->run.seed, s->backend, world_rank(s->world) == 0, e))
 		return -1;
 	s->encoder = assets_encoder(&s->assets);
@@ -159,7 +161,7 @@ static int open_assets(struct setup *s, struct favor_error *e)
 	return 0;
 }
 
-int setup_open(struct setup *s, struct world *w, const char *config_path, const char *const *overrides,
+int setup_begin(struct setup *s, struct world *w, const char *config_path, const char *const *overrides,
                int override_count, int needs, struct favor_error *e)
 {
 	*s = (struct setup){.world = w};
@@ -180,10 +182,16 @@ int setup_open(struct setup *s, struct world *w, const char *config_path, const 
 	setup_threads(s, world_plays(w, ROLE_LEARNER)   ? ROLE_LEARNER
 	                 : world_plays(w, ROLE_ROLLOUT) ? ROLE_ROLLOUT
 	                                                : ROLE_REWARD);
+	return 0;
+}
+
+int setup_load(struct setup *s, const char *config_path, int needs, struct favor_error *e)
+{
+	struct world *w = s->world;
 	if (world_agree(w, !open_data(s, config_path, needs, e), e))
 		return -1;
 	world_phase(w, "open model", -1, -1);
-	if (world_agree(w, !open_assets(s, e), e))
+	if (world_agree(w, !open_assets(s, needs, e), e))
 		return -1;
 	world_phase(w, "check records", -1, -1);
 	s->train_checked = needs & NEED_TRAIN ? records_to_check(s) : 0;
@@ -199,6 +207,14 @@ int setup_open(struct setup *s, struct world *w, const char *config_path, const 
 	s->longest_prompt = (int32_t)most[0];
 	s->most_patches = (int64_t)most[1];
 	return 0;
+}
+
+int setup_open(struct setup *s, struct world *w, const char *config_path, const char *const *overrides,
+               int override_count, int needs, struct favor_error *e)
+{
+	return setup_begin(s, w, config_path, overrides, override_count, needs, e) || setup_load(s, config_path, needs, e)
+	           ? -1
+	           : 0;
 }
 
 void setup_close(struct setup *s)
@@ -287,53 +303,61 @@ static double mib(int64_t bytes)
 	return (double)bytes / 1048576.0;
 }
 
-int setup_memory_plan(struct setup *s, struct favor_error *e)
+int setup_plan(const struct setup *s, struct memory_plan *plan, struct favor_error *e)
 {
 	const struct config *c = &s->config;
 	const struct model *m = s->assets.model;
 	const int grpo = c->method == METHOD_GRPO;
-	int64_t weights = 0, fixed = 0, activations = 0, rollout = 0;
-	int ok = 1; /* ranks without weights know nothing of the model: all agree before they leave */
-	if (m) {
-		const int G = grpo ? c->rollout.group_size : 1, tokens = grpo ? c->rollout.max_tokens : s->longest_target;
-		/* and the copies that are packed for products */
-		weights = m->params.total * (int64_t)(sizeof(float) + (c->model.dtype == MODEL_BFLOAT16 ? 2 : sizeof(float)));
-		int32_t longest = s->longest_prompt + tokens;
-		if (longest > m->config.max_positions)
-			ok = !favor_fail(e,
-			                 "the longest prompt has %d tokens and a response up to %d more, but the model's "
-			                 "max_position_embeddings is %d: lower data.max_pixels or rollout.max_tokens",
-			                 s->longest_prompt, tokens, m->config.max_positions);
-		if (world_plays(s->world, ROLE_LEARNER)) {
-			const int64_t B = c->learner.micro_batch;
-			fixed = learner_fixed_bytes(m, &c->learner);
-			activations = pass_bytes(&m->config, B * (s->longest_prompt + (int64_t)G * tokens), B * s->most_patches,
-			                         B * (int64_t)G * tokens, c->learner.recompute, c->model.vision == VISION_FULL);
-		}
-		if (grpo && world_plays(s->world, ROLE_ROLLOUT))
-			rollout = rollout_bytes(&m->config, s->longest_prompt, s->most_patches, G, tokens);
+	/* the node's memory is shared by its ranks; a rank may be planned against its share */
+	const int64_t node = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
+	*plan = (struct memory_plan){
+		.limit = c->run.memory_limit ? c->run.memory_limit << 20 : node / world_node_ranks(s->world)};
+	if (!m)
+		return 0;
+	const int G = grpo ? c->rollout.group_size : 1, tokens = grpo ? c->rollout.max_tokens : s->longest_target;
+	/* and the copies that are packed for products */
+	plan->weights = m->params.total * (int64_t)(sizeof(float) + (c->model.dtype == MODEL_BFLOAT16 ? 2 : sizeof(float)));
+	int32_t longest = s->longest_prompt + tokens;
+	if (longest > m->config.max_positions)
+		return favor_fail(e,
+		                  "the longest prompt has %d tokens and a response up to %d more, but the model's "
+		                  "max_position_embeddings is %d: lower data.max_pixels or rollout.max_tokens",
+		                  s->longest_prompt, tokens, m->config.max_positions);
+	if (world_plays(s->world, ROLE_LEARNER)) {
+		const int64_t B = c->learner.micro_batch;
+		plan->fixed = learner_fixed_bytes(m, &c->learner);
+		plan->activations =
+			pass_bytes(&m->config, B * (s->longest_prompt + (int64_t)G * tokens), B * s->most_patches,
+		               B * (int64_t)G * tokens, c->learner.recompute, c->model.vision == VISION_FULL);
 	}
-	const int64_t total = weights + fixed + activations + rollout;
-	double plan[5] = {(double)weights, (double)fixed, (double)activations, (double)rollout, (double)total};
-	if (world_agree(s->world, ok, e))
+	if (grpo && world_plays(s->world, ROLE_ROLLOUT))
+		plan->rollout = rollout_bytes(&m->config, s->longest_prompt, s->most_patches, G, tokens);
+	plan->total = plan->weights + plan->fixed + plan->activations + plan->rollout;
+	return 0;
+}
+
+int setup_memory_plan(struct setup *s, struct favor_error *e)
+{
+	const struct config *c = &s->config;
+	struct memory_plan p;
+	/* ranks without weights know nothing of the model: all agree before they leave */
+	if (world_agree(s->world, !setup_plan(s, &p, e), e))
 		return -1;
-	world_max_all(s->world, plan, 5);
+	double plan[4] = {(double)p.weights, (double)p.fixed, (double)p.activations, (double)p.rollout};
+	world_max_all(s->world, plan, 4);
 	if (world_rank(s->world) == 0) {
 		fprintf(stderr,
 		        "favor: memory plan, at most per rank: weights %.1f MiB, gradients + moments%s %.1f MiB, activations "
 		        "%.1f MiB, rollout cache %.1f MiB\n",
-		        mib((int64_t)plan[0]), c->learner.beta > 0 && grpo ? " + reference" : "", mib((int64_t)plan[1]),
-		        mib((int64_t)plan[2]), mib((int64_t)plan[3]));
+		        mib((int64_t)plan[0]), c->learner.beta > 0 && c->method == METHOD_GRPO ? " + reference" : "",
+		        mib((int64_t)plan[1]), mib((int64_t)plan[2]), mib((int64_t)plan[3]));
 	}
-	/* the node's memory is shared by its ranks; a rank may be planned against its share */
-	const int64_t node = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
-	const int64_t limit = c->run.memory_limit ? c->run.memory_limit << 20 : node / world_node_ranks(s->world);
-	int fits = total <= limit;
+	int fits = p.total <= p.limit;
 	if (!fits)
 		favor_fail(e,
 		           "the memory plan of rank %d is %.0f MiB, above its limit of %.0f MiB: lower learner.micro_batch, "
 		           "rollout.group_size, rollout.max_tokens or data.max_pixels, or set learner.recompute "
 		           "(run.memory_limit sets the limit)",
-		           world_rank(s->world), mib(total), mib(limit));
+		           world_rank(s->world), mib(p.total), mib(p.limit));
 	return world_agree(s->world, fits, e);
 }

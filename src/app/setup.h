@@ -28,13 +28,18 @@ struct setup {
 	double reward_seconds;  /* that this rank spent on scoring since the last step's metrics */
 };
 
-enum setup_needs { NEED_TRAIN = 1, NEED_EVAL = 2 };
+/* NEED_NO_WEIGHTS: the model's files are checked, but no weights are read and no memory is taken for them. */
+enum setup_needs { NEED_TRAIN = 1, NEED_EVAL = 2, NEED_NO_WEIGHTS = 4 };
 
 /* Collective. Rank 0 reads the file; all get the same configuration. Parses argv = [command, CONFIG, key=value ...]
  * (options with -- are the caller's and already taken out). Opens the world's roles, data, model; checks the records
  * that training will use (of small sets all), each image included; ranks share the work. 0, or -1 with the same message on all ranks. */
 int setup_open(struct setup *s, struct world *w, const char *config_path, const char *const *overrides,
                int override_count, int needs, struct favor_error *e);
+/* Its two halves, both collective: configuration and roles; data, model and checks. */
+int setup_begin(struct setup *s, struct world *w, const char *config_path, const char *const *overrides,
+                int override_count, int needs, struct favor_error *e);
+int setup_load(struct setup *s, const char *config_path, int needs, struct favor_error *e);
 void setup_close(struct setup *s);
 /* Collective: says the message that all ranks have, once, and closes the world. Returns code. */
 int setup_end(struct world *w, int code, struct favor_error *e);
@@ -46,6 +51,12 @@ void setup_threads(struct setup *s, enum role r);
 int setup_rollout(struct setup *s, struct rollout *r, struct favor_error *e);
 /* The token that ends a response in SFT: the first eos. -1 with a message if the model names none. */
 int setup_stop_token(const struct setup *s, int32_t *id, struct favor_error *e);
+/* What this rank needs, in bytes. -1 if the longest prompt and response are longer than the model can take. */
+struct memory_plan {
+	int64_t weights, fixed, activations, rollout, total; /* fixed: gradients, moments, reference */
+	int64_t limit;                                       /* run.memory_limit, or this rank's share of the node */
+};
+int setup_plan(const struct setup *s, struct memory_plan *plan, struct favor_error *e);
 /* Prints the plan (leader) and refuses what doesn't fit. `learner`, `rollout`: what this rank plays. Collective. */
 int setup_memory_plan(struct setup *s, struct favor_error *e);
 int64_t peak_rss_mib(void);

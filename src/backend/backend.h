@@ -194,6 +194,8 @@ static inline void backend_set_products(struct backend *b, enum products product
 {
 	b->products = products;
 }
+/* "oneDNN 2.6.3" of the library that this process has loaded. */
+void backend_cpu_library(char *text, size_t size);
 /* b may be NULL. Memory that was had by alloc is the caller's to release before. */
 void backend_destroy(struct backend *b);
 

@@ -74,6 +74,8 @@ char *checkpoint_path(const char *run_dir, int64_t step);
 char *checkpoint_latest(const char *run_dir);
 /* Removes all but the newest `keep` (0 = none removed), and left-over temporary files. */
 int checkpoint_prune(const char *run_dir, int keep, struct favor_error *e);
+/* "HDF5 1.10.8" of the library that this process has loaded. */
+void checkpoint_library(char *text, size_t size);
 /* favor inspect: text or JSON to `out` (a FILE *). */
 int checkpoint_inspect(const char *path, int json, void *out, struct favor_error *e);
 

@@ -4,10 +4,18 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
+#include <hdf5.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+void checkpoint_library(char *text, size_t size)
+{
+	unsigned major = 0, minor = 0, release = 0;
+	H5get_libversion(&major, &minor, &release);
+	snprintf(text, size, "HDF5 %u.%u.%u", major, minor, release);
+}
 
 char *checkpoint_path(const char *run_dir, int64_t step)
 {

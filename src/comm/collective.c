@@ -2,6 +2,7 @@
  * Only nonblocking collectives, completed under world_wait, so that each has a deadline. */
 #include "comm/internal.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -78,6 +79,18 @@ int64_t world_leader_says(struct world *w, int64_t x)
 {
 	world_spread(w, w->team, &x, sizeof x, "wait for the leader's word");
 	return x;
+}
+
+void world_gather(struct world *w, const void *mine, size_t n, void *all)
+{
+	memcpy(all, mine, w->alone ? n : 0);
+	if (w->alone || n == 0)
+		return;
+	if (n > INT_MAX)
+		favor_die("%zu bytes of each rank are too many to be gathered", n);
+	MPI_Request request = MPI_REQUEST_NULL;
+	world_iallgather(mine, all, (int)n, MPI_BYTE, w->team, &request);
+	world_wait_request(w, &request, MPI_STATUS_IGNORE, "wait for what all ranks say", -1);
 }
 
 int world_agree(struct world *w, int ok, struct favor_error *e)

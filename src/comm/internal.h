@@ -10,6 +10,7 @@
  *   roles.c       who plays what, cores
  *   collective.c  agree, broadcast, sums of a few numbers
  *   reduce.c      gradients, weights
+ *   ping.c        what two ranks find out about the way between them
  *   launcher.c    the end of the launcher, where nobody else ends it
  *   world.c       open, close */
 #ifndef FAVOR_COMM_INTERNAL_H

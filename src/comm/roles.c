@@ -35,6 +35,20 @@ const char *world_role_name(const struct world *w, int rank)
 	}
 }
 
+const char *world_role_of(const struct world *w, int rank)
+{
+	return world_role_name(w, rank);
+}
+
+int world_cores(const struct world *w, int *cores, int max)
+{
+	int n = 0;
+	for (int i = 0; i < CPU_SETSIZE; i++)
+		if (CPU_ISSET((size_t)i, &w->own_cores) && n++ < max)
+			cores[n - 1] = i;
+	return n;
+}
+
 int world_plays(const struct world *w, enum role r)
 {
 	return (world_roles_of(w, w->rank) & r) != 0;

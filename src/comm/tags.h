@@ -1,5 +1,5 @@
 /* Every kind of message between ranks. All travel on the world's mail communicator but TAG_SLICE and TAG_WHOLE, which
- * go among the learners. */
+ * go among the learners, and TAG_PING and TAG_LOAD, which two ranks exchange on the team's. */
 #ifndef FAVOR_COMM_TAGS_H
 #define FAVOR_COMM_TAGS_H
 
@@ -13,6 +13,8 @@ enum tag {
 	TAG_STOP,     /* struct stop_notice: any rank -> leader, a signal came; leader -> any rank, the run stops */
 	TAG_SLICE,    /* floats: a learner's part of the sum -> the learner that owns the slice */
 	TAG_WHOLE,    /* floats: the summed slice -> all other learners */
+	TAG_PING,     /* struct ping: there and back */
+	TAG_LOAD,     /* bytes that are only timed */
 };
 
 #endif

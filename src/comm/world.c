@@ -284,6 +284,19 @@ int world_size(const struct world *w)
 	return w->size;
 }
 
+void world_mpi_version(char *text, size_t size)
+{
+	char version[MPI_MAX_LIBRARY_VERSION_STRING] = "unknown";
+	int n = 0;
+	MPI_Get_library_version(version, &n); /* may be called before MPI_Init and without it */
+	snprintf(text, size, "%s", version);
+}
+
+const char *world_host_of(const struct world *w, int rank)
+{
+	return w->peers[rank].host;
+}
+
 const char *world_host(const struct world *w)
 {
 	return w->peers[w->rank].host;

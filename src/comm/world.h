@@ -74,6 +74,27 @@ void world_broadcast(struct world *w, void **data, size_t *n);
 void world_sum_all(struct world *w, double *x, int n);
 void world_max_all(struct world *w, double *x, int n);
 
+/* Every rank's n bytes on all ranks, in rank order: all has size * n. Same n everywhere; collective. */
+void world_gather(struct world *w, const void *mine, size_t n, void *all);
+
+/* What two ranks find out about the way between them. */
+struct world_pair {
+	double latency;   /* seconds, one way: half of the shortest round trip */
+	double bandwidth; /* bytes per second, the best of some transfers from the lower to the higher rank */
+	double clock;     /* seconds by which the higher rank's clock (real time) is ahead of the lower's */
+};
+/* Both ranks of a pair call it with one another, at about the same time; takes about `seconds`, more where one transfer
+ * of 64 KiB does. 0; or -1 if the other does not answer for `patience` seconds: then what is under way stays under way,
+ * and the job can only be left by world_abort. Other pairs may measure meanwhile. */
+int world_ping(struct world *w, int peer, double seconds, double patience, struct world_pair *p);
+
+/* "Open MPI v4.1.4, ..." of the library that this process has loaded; at most size bytes. */
+void world_mpi_version(char *text, size_t size);
+const char *world_host_of(const struct world *w, int rank);
+const char *world_role_of(const struct world *w, int rank); /* "rollout", "all roles", ...; static */
+/* Cores that this rank is bound to now, as numbers; returns how many, of which at most max are stored. */
+int world_cores(const struct world *w, int *cores, int max);
+
 /* What this rank does now, for messages and heartbeats; text is static. sample: index of the group in hand, or -1. */
 void world_phase(struct world *w, const char *phase, int64_t step, int64_t sample);
 /* Progress: answers pulls, takes in groups, passes signals on, sends heartbeats (at most one a second). Cheap: call it

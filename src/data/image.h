@@ -64,6 +64,9 @@ int image_grid(const struct image_settings *s, int32_t width, int32_t height, st
 int image_patches(struct patches *p, const struct image *im, const struct image_settings *s, struct favor_error *e);
 void patches_free(struct patches *p);
 
+/* "libjpeg-turbo 2.1.5 (API 62), libpng 1.6.39, libwebp 1.2.4": the JPEG library as built against, the others as loaded. */
+void image_libraries(char *text, size_t size);
+
 /* PNG writer for synth and reports (8-bit RGB); image as base64 JPEG thumbnails for the HTML report. */
 int image_write_png(const struct image *im, const char *path, struct favor_error *e);
 int image_write_jpeg(const struct image *im, const char *path, int quality, struct favor_error *e);

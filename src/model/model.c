@@ -45,7 +45,7 @@ void *run_upload(const struct run *r, const void *from, size_t bytes)
 }
 
 /* Shapes alone: no memory for weights yet. */
-static struct model *model_shapes(const char *folder, struct backend *b, struct favor_error *e)
+struct model *model_shapes(const char *folder, struct backend *b, struct favor_error *e)
 {
 	struct model_config c;
 	if (model_config_load(&c, folder, e))
@@ -185,6 +185,22 @@ struct model *model_open(const char *folder, struct backend *b, char **warning, 
 		model_destroy(m);
 		m = NULL;
 	}
+	safetensors_close(s);
+	return m;
+}
+
+struct model *model_checked(const char *folder, struct backend *b, struct favor_error *e)
+{
+	struct model *m = model_shapes(folder, b, e);
+	if (!m)
+		return NULL;
+	struct safetensors *s = safetensors_open(folder, e);
+	const struct st_tensor **found = favor_calloc((size_t)m->params.count, sizeof *found);
+	if (!s || find_weights(m, s, folder, found, e)) {
+		model_destroy(m);
+		m = NULL;
+	}
+	free(found);
 	safetensors_close(s);
 	return m;
 }

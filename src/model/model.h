@@ -46,6 +46,10 @@ struct model *model_open(const char *folder, struct backend *b, char **warning, 
 struct model *model_random(const char *folder, struct backend *b, uint64_t seed, struct favor_error *e);
 /* config.json alone; weights zero, to be filled (from a checkpoint or a publish). */
 struct model *model_empty(const char *folder, struct backend *b, struct favor_error *e);
+/* config.json alone, block NULL: for sizes and plans. */
+struct model *model_shapes(const char *folder, struct backend *b, struct favor_error *e);
+/* The same, with the weights' files looked at as model_open does: each tensor is there in its shape. */
+struct model *model_checked(const char *folder, struct backend *b, struct favor_error *e);
 void model_destroy(struct model *m);
 /* Tells the backend that the weights at m->block have changed. */
 void model_changed(struct model *m);

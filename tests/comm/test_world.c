@@ -161,6 +161,54 @@ static void few_numbers(void **state)
 	assert_true(most[0] == l - 1);
 }
 
+static void gather(void **state)
+{
+	struct world *w = *state;
+	enum { N = 70000 };
+	int n = world_size(w), rank = world_rank(w), wrong = 0;
+	int32_t *mine = malloc(N * sizeof *mine), *all = malloc((size_t)n * N * sizeof *all);
+	for (int i = 0; i < N; i++)
+		mine[i] = rank * 1000003 + i;
+	world_gather(w, mine, N * sizeof *mine, all);
+	for (int r = 0; r < n; r++)
+		for (int i = 0; i < N; i++)
+			wrong += all[(size_t)r * N + (size_t)i] != r * 1000003 + i;
+	assert_int_equal(wrong, 0);
+	world_gather(w, mine, 0, all);
+	free(mine);
+	free(all);
+}
+
+/* Rank 0 with each other rank in turn; both learn the same. */
+static void ping(void **state)
+{
+	struct world *w = *state;
+	for (int r = 1; r < world_size(w); r++) {
+		struct world_pair p = {0};
+		double sums[3] = {0};
+		if (world_rank(w) == 0 || world_rank(w) == r) {
+			assert_int_equal(world_ping(w, world_rank(w) ? 0 : r, 0.05, 10, &p), 0);
+			assert_true(p.latency > 0 && p.latency < 1);
+			assert_true(p.bandwidth > 1e5 && p.bandwidth < 1e12);
+			assert_true(p.clock > -0.1 && p.clock < 0.1); /* one host, one clock */
+			sums[0] = p.latency;
+			sums[1] = p.bandwidth;
+			sums[2] = p.clock;
+		}
+		double most[3] = {sums[0], sums[1], sums[2]};
+		world_sum_all(w, sums, 3);
+		world_max_all(w, most, 2);
+		assert_true(sums[0] == 2 * most[0] && sums[1] == 2 * most[1]);
+	}
+	char version[64];
+	int cores[4];
+	world_mpi_version(version, sizeof version);
+	assert_true(strlen(version) > 5);
+	assert_true(world_cores(w, cores, 4) >= 1);
+	assert_string_equal(world_host_of(w, world_rank(w)), world_host(w));
+	assert_true(strlen(world_role_of(w, 0)) > 3);
+}
+
 /* Part of learner `me` of element i; the small integers sum exactly. */
 static float part(int64_t i, int me)
 {
@@ -490,6 +538,8 @@ int main(int argc, char **argv)
 	    cmocka_unit_test_prestate(roles, w),
 	    cmocka_unit_test_prestate(agree, w),
 	    cmocka_unit_test_prestate(broadcast, w),
+	    cmocka_unit_test_prestate(gather, w),
+	    cmocka_unit_test_prestate(ping, w),
 	    cmocka_unit_test_prestate(few_numbers, w),
 	    cmocka_unit_test_prestate(gradients_exact, w),
 	    cmocka_unit_test_prestate(gradients_same_bits, w),

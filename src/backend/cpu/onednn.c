@@ -1,9 +1,11 @@
 /* See onednn.h. Creating primitives is costly: about a millisecond each, so they are kept. */
 #include "backend/cpu/onednn.h"
 
+#include "backend/backend.h"
 #include "base/error.h"
 
 #include <dnnl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,6 +24,12 @@ struct onednn {
 	int count; /* primitives */
 	struct onednn_primitive *primitives[BUCKETS];
 };
+
+void backend_cpu_library(char *text, size_t size)
+{
+	const dnnl_version_t *v = dnnl_version();
+	snprintf(text, size, "oneDNN %d.%d.%d", v->major, v->minor, v->patch);
+}
 
 static void check(dnnl_status_t status, const char *call)
 {
