@@ -21,6 +21,7 @@ everything() {
 	units "unit tests, $1" "$2" -t 10
 	script "bad input, $1" tests/bad_input.sh "$2"
 	script "deadlines, $1" tests/deadlines.sh "$2"
+	script "doctor, $1" tests/doctor.sh "$2"
 	script "invariants, $1" tests/invariants.sh "$2"
 	script "signals, $1" tests/signals.sh "$2"
 }

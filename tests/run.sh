@@ -12,6 +12,7 @@ if compile "gcc" build; then
 	units "unit tests" build
 	script "bad input" tests/bad_input.sh build
 	script "deadlines" tests/deadlines.sh build
+	script "doctor" tests/doctor.sh build
 	script "invariants" tests/invariants.sh build
 	script "faults" tests/faults.sh build
 	script "signals" tests/signals.sh build
