@@ -94,10 +94,16 @@ int fault_read(struct favor_error *e)
 		return 0;
 	/* lives as long as the process */
 	char *all = favor_strdup(variable), *rest = all;
+	struct fault *const before = favor_process()->faults;
 	for (char *one; (one = strsep(&rest, ","));) {
 		struct fault *f = favor_malloc(sizeof *f);
 		if (read_fault(f, one)) {
 			free(f);
+			while ((f = favor_process()->faults) != before) {
+				favor_process()->faults = f->next;
+				free(f);
+			}
+			free(all);
 			return favor_fail(
 			    e,
 			    "FAVOR_FAULT=%s: is not POINT[@N]:RANK:STEP:ACTION[:ARGUMENT][,...] with an action of "

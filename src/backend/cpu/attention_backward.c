@@ -98,12 +98,16 @@ static void differentiate_scores(const struct job *j, struct work *w, int64_t fi
 		float *restrict p = w->p + r * CHUNK, *restrict ds = w->ds + r * CHUNK;
 		float lse = w->lse[r], delta = w->delta[r];
 		int32_t from = w->from[r], to = w->to[r];
-		for (int32_t i = 0; i < CHUNK; i++) {
-			float weight = vexp(p[i] - lse), slope = weight * (ds[i] - delta);
-			int seen = (i >= from) & (i < to);
-			p[i] = seen ? weight : 0;
-			ds[i] = seen ? slope : 0;
+		for (int32_t i = 0; i < from; i++)
+			p[i] = ds[i] = 0;
+#pragma omp simd
+		for (int32_t i = from; i < to; i++) {
+			float weight = vexp(p[i] - lse);
+			ds[i] = weight * (ds[i] - delta);
+			p[i] = weight;
 		}
+		for (int32_t i = to > from ? to : from; i < CHUNK; i++)
+			p[i] = ds[i] = 0;
 	}
 }
 
