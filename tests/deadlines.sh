@@ -21,7 +21,8 @@ run_case() {
 judge() {
 	read -r code seconds <"$2.result"
 	lines=$(grep -c '^favor: rank' "$2.log")
-	if [ "$code" -eq 0 ] || [ "$code" -ge 124 ] || [ "$seconds" -gt $most ] || [ "$lines" -ne 1 ]; then
+	# 124 and 137: ended from here. Open MPI 4.1's mpirun may crash (139) at its own end, after all ranks are gone
+	if [ "$code" -eq 0 ] || [ "$code" -eq 124 ] || [ "$code" -eq 137 ] || [ "$seconds" -gt $most ] || [ "$lines" -ne 1 ]; then
 		fail "$1" "exit code $code after $seconds s, $lines messages" "$2.log"
 	elif ! grep -Eq "^favor: .*($3)" "$2.log"; then
 		fail "$1" "the message has no \"$3\"" "$2.log"
@@ -101,6 +102,16 @@ for n in 1 2; do
 		fail "a pipe as a list of classes, $n ranks" "exit code $code after $seconds s" "$work/gone-$n.log"
 	fi
 done
+
+# what the run writes may still hang: a pipe that nobody reads in place of config.yaml stands for a file on a server that is gone
+mkdir "$work/hung-1" "$work/hung-2"
+mkfifo "$work/hung-1/config.yaml" "$work/hung-2/config.yaml"
+run_case "$work/case-hung-1" "$favor" train "$work/tiny.yaml" run.dir="$work/hung-1" &
+run_case "$work/case-hung-2" mpirun -n 2 "$favor" train "$work/tiny.yaml" run.dir="$work/hung-2" &
+wait
+judge "a file of the run that does not open, alone" "$work/case-hung-1" "rank 0 \(single\).*nothing moves on this rank.*in open of $work/hung-1/config.yaml"
+judge "a file of the run that does not open, 2 ranks" "$work/case-hung-2" \
+	"rank 0 \(all roles\).*nothing moves on this rank.*in open of $work/hung-2/config.yaml|$silent rank 0"
 
 # the run's folder on a file system that stops to answer in mid-run
 frozen=$work/frozen
