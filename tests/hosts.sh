@@ -84,16 +84,42 @@ for i in 1 2 3; do
 	echo "10.99.0.$i slots=2"
 done >"$work/hostfile"
 
-# far RUN OPTIONS...: train on all hosts, mpirun on host 0; ranks go round: 0 and 3 on host 0, 1 and 4 on host 1, 2 and 5 on host 2
-far() {
-	far_run=$work/$1
-	shift
+# over_hosts ARGUMENTS...: favor on all hosts, mpirun on host 0; ranks go round: 0 and 3 on host 0, 1 and 4 on host 1, 2 and 5 on host 2
+over_hosts() {
 	ASAN_OPTIONS=detect_leaks=0 timeout -k 5 "${limit:-200}" nsenter --net="$work/host0" unshare --uts sh -c 'hostname host0; exec "$@"' sh \
 		mpirun -n 6 --hostfile "$work/hostfile" --map-by node --bind-to none --mca plm_rsh_agent "$work/agent" \
 		--mca btl_tcp_if_include 10.99.0.0/24 --mca oob_tcp_if_include 10.99.0.0/24 \
 		--mca oob_tcp_keepalive_time 2 --mca oob_tcp_keepalive_intvl 1 --mca oob_tcp_keepalive_probes 3 \
 		-x OMP_NUM_THREADS -x OMP_WAIT_POLICY \
-		"$favor" train "$work/tiny.yaml" run.dir="$far_run" "$@" >"$work/log" 2>&1 8>&-
+		"$favor" "$@" >"$work/log" 2>&1 8>&-
+}
+
+# far RUN OPTIONS...: train on all hosts
+far() {
+	far_run=$work/$1
+	shift
+	over_hosts train "$work/tiny.yaml" run.dir="$far_run" "$@"
+}
+
+# doctor CASE NETWORK PATTERN...: looks at all hosts, with exit code 0 and these lines
+doctor() {
+	name=$1
+	network $2
+	shift 2
+	limit=100 over_hosts doctor "$work/tiny.yaml" run.dir="$work/far-away" --seconds 3
+	code=$?
+	network_down
+	if [ $code -ne 0 ]; then
+		fail "$name" "exit code $code" "$work/log"
+		return
+	fi
+	for pattern in "$@"; do
+		grep -Eq "$pattern" "$work/log" || {
+			fail "$name" "no line has \"$pattern\"" "$work/log"
+			return
+		}
+	done
+	ok "$name: $(grep -E "$1" "$work/log" | head -n 1)"
 }
 
 # goes_on CASE NETWORK OPTIONS...: as if nothing were
@@ -183,11 +209,15 @@ ranks 6 train "$work/tiny.yaml" run.dir="$work/near" || {
 	fail "one host" "the run failed" "$work/log"
 	finish
 }
+doctor "doctor, three hosts" "" '^good +pairs +12 pairs between hosts: latency' '^good +pairs +3 pairs inside a host' \
+	'^good +binding +host2: 2 ranks' '^good +folder .*all ranks see it' '^good +plan +host1: 2 ranks plan' 'nothing is broken'
+doctor "doctor, 10 Mbit/s" rate=10 '^warning +pairs +hosts are connected with [0-2]\.[0-9] MB/s only'
 goes_on "three hosts"
 goes_on "1% of packets lost" loss=1
 cut "a cable out for 3 s" 2 3
 cut_for_good "a cable out for good" 2 "no sign of life .* rank [25] \((reward|rollout) on host2" 3
 if [ "$long" ]; then
+	doctor "doctor, 50 ms delay" delay=50 '^good +pairs +12 pairs between hosts: latency 5[0-9]{4}\.'
 	goes_on "50 ms delay" delay=50
 	goes_on "10 Mbit/s" rate=10
 	goes_on "50 ms delay, 1% loss, 10 Mbit/s" delay=50 loss=1 rate=10

@@ -126,8 +126,8 @@ static void judge_kind(struct findings *f, const struct doctor_pairs *p, const s
 			}
 		}
 	const char *where = inside ? "inside a host" : "between hosts";
-	find(f, DOCTOR_GOOD, "pairs", NULL, "%d pair%s %s: latency %.1f us, bandwidth %.0f MB/s (medians)", k.count,
-	     k.count == 1 ? "" : "s", where, k.latency * 1e6, k.bandwidth / 1e6);
+	find(f, DOCTOR_GOOD, "pairs", NULL, "%d pair%s %s: latency %.1f us, bandwidth %.*f MB/s (medians)", k.count,
+	     k.count == 1 ? "" : "s", where, k.latency * 1e6, k.bandwidth < 100e6 ? 1 : 0, k.bandwidth / 1e6);
 	const struct world_pair *x = pair_of(p, worst_a, worst_b);
 	if (slow)
 		find(f, DOCTOR_WARN, "pairs",
