@@ -55,6 +55,125 @@ enum { KERNEL_NORM_COLS = 16384 };
 /* float32 elements of scratch that a backward of this size needs (either norm; 0 if all gradients of weights are NULL) */
 int64_t kernel_norm_scratch(int64_t rows, int64_t cols);
 
+/* ---- rope.cu */
+
+/* In place on x[rows, heads * head_dim]: the halves a = x[..head_dim/2], b = x[head_dim/2..] of every head become a c - b s, b c + a s,
+ * with c, s = cos, sin[rows, head_dim/2]. inverse: s -> -s (the backward pass). head_dim is even. */
+int kernel_rope(void *x, int64_t x_stride, enum kernel_type type, int64_t heads, int64_t head_dim, const float *cos,
+                int64_t cos_stride, const float *sin, int64_t sin_stride, int inverse, int64_t rows,
+                kernel_stream stream);
+
+/* ---- elementwise.cu */
+
+enum kernel_activation { KERNEL_QUICK_GELU, KERNEL_GELU }; /* x sigmoid(1.702 x) | exact: x/2 (1 + erf(x / sqrt 2)) */
+
+/* y[rows,cols] = silu(gate) up; gate and up may be columns of one matrix; y may alias either */
+int kernel_swiglu(void *y, int64_t y_stride, const void *gate, int64_t gate_stride, const void *up, int64_t up_stride,
+                  enum kernel_type type, int64_t rows, int64_t cols, kernel_stream stream);
+/* dgate = ..., dup = ... (overwritten; may alias gate, up or dy, element on element) */
+int kernel_swiglu_backward(void *dgate, int64_t dgate_stride, void *dup, int64_t dup_stride, const void *dy,
+                           int64_t dy_stride, const void *gate, int64_t gate_stride, const void *up, int64_t up_stride,
+                           enum kernel_type type, int64_t rows, int64_t cols, kernel_stream stream);
+/* y = f(x); y may alias x */
+int kernel_activation(void *y, int64_t y_stride, const void *x, int64_t x_stride, enum kernel_activation kind,
+                      enum kernel_type type, int64_t rows, int64_t cols, kernel_stream stream);
+/* dx = dy f'(x) (overwritten; may alias dy or x) */
+int kernel_activation_backward(void *dx, int64_t dx_stride, const void *dy, int64_t dy_stride, const void *x,
+                               int64_t x_stride, enum kernel_activation kind, enum kernel_type type, int64_t rows,
+                               int64_t cols, kernel_stream stream);
+/* y = a + c; y and a are of `type`; y may alias either */
+int kernel_add(void *y, int64_t y_stride, const void *a, int64_t a_stride, enum kernel_type type, const void *c,
+               int64_t c_stride, enum kernel_type c_type, int64_t rows, int64_t cols, kernel_stream stream);
+/* y += bias[cols] in each row */
+int kernel_add_bias(void *y, int64_t y_stride, enum kernel_type type, const float *bias, int64_t rows, int64_t cols,
+                    kernel_stream stream);
+/* y = x, rounded to nearest even */
+int kernel_cast(void *y, int64_t y_stride, enum kernel_type y_type, const void *x, int64_t x_stride,
+                enum kernel_type x_type, int64_t rows, int64_t cols, kernel_stream stream);
+/* y = value */
+int kernel_fill(void *y, int64_t y_stride, enum kernel_type type, float value, int64_t rows, int64_t cols,
+                kernel_stream stream);
+
+/* ---- rows.cu: a negative entry of the list rows[n] is skipped; one that is too large stops the kernel */
+
+/* y[i] = x[rows[i]] for n rows of y; a skipped row of y is left alone. x has x_rows rows. */
+int kernel_gather_rows(void *y, int64_t y_stride, enum kernel_type y_type, const void *x, int64_t x_stride,
+                       enum kernel_type x_type, int64_t x_rows, const int32_t *rows, int64_t n, int64_t cols,
+                       kernel_stream stream);
+/* y[rows[i]] = x[i]; rows are distinct. y has y_rows rows. */
+int kernel_scatter_rows(void *y, int64_t y_stride, enum kernel_type y_type, int64_t y_rows, const void *x,
+                        int64_t x_stride, enum kernel_type x_type, const int32_t *rows, int64_t n, int64_t cols,
+                        kernel_stream stream);
+/* y[rows[i]] += x[i]; rows may repeat (added one by one, in order of i) */
+int kernel_scatter_rows_add(float *y, int64_t y_stride, int64_t y_rows, const void *x, int64_t x_stride,
+                            enum kernel_type x_type, const int32_t *rows, int64_t n, int64_t cols, kernel_stream stream);
+
+/* ---- reduce.cu */
+
+/* dbias[cols] += column sums of dy[rows,cols] */
+int kernel_bias_gradient(float *dbias, const void *dy, int64_t dy_stride, enum kernel_type type, float *scratch,
+                         int64_t rows, int64_t cols, kernel_stream stream);
+/* float32 elements */
+int64_t kernel_bias_gradient_scratch(int64_t rows, int64_t cols);
+
+/* *out = sum of x[i]^2, or with accumulate, += ; in double. scratch: KERNEL_SUM_SQUARES_SCRATCH doubles. */
+int kernel_sum_squares(double *out, const float *x, int64_t n, int accumulate, double *scratch, kernel_stream stream);
+enum { KERNEL_SUM_SQUARES_SCRATCH = 1056 };
+
+/* ---- adamw.cu */
+
+/* One tensor (or block of tensors) to step. */
+struct kernel_adamw_tensor {
+	float *weight; /* the master */
+	const float *gradient;
+	float *moment, *square; /* of the gradient: running means of g and g^2 */
+	void *copy;             /* bfloat16, rounded from the new weight; NULL: none */
+	int64_t count;
+	int64_t first_block; /* kernel_adamw_plan sets it */
+};
+struct kernel_adamw {
+	float lr, beta1, beta2, eps, weight_decay, gradient_scale;
+	int64_t step; /* 1-based, for the bias correction */
+};
+/* Host: sets first_block of tensors[count]; returns how many blocks a step takes. Once, before they are uploaded. */
+int64_t kernel_adamw_plan(struct kernel_adamw_tensor *tensors, int64_t count);
+/* g = gradient * gradient_scale; m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
+ * w -= lr (m/(1-b1^t) / (sqrt(v/(1-b2^t)) + eps) + weight_decay w)   (decoupled decay)
+ * tensors[count] on the device, blocks as planned; how on the host. */
+int kernel_adamw(const struct kernel_adamw_tensor *tensors, int64_t count, int64_t blocks,
+                 const struct kernel_adamw *how, kernel_stream stream);
+
+/* ---- sample.cu */
+
+/* How a row of logits becomes a token; the fields and their meaning are those of the CPU's sampling. */
+struct kernel_sampling {
+	float temperature; /* 0 = greedy: the first of the largest logits */
+	float top_p, min_p;
+	int32_t top_k; /* 0 = off */
+};
+struct kernel_sampled {
+	int32_t token;
+	float logp;          /* log softmax(logits / temperature)[token] */
+	float sampling_logp; /* under the truncated, renormalised distribution; equal to logp if nothing is truncated; greedy: 0 */
+	float entropy;       /* of softmax(logits / temperature) */
+};
+/* Where the uniform draws come from: given, or by the counter-based generator from (seed, domain, index, response, position). */
+struct kernel_draws {
+	const double *u; /* [rows] in [0,1); NULL: */
+	uint64_t seed;
+	uint32_t domain;
+	const uint64_t *index;              /* [rows] */
+	const uint32_t *response, *position; /* [rows] */
+};
+/* out[rows] from logits[rows, vocabulary], 1 <= vocabulary < 2^19. Truncation: temperature, top_k, top_p, min_p. top_k keeps all ties with
+ * the k-th. top_p keeps the smallest set of most probable tokens whose sum reaches top_p (the one that crosses is kept); ties go to the
+ * lower id. min_p keeps p >= min_p p_max. The draw: first id whose cumulative weight among the kept exceeds u of their sum. Logits that are
+ * no numbers give some token, and log-probabilities that are NaN. draws and how on the host. */
+int kernel_sample(struct kernel_sampled *out, const float *logits, int64_t stride, int64_t rows, int64_t vocabulary,
+                  const struct kernel_draws *draws, const struct kernel_sampling *how, kernel_stream stream);
+/* u[n]: the draws themselves */
+int kernel_uniform(double *u, const struct kernel_draws *draws, int64_t n, kernel_stream stream);
+
 #ifdef __cplusplus
 }
 #endif

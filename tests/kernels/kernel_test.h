@@ -60,6 +60,19 @@ const char *type_name(enum kernel_type type);
 /* cmocka_run_group_tests for each order of the device's threads. */
 int run_in_all_orders(const char *name, const struct CMUnitTest *tests, size_t count);
 
+/* Whether a race ends the program: tests that race on purpose look elsewhere then. */
+#if defined(__SANITIZE_THREAD__)
+enum { RACES_ARE_FATAL = 1 };
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+enum { RACES_ARE_FATAL = 1 };
+#else
+enum { RACES_ARE_FATAL = 0 };
+#endif
+#else
+enum { RACES_ARE_FATAL = 0 };
+#endif
+
 /* for each type */
 #define FOR_TYPES(type) for (enum kernel_type type = KERNEL_F32; type <= KERNEL_BF16; type++)
 

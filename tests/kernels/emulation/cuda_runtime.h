@@ -33,11 +33,7 @@ struct alignas(16) uint4 {
 };
 
 // Where a call stands in the source; the defaults of the functions below are evaluated at the caller.
-#define EMULATION_HERE                                                                                                 \
-	emulation::Place here = emulation::Place                                                                           \
-	{                                                                                                                  \
-		__builtin_FILE(), __builtin_LINE()                                                                             \
-	}
+#define EMULATION_HERE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
 #define threadIdx  (emulation::thread_index())
 #define blockIdx   (emulation::block_index())
@@ -49,11 +45,11 @@ struct alignas(16) uint4 {
 
 inline void __syncthreads(EMULATION_HERE)
 {
-	emulation::sync_block(here);
+	emulation::sync_block({file, line});
 }
 inline void __syncwarp(unsigned mask = ~0u, EMULATION_HERE)
 {
-	emulation::sync_warp(mask, here);
+	emulation::sync_warp(mask, {file, line});
 }
 inline void __threadfence()
 {
@@ -64,46 +60,46 @@ inline void __threadfence()
 template <class T> T __shfl_sync(unsigned mask, T value, int lane, int width = 32, EMULATION_HERE)
 {
 	T all[32];
-	emulation::warp_gather(mask, &value, sizeof value, all, here);
+	emulation::warp_gather(mask, &value, sizeof value, all, {file, line});
 	int self = (int)emulation::lane(), base = self & ~(width - 1);
 	return all[base + (lane & (width - 1))];
 }
 template <class T> T __shfl_xor_sync(unsigned mask, T value, int flip, int width = 32, EMULATION_HERE)
 {
 	T all[32];
-	emulation::warp_gather(mask, &value, sizeof value, all, here);
+	emulation::warp_gather(mask, &value, sizeof value, all, {file, line});
 	int self = (int)emulation::lane(), from = self ^ flip;
 	return all[from < (self & ~(width - 1)) + width ? from : self];
 }
 template <class T> T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, EMULATION_HERE)
 {
 	T all[32];
-	emulation::warp_gather(mask, &value, sizeof value, all, here);
+	emulation::warp_gather(mask, &value, sizeof value, all, {file, line});
 	int self = (int)emulation::lane(), from = self - (int)delta;
 	return all[from >= (self & ~(width - 1)) ? from : self];
 }
 template <class T> T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, EMULATION_HERE)
 {
 	T all[32];
-	emulation::warp_gather(mask, &value, sizeof value, all, here);
+	emulation::warp_gather(mask, &value, sizeof value, all, {file, line});
 	int self = (int)emulation::lane(), from = self + (int)delta;
 	return all[from < (self & ~(width - 1)) + width ? from : self];
 }
 inline unsigned __ballot_sync(unsigned mask, int predicate, EMULATION_HERE)
 {
 	unsigned all[32], mine = predicate != 0, result = 0;
-	emulation::warp_gather(mask, &mine, sizeof mine, all, here);
+	emulation::warp_gather(mask, &mine, sizeof mine, all, {file, line});
 	for (int i = 0; i < 32; i++)
 		result |= mask >> i & 1 ? all[i] << i : 0;
 	return result;
 }
 inline int __any_sync(unsigned mask, int predicate, EMULATION_HERE)
 {
-	return __ballot_sync(mask, predicate, here) != 0;
+	return __ballot_sync(mask, predicate, file, line) != 0;
 }
 inline int __all_sync(unsigned mask, int predicate, EMULATION_HERE)
 {
-	return __ballot_sync(mask, predicate, here) == mask;
+	return __ballot_sync(mask, predicate, file, line) == mask;
 }
 
 // ---- atomics: threads run one at a time, so that a plain update is atomic; ThreadSanitizer is told so

@@ -60,7 +60,7 @@ using Context = void *; // the stack pointer
 using Context = ucontext_t;
 #endif
 
-// What runs a CUDA thread. Between blocks they are dealt anew.
+// What runs a CUDA thread.
 struct Fiber {
 	Context context;
 	char *stack;
@@ -91,8 +91,7 @@ struct Device {
 	void *scheduler_sanitizer, *scheduler_fake;
 	const void *scheduler_stack;
 	size_t scheduler_size;
-	Fiber *fibers[MAX_THREADS];
-	Fiber *thread[MAX_THREADS]; // of the running block, by number
+	Fiber *thread[MAX_THREADS]; // by number in the block; made at first use, used again by each block
 	Fiber *current;
 	Dim3 grid, block, index;
 	Barrier barrier;
@@ -101,8 +100,6 @@ struct Device {
 	int shared_count;
 	size_t shared_bytes, dynamic_bytes;
 	void *dynamic;
-	void **garbage; // shared memory of earlier blocks, kept until the launch is over where ThreadSanitizer watches
-	size_t garbage_count, garbage_room;
 	const std::function<void()> *body;
 	Allowance allowed[64];
 	int allowed_count;
@@ -111,7 +108,6 @@ struct Device {
 	bool trapped, running;
 	char message[512];
 	cudaError_t last_error;
-	unsigned dealt;
 } device;
 
 [[noreturn]] void fatal(const char *what, Place a, Place b = {nullptr, 0})
@@ -258,7 +254,8 @@ void to_fiber(Fiber *f)
 	device.current = nullptr;
 }
 
-const char launch_begins = 0, launch_ends = 0; // what ThreadSanitizer sees a launch's threads wait for
+// What ThreadSanitizer sees a block's threads and the scheduler wait for.
+uint64_t block_begins, block_ends, shared_made;
 
 // A fiber's first function.
 void entry()
@@ -266,9 +263,9 @@ void entry()
 #ifdef EMULATION_ADDRESS
 	__sanitizer_finish_switch_fiber(nullptr, &device.scheduler_stack, &device.scheduler_size);
 #endif
-	acquire(&launch_begins);
+	acquire(&block_begins);
 	(*device.body)();
-	release(&launch_ends);
+	release(&block_ends);
 	Fiber *self = device.current;
 	if (self->copies_first != self->copies_end)
 		fatal("left the kernel with asynchronous copies that it did not wait for", {nullptr, 0});
@@ -302,6 +299,38 @@ void wait_at(Barrier *b, Place here)
 	self->waits = nullptr;
 }
 
+Fiber *new_fiber()
+{
+	Fiber *f = (Fiber *)calloc(1, sizeof *f);
+	f->stack = (char *)aligned_alloc(4096, STACK);
+#ifdef EMULATION_THREAD
+	f->thread_sanitizer = __tsan_create_fiber(0);
+#endif
+	return f;
+}
+
+// What a thread allocates between these two, ThreadSanitizer sees the scheduler allocate: else the thread would be its first
+// writer, with which all others race.
+void as_scheduler(bool begin)
+{
+#ifdef EMULATION_THREAD
+	__tsan_switch_to_fiber(begin ? device.scheduler_sanitizer : device.current->thread_sanitizer,
+	                       __tsan_switch_to_fiber_no_sync);
+#else
+	(void)begin;
+#endif
+}
+
+void *fresh(size_t bytes, size_t align)
+{
+	void *p = nullptr;
+	if (posix_memalign(&p, align < 16 ? 16 : align, bytes ? bytes : 1))
+		abort();
+	for (size_t i = 0; i < bytes; i++)
+		((volatile unsigned char *)p)[i] = 0xff;
+	return p;
+}
+
 // The team of this thread's warp that a mask names.
 Team *team_of(unsigned mask, Place here)
 {
@@ -325,40 +354,6 @@ Team *team_of(unsigned mask, Place here)
 	return t;
 }
 
-Fiber *new_fiber()
-{
-	Fiber *f = (Fiber *)calloc(1, sizeof *f);
-	f->stack = (char *)aligned_alloc(4096, STACK);
-#ifdef EMULATION_THREAD
-	f->thread_sanitizer = __tsan_create_fiber(0);
-#endif
-	return f;
-}
-
-void discard(void *p)
-{
-#ifdef EMULATION_THREAD
-	// not before the launch is over: a thread of this block and one of a later block are not ordered
-	if (device.garbage_count == device.garbage_room) {
-		device.garbage_room = device.garbage_room * 2 + 64;
-		device.garbage = (void **)realloc(device.garbage, device.garbage_room * sizeof(void *));
-	}
-	device.garbage[device.garbage_count++] = p;
-#else
-	free(p);
-#endif
-}
-
-void *fresh(size_t bytes, size_t align)
-{
-	void *p = nullptr;
-	if (posix_memalign(&p, align < 16 ? 16 : align, bytes ? bytes : 1))
-		abort();
-	for (size_t i = 0; i < bytes; i++)
-		((volatile unsigned char *)p)[i] = 0xff;
-	return p;
-}
-
 void begin_block(unsigned threads)
 {
 	device.barrier = Barrier{threads, 0, 0, {nullptr, 0}};
@@ -370,13 +365,11 @@ void begin_block(unsigned threads)
 	device.shared_count = 0;
 	device.shared_bytes = device.dynamic_bytes;
 	device.dynamic = device.dynamic_bytes ? fresh(device.dynamic_bytes, 128) : nullptr;
-	// a fiber plays another thread in each block, or ThreadSanitizer would not see that a thread races with its namesake
-	device.dealt = (device.dealt + 37) % threads;
+	release(&block_begins); // what the scheduler made for this block
 	for (unsigned i = 0; i < threads; i++) {
-		unsigned at = (i + device.dealt) % threads;
-		if (!device.fibers[at])
-			device.fibers[at] = new_fiber();
-		Fiber *f = device.thread[i] = device.fibers[at];
+		if (!device.thread[i])
+			device.thread[i] = new_fiber();
+		Fiber *f = device.thread[i];
 		f->done = false;
 		f->waits = nullptr;
 		f->fake_stack = nullptr;
@@ -389,15 +382,24 @@ void begin_block(unsigned threads)
 
 void end_block(unsigned threads)
 {
-	(void)threads;
+	// a trap leaves threads where they are
+	for (unsigned i = 0; device.trapped && i < threads; i++) {
 #ifdef EMULATION_ADDRESS
-	for (unsigned i = 0; device.trapped && i < threads; i++)
 		__asan_unpoison_memory_region(device.thread[i]->stack, STACK);
 #endif
+#ifdef EMULATION_THREAD
+		__tsan_switch_to_fiber(device.thread[i]->thread_sanitizer, __tsan_switch_to_fiber_no_sync);
+		release(&block_ends);
+		__tsan_switch_to_fiber(device.scheduler_sanitizer, __tsan_switch_to_fiber_no_sync);
+		__tsan_destroy_fiber(device.thread[i]->thread_sanitizer);
+		device.thread[i]->thread_sanitizer = __tsan_create_fiber(0);
+#endif
+	}
+	acquire(&block_ends);
 	for (int i = 0; i < device.shared_count; i++)
-		discard(device.shared[i].memory);
+		free(device.shared[i].memory);
 	if (device.dynamic)
-		discard(device.dynamic);
+		free(device.dynamic);
 }
 
 void report_deadlock(unsigned threads)
@@ -550,14 +552,20 @@ const void *aligned(const void *p, size_t n)
 void *shared_array(const void *site, size_t bytes, size_t align, Place here)
 {
 	for (int i = 0; i < device.shared_count; i++)
-		if (device.shared[i].site == site)
+		if (device.shared[i].site == site) {
+			acquire(&shared_made);
 			return device.shared[i].memory;
+		}
 	device.shared_bytes += bytes;
 	if (device.shared_count == 64 || device.shared_bytes - device.dynamic_bytes > PLAIN_SHARED ||
 	    device.shared_bytes > MAX_SHARED)
 		fatal("more shared memory than a block may have", here);
+	as_scheduler(true);
 	void *p = fresh(bytes, align);
+	release(&shared_made);
+	as_scheduler(false);
 	device.shared[device.shared_count++] = Shared{site, p};
+	acquire(&shared_made);
 	return p;
 }
 
@@ -610,7 +618,6 @@ int run(const void *kernel, Dim3 grid, Dim3 block, size_t shared, const std::fun
 #ifdef EMULATION_THREAD
 	device.scheduler_sanitizer = __tsan_get_current_fiber();
 #endif
-	release(&launch_begins);
 	uint64_t blocks = (uint64_t)grid.x * grid.y * grid.z;
 	// shuffled: in steps of a prime, or one by one where it divides the number of blocks
 	uint64_t stride = device.order > 1 && blocks % 7919 ? 7919 : 1;
@@ -620,10 +627,6 @@ int run(const void *kernel, Dim3 grid, Dim3 block, size_t shared, const std::fun
 			Dim3((unsigned)(b % grid.x), (unsigned)(b / grid.x % grid.y), (unsigned)(b / grid.x / grid.y));
 		run_block((unsigned)threads);
 	}
-	acquire(&launch_ends);
-	for (size_t i = 0; i < device.garbage_count; i++)
-		free(device.garbage[i]);
-	device.garbage_count = 0;
 	device.running = false;
 	return device.last_error = device.trapped ? cudaErrorLaunchFailure : cudaSuccess;
 }

@@ -6,8 +6,8 @@
 // block (or of a warp's mask) reach, one that they reach at different places, a shuffle that names a lane that has left,
 // too much shared memory. Shared memory is on the heap (AddressSanitizer sees its bounds) and filled with 0xff bytes when
 // a block begins (NaN as float, double and bfloat16), so that reading what nobody wrote shows. ThreadSanitizer sees each
-// CUDA thread as a thread: it finds two that touch the same bytes with no barrier between, in a block and across blocks.
-// Without it, the order in which threads and blocks run (emulation_set_order) makes many of these show.
+// CUDA thread as a thread: it finds two of a block that touch the same bytes with no barrier between. Without it, and for
+// blocks that disturb one another, the order in which threads and blocks run (emulation_set_order) makes these show.
 //
 // Not emulated: clusters, TMA, wgmma, cooperative groups, blocks that wait for one another, streams (a launch is over
 // when it returns).

@@ -1,0 +1,132 @@
+/* Gradient norm, gradients of biases and AdamW against the reference backend. */
+#include "kernel_test.h"
+
+#include "base/error.h"
+#include "base/rng.h"
+
+static const struct layout plain = {0, 0};
+
+static void test_sum_squares(void **state)
+{
+	(void)state;
+	struct backend *b = backend_reference_new();
+	/* the last has more than the most blocks, several steps a block */
+	const int64_t sizes[] = {0, 1, 3, 1000, 4096, 4097, 50001, 5000003};
+	double *out = device_alloc(sizeof *out), *scratch = device_alloc(KERNEL_SUM_SQUARES_SCRATCH * sizeof *scratch);
+	for (int i = 0; i < (RACES_ARE_FATAL ? 7 : 8); i++)
+		for (int offset = 0; offset < 2; offset++) {
+			int64_t n = sizes[i];
+			struct matrix x = matrix_random(KERNEL_F32, 1, n, (struct layout){0, offset}, 1, 1);
+			double want = b->ops.sum_squares(b, x.host.data, n), got, again;
+			launched("sum_squares", kernel_sum_squares(out, x.data, n, 0, scratch, NULL));
+			device_download(&got, out, sizeof got);
+			launched("sum_squares", kernel_sum_squares(out, x.data, n, 1, scratch, NULL));
+			device_download(&again, out, sizeof again);
+			/* the reference adds one by one: its own error grows with n */
+			if (!(fabs(got - want) <= 1e-15 * (1 + sqrt((double)n)) * want) || again != got + got)
+				fail_msg("sum of squares of %lld is %.17g, then %.17g, expected %.17g", (long long)n, got, again, want);
+			matrix_free(&x);
+		}
+	device_release(out);
+	device_release(scratch);
+	backend_destroy(b);
+}
+
+static void test_bias_gradient(void **state)
+{
+	(void)state;
+	struct backend *b = backend_reference_new();
+	/* one chunk of rows, exactly one, several, the last one short; more rows a chunk than the least */
+	const struct {
+		int64_t rows, cols;
+		struct layout layout;
+	} cases[] = {{0, 5, {0, 0}}, {1, 64, {0, 0}}, {7, 33, {2, 1}}, {64, 40, {0, 0}}, {65, 31, {0, 0}}, {333, 96, {4, 0}}, {16500, 3, {0, 0}}};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+		FOR_TYPES(type) {
+			int64_t rows = cases[i].rows, cols = cases[i].cols;
+			struct matrix dy = matrix_random(type, rows, cols, cases[i].layout, 1, 1),
+						  dbias = matrix_random(KERNEL_F32, 1, cols, plain, 2, 1);
+			float *scratch = device_alloc((size_t)kernel_bias_gradient_scratch(rows, cols) * sizeof *scratch);
+			for (int64_t k = 0; k < cols; k++) {
+				double sum = dbias.host.data[k];
+				for (int64_t t = 0; t < rows; t++)
+					sum += dy.host.data[t * cols + k];
+				dbias.host.data[k] = (float)sum;
+			}
+			launched("bias_gradient",
+			         kernel_bias_gradient(dbias.data, dy.data, dy.stride, type, scratch, rows, cols, NULL));
+			matrix_check("bias_gradient", &dbias, 5e-7, 3e-7 * sqrt((double)rows + 1));
+			matrix_free(&dy);
+			matrix_free(&dbias);
+			device_release(scratch);
+		}
+	backend_destroy(b);
+}
+
+enum { TENSORS = 6 };
+
+/* Several tensors in one launch: empty ones, one element, one that fills blocks exactly, unaligned ones; with and without
+ * a bfloat16 copy. Three steps, so that moments are no longer 0. */
+static void adamw_case(struct backend *b, struct kernel_adamw how)
+{
+	const int64_t sizes[TENSORS] = {0, 1, 4096, 10007, 0, 37};
+	const int64_t offsets[TENSORS] = {0, 0, 0, 0, 0, 1};
+	struct matrix w[TENSORS], g[TENSORS], m[TENSORS], v[TENSORS], copy[TENSORS];
+	struct kernel_adamw_tensor tensors[TENSORS];
+	float *zeros = favor_calloc(10007, sizeof *zeros);
+	for (int i = 0; i < TENSORS; i++) {
+		struct layout layout = {0, offsets[i]};
+		w[i] = matrix_random(KERNEL_F32, 1, sizes[i], layout, 10 + (uint64_t)i, 1);
+		g[i] = matrix_random(KERNEL_F32, 1, sizes[i], layout, 20 + (uint64_t)i, 1e-3);
+		m[i] = matrix_of(KERNEL_F32, 1, sizes[i], layout, zeros);
+		v[i] = matrix_of(KERNEL_F32, 1, sizes[i], layout, zeros);
+		copy[i] = matrix_empty(KERNEL_BF16, 1, sizes[i], layout);
+		tensors[i] = (struct kernel_adamw_tensor){w[i].data, g[i].data, m[i].data, v[i].data, i % 2 ? copy[i].data : NULL,
+		                                          sizes[i], -1};
+	}
+	free(zeros);
+	int64_t blocks = kernel_adamw_plan(tensors, TENSORS);
+	struct kernel_adamw_tensor *on_device = device_array(tensors, sizeof tensors);
+	for (how.step = 1; how.step <= 3; how.step++) {
+		struct adamw reference = {how.lr, how.beta1, how.beta2, how.eps, how.weight_decay, how.step};
+		for (int i = 0; i < TENSORS; i++)
+			b->ops.adamw(b, w[i].host.data, g[i].host.data, m[i].host.data, v[i].host.data, sizes[i], how.gradient_scale,
+			             &reference);
+		launched("adamw", kernel_adamw(on_device, TENSORS, blocks, &how, NULL));
+	}
+	for (int i = 0; i < TENSORS; i++) {
+		/* three steps of up to lr each, with a relative error of a few roundings; w itself is rounded three times */
+		matrix_check("adamw w", &w[i], 3e-7, 1e-6 * (double)how.lr);
+		matrix_check("adamw m", &m[i], 5e-7, 1e-10);
+		matrix_check("adamw v", &v[i], 5e-7, 0);
+		float *weights = favor_malloc((size_t)(sizes[i] + 1) * sizeof *weights);
+		device_download(weights, w[i].data, (size_t)sizes[i] * sizeof *weights);
+		if (i % 2)
+			matrix_check_bits("adamw bfloat16 copy", &copy[i], weights);
+		free(weights);
+		struct matrix *all[] = {&w[i], &g[i], &m[i], &v[i], &copy[i]};
+		for (int k = 0; k < 5; k++)
+			matrix_free(all[k]);
+	}
+	device_release(on_device);
+}
+
+static void test_adamw(void **state)
+{
+	(void)state;
+	struct backend *b = backend_reference_new();
+	adamw_case(b, (struct kernel_adamw){1e-3f, 0.9f, 0.999f, 1e-8f, 0, 1, 1});
+	adamw_case(b, (struct kernel_adamw){1e-2f, 0.8f, 0.95f, 1e-6f, 0.1f, 0.37f, 1});
+	/* a decay so small that 1 - lr weight_decay has no digits for it */
+	adamw_case(b, (struct kernel_adamw){1e-6f, 0.9f, 0.999f, 1e-8f, 0.01f, 1, 1});
+	struct kernel_adamw how = {1e-3f, 0.9f, 0.999f, 1e-8f, 0, 1, 0};
+	assert_int_not_equal(kernel_adamw(NULL, 1, 1, &how, NULL), 0); /* step 0 */
+	backend_destroy(b);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_sum_squares), cmocka_unit_test(test_bias_gradient),
+	                                   cmocka_unit_test(test_adamw)};
+	return run_in_all_orders("optimizer", tests, sizeof tests / sizeof *tests);
+}
