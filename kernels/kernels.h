@@ -167,8 +167,8 @@ struct kernel_draws {
 };
 /* out[rows] from logits[rows, vocabulary], 1 <= vocabulary < 2^19. Truncation: temperature, top_k, top_p, min_p. top_k keeps all ties with
  * the k-th. top_p keeps the smallest set of most probable tokens whose sum reaches top_p (the one that crosses is kept); ties go to the
- * lower id. min_p keeps p >= min_p p_max. The draw: first id whose cumulative weight among the kept exceeds u of their sum. Logits that are
- * no numbers give some token, and log-probabilities that are NaN. draws and how on the host. */
+ * lower id. min_p keeps p >= min_p p_max. The draw: first id whose cumulative weight among the kept exceeds u of their sum; weights are
+ * whole numbers of 2^-45 of the largest, so that lighter tokens are never drawn. Logits that are no numbers give some token, and log-probabilities that are NaN. draws and how on the host. */
 int kernel_sample(struct kernel_sampled *out, const float *logits, int64_t stride, int64_t rows, int64_t vocabulary,
                   const struct kernel_draws *draws, const struct kernel_sampling *how, kernel_stream stream);
 /* u[n]: the draws themselves */

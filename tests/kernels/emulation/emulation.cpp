@@ -197,9 +197,10 @@ void switch_context(Context *from, Context *to)
 	emulation_switch(from, *to);
 }
 
-void prepare_context(Context *c, char *stack, void (*entry)())
+void prepare_context(Context *c, char *stack, unsigned number, void (*entry)())
 {
-	void **top = (void **)(stack + STACK);
+	// begins elsewhere in each stack, or all would fight for the same lines of the cache
+	void **top = (void **)(stack + STACK - number * 17 % 256 * 64);
 	*--top = nullptr; // where entry would return to: it does not
 	*--top = (void *)entry;
 	for (int i = 0; i < 6; i++)
@@ -212,7 +213,7 @@ void switch_context(Context *from, Context *to)
 	swapcontext(from, to);
 }
 
-void prepare_context(Context *c, char *stack, void (*entry)())
+void prepare_context(Context *c, char *stack, unsigned, void (*entry)())
 {
 	getcontext(c);
 	c->uc_stack.ss_sp = stack;
@@ -284,7 +285,7 @@ void entry()
 void wait_at(Barrier *b, Place here)
 {
 	Fiber *self = device.current;
-	if (b->arrived && (b->place.line != here.line || strcmp(b->place.file, here.file)))
+	if (b->arrived && (b->place.line != here.line || (b->place.file != here.file && strcmp(b->place.file, here.file))))
 		fatal("threads of one barrier wait at different places", b->place, here);
 	b->place = here;
 	if (++b->arrived == b->expected) {
@@ -376,7 +377,7 @@ void begin_block(unsigned threads)
 		f->number = i;
 		f->index = Dim3(i % device.block.x, i / device.block.x % device.block.y, i / device.block.x / device.block.y);
 		f->copies_first = f->copies_end = f->groups_first = f->groups_end = 0;
-		prepare_context(&f->context, f->stack, entry);
+		prepare_context(&f->context, f->stack, i, entry);
 	}
 }
 
@@ -486,22 +487,46 @@ void sync_warp(unsigned mask, Place here)
 	acquire(t);
 }
 
-void warp_gather(unsigned mask, const void *mine, size_t bytes, void *all, Place here)
+namespace
+{
+
+// Gives `mine` to the lanes of the mask; returns what each gave, valid until this thread's next exchange.
+Team *give(unsigned mask, const void *mine, size_t bytes, Place here, unsigned *slot)
 {
 	if (bytes > MAX_GATHER)
 		fatal("exchanges more than the emulation has room for", here);
 	Team *t = team_of(mask, here);
-	unsigned self = lane(), slot = t->round[self]++ & 1;
-	copy_bytes(t->slots[slot][self], (const unsigned char *)mine, bytes);
+	unsigned self = lane();
+	*slot = t->round[self]++ & 1;
+	copy_bytes(t->slots[*slot][self], (const unsigned char *)mine, bytes);
 	wait_at(&t->barrier, here);
-	for (unsigned i = 0; i < 32; i++) {
-		unsigned char *to = (unsigned char *)all + i * bytes;
-		if (mask >> i & 1)
-			copy_bytes(to, t->slots[slot][i], bytes);
-		else
-			for (size_t k = 0; k < bytes; k++)
-				((volatile unsigned char *)to)[k] = 0xff;
-	}
+	return t;
+}
+
+void take(const Team *t, unsigned slot, unsigned from, size_t bytes, unsigned char *to)
+{
+	if (t->mask >> from & 1)
+		copy_bytes(to, t->slots[slot][from], bytes);
+	else
+		for (size_t k = 0; k < bytes; k++)
+			((volatile unsigned char *)to)[k] = 0xff;
+}
+
+} // namespace
+
+void warp_gather(unsigned mask, const void *mine, size_t bytes, void *all, Place here)
+{
+	unsigned slot;
+	Team *t = give(mask, mine, bytes, here, &slot);
+	for (unsigned i = 0; i < 32; i++)
+		take(t, slot, i, bytes, (unsigned char *)all + i * bytes);
+}
+
+void warp_exchange(unsigned mask, const void *mine, size_t bytes, unsigned from, void *its, Place here)
+{
+	unsigned slot;
+	Team *t = give(mask, mine, bytes, here, &slot);
+	take(t, slot, from, bytes, (unsigned char *)its);
 }
 
 void atomic_begin(const void *at)

@@ -42,6 +42,8 @@ void sync_block(Place here);
 void sync_warp(unsigned mask, Place here);
 // all[i] = what lane i of the mask gave; entries of other lanes are 0xff bytes. bytes <= 64. No memory barrier.
 void warp_gather(unsigned mask, const void *mine, size_t bytes, void *all, Place here);
+// The same for what one lane gave.
+void warp_exchange(unsigned mask, const void *mine, size_t bytes, unsigned from, void *its, Place here);
 
 // Around an update of *at.
 void atomic_begin(const void *at);
