@@ -7,11 +7,12 @@ Each process is one line of --out; the table is made of all lines there are in i
 import argparse
 import json
 import os
-import shutil
 import statistics
-import subprocess
 import sys
 import time
+
+import fixtures
+from favor_train import Failed, run, train
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SHORT = dict(image=224, text=60, group=8, response=64)
@@ -40,27 +41,6 @@ COMPARISONS = {
 }
 
 
-def busy():
-    """CPU seconds that the whole machine has worked."""
-    with open("/proc/stat") as f:
-        user, nice, system, _, _, irq, softirq = map(int, f.readline().split()[1:8])
-    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
-
-
-def run(command, log):
-    """One process to its end: its last line of output, seconds, peak MiB, and how many cores others kept busy meanwhile."""
-    before, begin = busy(), time.perf_counter()
-    with open(log, "w") as f:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=f, text=True)
-        out = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-    process.stdout.close()
-    process.returncode = os.waitstatus_to_exitcode(status)
-    wall = time.perf_counter() - begin
-    others = max(0.0, busy() - before - usage.ru_utime - usage.ru_stime) / wall
-    return process.returncode, out, {"wall": wall, "mib": usage.ru_maxrss / 1024, "others": round(others, 2)}
-
-
 class Bench:
     def __init__(self, options):
         self.o = options
@@ -69,15 +49,7 @@ class Bench:
         self.log = os.path.join(self.dir, "process.log")
 
     def fixtures(self, size, case):
-        script = [sys.executable, os.path.join(HERE, "fixtures.py")]
-        model = os.path.join(self.dir, "model-" + size)
-        data = os.path.join(self.dir, f"data-{size}-{case['image']}-{case['text']}-{case['response']}")
-        for folder, command in ((model, ["model", model, size]),
-                                (data, ["data", data, model, *map(str, (case["image"], case["text"], case["response"]))])):
-            if not os.path.exists(os.path.join(folder, "done")):
-                subprocess.run(script + command, check=True)
-                open(os.path.join(folder, "done"), "w").close()
-        return model, data
+        return fixtures.ensure(self.dir, size, case)
 
     def fail(self, command):
         with open(self.log) as f:
@@ -104,37 +76,16 @@ class Bench:
         return self.first_token(c, size) if c.key == "wall" else self.train(c, size)
 
     def train(self, c, size):
-        """The program as its user runs it; the numbers are those of its own metrics.jsonl."""
         model, data = self.fixtures(size, c.case)
-        folder = os.path.join(self.dir, "run")
-        config = os.path.join(self.dir, "run.yaml")
-        warmup, steps = self.o.warmup, 2 * self.o.steps
-        shutil.rmtree(folder, ignore_errors=True)
-        with open(config, "w") as f:
-            f.write(f"""method: grpo
-model: {{path: {model}, dtype: {c.dtype}}}
-data: {{train: {data}/train.jsonl}}
-rollout: {{group_size: {c.case['group']}, max_tokens: {c.case['response']}}}
-reward: {{accuracy: visual-rft, format: 0}}
-learner: {{steps: {warmup + steps}, groups_per_step: 1, lr: 1.0e-6, beta: 0}}
-checkpoint: {{every: 0}}
-run: {{dir: {folder}, threads: {self.o.threads}}}
-""")
-        command = [self.favor, "train", config]
-        code, _, cost = run(command, self.log)
-        if code == 2 and c.dtype != "float32" and "dtype" in open(self.log).read():
-            return None
-        if code:
-            self.fail(command)
-        with open(os.path.join(folder, "metrics.jsonl")) as f:
-            lines = [json.loads(line) for line in f]
-        shutil.rmtree(folder)
-        prompt = lines[0]["num_tokens"] - c.case["group"] * c.case["response"]
-        measured = [m for m in lines[warmup:] if m["frac_reward_zero_std"] == 0]  # a group of equal rewards teaches nothing
-        if not measured or any(m["completions/min_length"] != c.case["response"] for m in measured):
-            sys.exit("favor: a response ended early, or no group had advantages: this is not the work that was to be compared")
+        try:
+            measured, lines, cost = train(self.favor, self.dir, model, data, c.case, 2 * self.o.steps, self.o.warmup, self.o.threads, c.dtype)
+        except Failed as e:
+            if e.code == 2 and c.dtype != "float32" and "dtype" in e.text:
+                return None
+            raise
         return dict(seconds=[m["step_time"] for m in measured], rollout=[m["time/rollout"] for m in measured],
-                    learn=[m["time/forward"] + m["time/backward"] for m in measured], prompt_tokens=prompt, **cost)
+                    learn=[m["time/forward"] + m["time/backward"] for m in measured],
+                    prompt_tokens=lines[0]["num_tokens"] - c.case["group"] * c.case["response"], **cost)
 
     def first_token(self, c, size):
         model, data = self.fixtures(size, c.case)
