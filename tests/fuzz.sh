@@ -8,7 +8,7 @@
 set -u
 root=$(cd "$(dirname "$0")/.." && pwd)
 build=${FUZZ_BUILD:-$root/build-fuzz}
-targets="classes config csv group hf_config image jsonl mail report reward safetensors template tokenizer"
+targets="checkpoint classes config csv group hf_config image jsonl mail report reward safetensors template tokenizer"
 
 # Limits by target: longest input, and the largest allocation in MiB that an input may cause. Of a checkpoint the HDF5 library's own
 # allocations are let fail instead (it asks for what a damaged file says, and copes with a no).
@@ -46,7 +46,7 @@ one() {
 	[ "$target" != checkpoint ] || asan=$asan:max_allocation_size_mb=512
 	# shellcheck disable=SC2046,SC2086
 	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 ASAN_OPTIONS=$asan:${ASAN_OPTIONS:-} \
-		"$build/tests/fuzz/fuzz_$target" $(limits "$target") -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2560 -print_final_stats=1 \
+		"$build/tests/fuzz/fuzz_$target" $(limits "$target") -max_total_time="$seconds" -timeout="${FUZZ_TIMEOUT:-20}" -report_slow_units=1000000 -rss_limit_mb=2560 -print_final_stats=1 \
 		-artifact_prefix="$findings/" ${FUZZ_OPTIONS:-} "$corpus" "$build/seeds/$target" $found >"$log" 2>&1
 	code=$?
 	# user and system time of the child: the second line of times

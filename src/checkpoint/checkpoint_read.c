@@ -261,6 +261,12 @@ static int read_history(struct checkpoint_reader *r)
 
 int reader_open(struct checkpoint_reader *r, const char *path, struct favor_error *e)
 {
+	*r = (struct checkpoint_reader){.source.file = -1, .model = -1, .exp_avg = -1, .exp_avg_sq = -1};
+	return checkpoint_probe(path, e) != 0 ? -1 : reader_open_here(r, path, e);
+}
+
+int reader_open_here(struct checkpoint_reader *r, const char *path, struct favor_error *e)
+{
 	*r = (struct checkpoint_reader){.model = -1, .exp_avg = -1, .exp_avg_sq = -1};
 	if (h5_open_file(&r->source, path, e) != 0 || read_attributes(r) != 0 || read_tensor_list(r) != 0 ||
 	    read_files(r) != 0 || read_history(r) != 0)

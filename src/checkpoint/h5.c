@@ -1,4 +1,5 @@
 /* HDF5 for this room: errors as text, datasets with checksums, and reading that trusts nothing. See h5.h. */
+#include "base/file.h"
 #include "checkpoint/h5.h"
 
 #include <errno.h>
@@ -10,6 +11,7 @@
 void h5_quiet(void)
 {
 	H5dont_atexit();
+	H5PLset_loading_state(0); /* no code from outside for filters that a file asks for */
 	H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
 }
 
@@ -186,6 +188,30 @@ static int fail_read(const struct h5_source *s, const char *what)
 	return favor_fail(s->e, "%s: %s can't be read: %s", s->path, what, reason);
 }
 
+/* The file must begin as those that favor writes: with a superblock whose format has checksums on all metadata. What comes
+ * without them, the library would follow wherever a damaged byte leads. */
+static int check_superblock(const struct h5_source *s)
+{
+	static const unsigned char signature[8] = "\x89HDF\r\n\x1a\n";
+	unsigned char head[9] = {0};
+	FILE *f = file_open(s->path, s->e);
+	if (!f)
+		return -1;
+	size_t n = fread(head, 1, sizeof head, f);
+	fclose(f);
+	if (n != sizeof head || memcmp(head, signature, sizeof signature))
+		return favor_fail(s->e,
+		                  "%s: can't be opened as a checkpoint (HDF5): it does not begin as one; the file is cut short, "
+		                  "damaged or of another kind",
+		                  s->path);
+	if (head[8] < 2)
+		return favor_fail(s->e,
+		                  "%s: is no checkpoint of favor as it was written: an HDF5 file of the old format %d, without "
+		                  "checksums of its structure (h5repack --low=2 --high=2 IN.h5 OUT.h5 changes that)",
+		                  s->path, head[8]);
+	return 0;
+}
+
 int h5_open_file(struct h5_source *s, const char *path, struct favor_error *e)
 {
 	h5_quiet();
@@ -197,6 +223,8 @@ int h5_open_file(struct h5_source *s, const char *path, struct favor_error *e)
 		return favor_fail(e, "%s: is no file; give the path of a checkpoint such as RUN_DIR/checkpoints/step-000100.h5",
 		                  path);
 	s->size = (uint64_t)st.st_size;
+	if (check_superblock(s) != 0)
+		return -1;
 	hid_t access = H5Pcreate(H5P_FILE_ACCESS);
 	if (access >= 0 && H5Pset_file_locking(access, 0, 1) >= 0)
 		s->file = H5Fopen(path, H5F_ACC_RDONLY, access);
@@ -218,8 +246,31 @@ void h5_close_file(struct h5_source *s)
 	s->file = -1;
 }
 
+/* Every part of the name must be the thing itself: a link could lead to another place, or to another file. */
+static int check_links(const struct h5_source *s, hid_t loc, const char *name, const char *what)
+{
+	int rc = 0;
+	char *part = favor_strdup(name);
+	for (char *end = part; rc == 0 && *end;) {
+		end += strspn(end, "/");
+		end += strcspn(end, "/");
+		const char kept = *end;
+		H5L_info_t info;
+		*end = 0;
+		if (H5Lget_info(loc, part, &info, H5P_DEFAULT) < 0)
+			rc = fail_read(s, what);
+		else if (info.type != H5L_TYPE_HARD)
+			rc = favor_fail(s->e, "%s: %s is a link to another place; a checkpoint has none", s->path, what);
+		*end = kept;
+	}
+	free(part);
+	return rc;
+}
+
 int h5_open_group(const struct h5_source *s, const char *name, hid_t *group)
 {
+	if (check_links(s, s->file, name, name) != 0)
+		return -1;
 	*group = H5Gopen2(s->file, name, H5P_DEFAULT);
 	return *group < 0 ? fail_read(s, name) : 0;
 }
@@ -299,6 +350,43 @@ int h5_read_uint64(const struct h5_source *s, const char *name, uint64_t *value)
 	return read_integer(s, name, H5T_NATIVE_UINT64, value);
 }
 
+/* Every chunk must be there in one piece: of the size that its shape and its checksum make, inside the file, with the
+ * checksum not left out. The library itself believes what the file says of a chunk. */
+static int check_chunks(const struct h5_source *s, const struct h5_data *d, hid_t creation, int filters,
+                        const char *what)
+{
+	hsize_t chunk[H5_DIMS_MAX], at[H5_DIMS_MAX] = {0};
+	uint64_t bytes = H5Tget_size(d->type);
+	if (H5Pget_chunk(creation, H5_DIMS_MAX, chunk) != d->ndim)
+		return fail_read(s, what);
+	for (int i = 0; i < d->ndim; i++)
+		if (chunk[i] == 0 || __builtin_mul_overflow(bytes, chunk[i], &bytes))
+			bytes = UINT64_MAX;
+	if (bytes > s->size)
+		return favor_fail(s->e, "%s: %s is cut into pieces larger than the file: the file is damaged", s->path, what);
+	bytes += filters ? 4 : 0; /* fletcher32 */
+	for (uint64_t left = s->size;;) {
+		unsigned mask = 0;
+		haddr_t place = 0;
+		hsize_t stored = 0;
+		if (H5Dget_chunk_info_by_coord(d->dataset, at, &mask, &place, &stored) < 0)
+			return fail_read(s, what);
+		if (stored != bytes || mask != 0 || bytes > left || place > s->size || s->size - place < bytes)
+			return favor_fail(s->e, "%s: %s has a piece of %llu bytes at %llu that can't be: the file is damaged", s->path,
+			                  what, (unsigned long long)stored, (unsigned long long)place);
+		left -= bytes; /* pieces don't share bytes, so there are not more of them than the file has room for */
+		int i = d->ndim - 1;
+		for (; i >= 0; i--) {
+			at[i] += chunk[i];
+			if (at[i] < d->dims[i])
+				break;
+			at[i] = 0;
+		}
+		if (i < 0)
+			return 0;
+	}
+}
+
 /* Data must lie in this file, as it is (fletcher32 and nothing else), and all of it: then its size is bounded by the
  * file's. */
 static int check_storage(const struct h5_source *s, const struct h5_data *d, const char *what)
@@ -319,13 +407,18 @@ static int check_storage(const struct h5_source *s, const struct h5_data *d, con
 			H5Z_filter_t filter = H5Pget_filter2(creation, (unsigned)i, &flags, &none, NULL, 0, NULL, NULL);
 			if (filter != H5Z_FILTER_FLETCHER32)
 				rc = favor_fail(
-					s->e, "%s: %s is compressed (filter %d); write it again without: h5repack -f FLET IN.h5 OUT.h5",
+					s->e, "%s: %s is compressed (filter %d); write it again without: h5repack -f FLET --low=2 --high=2 IN.h5 OUT.h5",
 					s->path, what, (int)filter);
 		}
 		hsize_t stored = H5Dget_storage_size(d->dataset);
 		if (rc == 0 && (stored < d->bytes || stored > s->size))
 			rc = favor_fail(s->e, "%s: %s should have %zu bytes, the file has %llu of it: the file is damaged", s->path,
 			                what, d->bytes, stored > s->size ? 0ull : (unsigned long long)stored);
+		if (rc == 0 && layout == H5D_CHUNKED)
+			rc = check_chunks(s, d, creation, filters, what);
+		haddr_t place = layout == H5D_CONTIGUOUS ? H5Dget_offset(d->dataset) : 0;
+		if (rc == 0 && (place > s->size || s->size - place < (layout == H5D_CONTIGUOUS ? d->bytes : 0)))
+			rc = favor_fail(s->e, "%s: %s lies outside of the file: the file is damaged", s->path, what);
 	}
 	h5_close(creation);
 	return rc;
@@ -335,6 +428,8 @@ int h5_open_data(const struct h5_source *s, hid_t loc, const char *name, const c
                  struct h5_data *d)
 {
 	*d = (struct h5_data){.dataset = -1, .type = -1};
+	if (check_links(s, loc, name, what) != 0)
+		return -1;
 	d->dataset = H5Dopen2(loc, name, H5P_DEFAULT);
 	if (d->dataset < 0)
 		return fail_read(s, what);

@@ -19,8 +19,11 @@ struct checkpoint_reader {
 	struct checkpoint head; /* owned: what checkpoint_open gives */
 	char *favor_version;    /* owned */
 };
-/* -1 with a message; reader_close frees also after a failure. */
+/* -1 with a message; reader_close frees also after a failure. reader_open is reader_open_here behind checkpoint_probe. */
 int reader_open(struct checkpoint_reader *r, const char *path, struct favor_error *e);
+int reader_open_here(struct checkpoint_reader *r, const char *path, struct favor_error *e);
+/* checkpoint_probe.c: opens the file in a process of its own first. -1 with a message if that process does not survive. */
+int checkpoint_probe(const char *path, struct favor_error *e);
 void reader_close(struct checkpoint_reader *r);
 /* 1 if the tensor has moments. */
 int reader_has_moments(const struct checkpoint_reader *r, const char *name);

@@ -9,10 +9,13 @@
 
 #include <jpeglib.h>
 
+enum { SCANS_MAX = 200 };
+
 struct reader {
 	struct jpeg_decompress_struct jpeg;
 	struct jpeg_error_mgr manager;
 	struct jpeg_source_mgr source;
+	struct jpeg_progress_mgr progress;
 	jmp_buf jump;
 	const struct image_file *file;
 	struct image *im;
@@ -95,6 +98,16 @@ static void cmyk_to_rgb(uint8_t *rgb, const unsigned char *inverted, int32_t wid
 	}
 }
 
+/* Some megabytes of scans that refine nothing would keep a core busy for hours. Writers make about ten. */
+static void on_progress(j_common_ptr c)
+{
+	struct reader *r = c->client_data;
+	if (r->jpeg.input_scan_number <= SCANS_MAX)
+		return;
+	favor_fail(r->e, "%s: broken JPEG: more than %d scans", r->file->name, SCANS_MAX);
+	longjmp(r->jump, 1);
+}
+
 /* Apart from its caller, so that no local of it changes between setjmp and longjmp. */
 static int decode(struct reader *r)
 {
@@ -110,6 +123,8 @@ static int decode(struct reader *r)
 	                                     .resync_to_restart = jpeg_resync_to_restart,
 	                                     .term_source = source_nothing};
 	c->src = &r->source;
+	r->progress.progress_monitor = on_progress;
+	c->progress = &r->progress;
 	jpeg_save_markers(c, JPEG_APP0 + 1, 0xffff);
 	jpeg_read_header(c, TRUE);
 	read_orientation(r);

@@ -9,6 +9,9 @@
 
 #include <png.h>
 
+enum { CHUNK_MAX = 8 << 20, CHUNKS_KEPT = 32 }; /* bytes of a chunk of metadata, inflated; how many are kept */
+enum { BLOCK_MAX = 32 << 20 };                  /* bytes that libpng may want at once: a row of a million pixels has 8 MB */
+
 struct reader {
 	png_structp png;
 	png_infop info;
@@ -48,6 +51,20 @@ static void read_bytes(png_structp png, png_bytep to, size_t n)
 	}
 	memcpy(to, r->file->data + r->position, n);
 	r->position += n;
+}
+
+/* libpng takes the memory that a chunk of metadata claims before it has seen the chunk's bytes: a no makes it skip the
+ * chunk. */
+static png_voidp take_memory(png_structp png, png_alloc_size_t n)
+{
+	(void)png;
+	return n > BLOCK_MAX ? NULL : malloc(n);
+}
+
+static void give_memory(png_structp png, png_voidp p)
+{
+	(void)png;
+	free(p);
 }
 
 /* One row of stored samples to RGB. */
@@ -133,6 +150,8 @@ static int decode(struct reader *r)
 		return r->complete ? 0 : -1;
 	png_set_read_fn(png, r, read_bytes);
 	png_set_benign_errors(png, 1);
+	png_set_chunk_malloc_max(png, CHUNK_MAX);
+	png_set_chunk_cache_max(png, CHUNKS_KEPT);
 	png_read_info(png, r->info);
 	png_get_IHDR(png, r->info, &width, &height, &depth, &type, &interlace, NULL, NULL);
 	if (image_allocate(r->im, width, height, r->file->name, r->e))
@@ -171,7 +190,7 @@ int image_decode_png(struct image *im, int *orientation, const struct image_file
 	r->file = f;
 	r->im = im;
 	r->e = e;
-	r->png = png_create_read_struct(PNG_LIBPNG_VER_STRING, r, on_error, on_warning);
+	r->png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, r, on_error, on_warning, NULL, take_memory, give_memory);
 	r->info = r->png ? png_create_info_struct(r->png) : NULL;
 	if (!r->info)
 		favor_die("libpng can't start: out of memory, or built against another version than it runs with");

@@ -358,6 +358,18 @@ static void test_datasets(void **state)
 	H5Lcreate_external("/tmp/other.h5", "/x", file, name, H5P_DEFAULT, H5P_DEFAULT);
 	H5Fclose(file);
 	assert_refused(f, "/model has links");
+	/* the groups themselves as links: to another file, to another place */
+	static const char *const places[] = {"/model", "/optimizer/exp_avg", "/text/config", "/samples", "/history/rewards"};
+	for (int i = 0; i < 10; i++) {
+		file = edit(f);
+		H5Ldelete(file, places[i / 2], H5P_DEFAULT);
+		if (i % 2)
+			H5Lcreate_soft("/files", file, places[i / 2], H5P_DEFAULT, H5P_DEFAULT);
+		else
+			H5Lcreate_external(f->whole, places[i / 2], file, places[i / 2], H5P_DEFAULT, H5P_DEFAULT);
+		H5Fclose(file);
+		assert_refused(f, "is a link to another place");
+	}
 	static const char *const groups[] = {"/model", "/optimizer", "/files", "/history", "/samples"};
 	for (int i = 0; i < 5; i++) {
 		file = edit(f);
@@ -396,6 +408,43 @@ static void test_datasets(void **state)
 	H5Pclose(external);
 }
 
+/* A chunk that skips its checksum, or is shorter than one: the library's reading of it would not notice, or crash. */
+static void test_chunks(void **state)
+{
+	struct fixture *f = *state;
+	static const char name[] = "/model/model.norm.weight";
+	static const char *const says[] = {"a piece of 152 bytes", "a piece of 2 bytes", "larger than the file"};
+	const float values[38] = {1};
+	for (int i = 0; i < 3; i++) {
+		hid_t file = edit(f), creation = H5Pcreate(H5P_DATASET_CREATE);
+		H5Pset_chunk(creation, 1, &(hsize_t){i == 2 ? 1u << 28 : 37});
+		H5Pset_fletcher32(creation);
+		H5Ldelete(file, name, H5P_DEFAULT);
+		hid_t space = H5Screate_simple(1, &(hsize_t){37}, &(hsize_t){i == 2 ? H5S_UNLIMITED : 37});
+		hid_t dataset = H5Dcreate2(file, name, H5T_IEEE_F32LE, space, H5P_DEFAULT, creation, H5P_DEFAULT);
+		H5Sclose(space);
+		assert_true(H5Dwrite_chunk(dataset, H5P_DEFAULT, i == 0, &(hsize_t){0}, i == 1 ? 2 : 152, values) >= 0);
+		H5Dclose(dataset);
+		H5Pclose(creation);
+		H5Fclose(file);
+		struct favor_error e = {""};
+		assert_int_equal(use(f, &e), -1);
+		if (!strstr(e.message, says[i]) && !strstr(e.message, "should have"))
+			fail_msg("\"%s\" is not in: %s", says[i], e.message);
+	}
+}
+
+/* A file in the format of HDF5 1.6, which h5py writes unless told otherwise. */
+static void test_old_format(void **state)
+{
+	struct fixture *f = *state;
+	hid_t access = H5Pcreate(H5P_FILE_ACCESS);
+	H5Pset_libver_bounds(access, H5F_LIBVER_EARLIEST, H5F_LIBVER_LATEST);
+	H5Fclose(H5Fcreate(f->path, H5F_ACC_TRUNC, H5P_DEFAULT, access));
+	H5Pclose(access);
+	assert_refused(f, "of the old format 0");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -406,6 +455,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_attributes, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_texts, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_datasets, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_chunks, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_old_format, set_up, tear_down),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
