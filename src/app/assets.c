@@ -7,6 +7,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -69,14 +70,26 @@ void assets_files_free(struct checkpoint_file *files, int32_t count)
 	free(files);
 }
 
+/* One of the names that favor itself puts into a checkpoint: no path, no program, no weights in disguise. */
+static int is_model_file(const char *name)
+{
+	for (size_t i = 0; i < sizeof MODEL_FILES / sizeof *MODEL_FILES; i++)
+		if (!strcmp(name, MODEL_FILES[i]))
+			return 1;
+	return 0;
+}
+
 int assets_write_files(const struct checkpoint *c, const char *dir, struct favor_error *e)
 {
 	for (int32_t i = 0; i < c->file_count; i++) {
 		const struct checkpoint_file *f = &c->files[i];
-		if (strchr(f->name, '/') || f->name[0] == '.')
-			return favor_fail(e, "the checkpoint holds a file named \"%s\": names with a path are refused", f->name);
+		if (!is_model_file(f->name))
+			return favor_fail(e, "the checkpoint holds a file named \"%.100s\", which is none of a model's: it is not written",
+			                  f->name);
 		char *path = favor_format("%s/%s", dir, f->name);
-		FILE *out = fopen(path, "wb");
+		/* a link that somebody has put there is not followed out of the folder */
+		int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0666);
+		FILE *out = fd < 0 ? NULL : fdopen(fd, "wb");
 		int bad = !out || fwrite(f->data, 1, f->size, out) != f->size;
 		if (out && fclose(out))
 			bad = 1;

@@ -36,7 +36,8 @@ int is_checkpoint(const char *path);
 /* The small files of a model folder as a checkpoint carries them; owned by the caller (assets_files_free). */
 int assets_files(const char *folder, struct checkpoint_file **files, int32_t *count, struct favor_error *e);
 void assets_files_free(struct checkpoint_file *files, int32_t count);
-/* Writes the checkpoint's files into dir (which is there). File names with a path in them are refused. */
+/* Writes the checkpoint's files into dir (which is there). Files that favor does not
+ * put into checkpoints are refused; links are not followed. */
 int assets_write_files(const struct checkpoint *c, const char *dir, struct favor_error *e);
 /* Reads /model (and /optimizer into the blocks if given) of a checkpoint. */
 int assets_read_weights(const char *checkpoint, struct model *m, float *exp_avg, float *exp_avg_sq,

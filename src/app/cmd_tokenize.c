@@ -1,6 +1,7 @@
 /* favor tokenize --model M [--decode]: text lines to JSON arrays of ids, and back. */
 #include "app/assets.h"
 #include "app/commands.h"
+#include "base/file.h"
 #include "data/tokenizer.h"
 
 #include <errno.h>
@@ -23,6 +24,8 @@ static const char help[] =
 	"              no token (padding of the embedding table) give nothing. A text that\n"
 	"              holds line ends is printed as it is, so it takes several lines.\n"
 	"  --help      print this\n";
+
+enum { LINE_MAX_BYTES = 256 << 20 };
 
 /* The one place that knows what --model may be. */
 static struct tokenizer *open_model(const char *model, struct favor_error *e)
@@ -81,9 +84,8 @@ int cmd_tokenize(int argc, char **argv, struct favor_error *e)
 	int decode = 0, code = 2, option;
 	struct tokenizer *t = NULL;
 	struct token_ids ids = {0};
-	char *line = NULL;
-	size_t capacity = 0, number = 0;
-	ssize_t n;
+	struct lines lines = {.file = stdin, .limit = LINE_MAX_BYTES};
+	int found;
 
 	optind = 0; /* start anew, whoever used getopt before */
 	opterr = 0;
@@ -117,23 +119,26 @@ int cmd_tokenize(int argc, char **argv, struct favor_error *e)
 	t = open_model(model, e);
 	if (!t)
 		goto done;
-	while ((n = getline(&line, &capacity, stdin)) >= 0) {
-		number++;
-		if (n > 0 && line[n - 1] == '\n')
-			n--;
-		if (decode ? decode_line(t, line, (size_t)n, &ids, e) : encode_line(t, line, (size_t)n, &ids, e)) {
-			favor_fail_prefix(e, "standard input, line %zu", number);
+	while ((found = lines_next(&lines)) == LINES_ONE) {
+		const size_t n = lines.n - (lines.text[lines.n - 1] == '\n');
+		if (decode ? decode_line(t, lines.text, n, &ids, e) : encode_line(t, lines.text, n, &ids, e)) {
+			favor_fail_prefix(e, "standard input, line %lld", (long long)lines.number);
 			goto done;
 		}
 	}
-	if (ferror(stdin) || fflush(stdout)) {
-		favor_fail(e, "tokenize: %s: %s", ferror(stdin) ? "reading standard input" : "writing", strerror(errno));
+	if (found < 0) {
+		lines_fail(&lines, found, "standard input", e);
+		code = found == LINES_LONG ? 2 : 1;
+		goto done;
+	}
+	if (fflush(stdout)) {
+		favor_fail(e, "tokenize: writing: %s", strerror(errno));
 		code = 1;
 		goto done;
 	}
 	code = 0;
 done:
-	free(line);
+	lines_free(&lines);
 	token_ids_free(&ids);
 	tokenizer_destroy(t);
 	return code;

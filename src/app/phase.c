@@ -39,8 +39,31 @@ static struct reward_target target_of(const struct setup *s, const struct record
 	return t;
 }
 
+/* A group from the mail must be one of this round before its record, its texts and its rewards are used: another rank may
+ * run another program, data set or configuration, or have come out of step. */
+static void check_group(const struct setup *s, const struct round *q, const struct group *g, int scored)
+{
+	const char *names[GROUP_MAX_REWARDS], *wrong = NULL;
+	const uint64_t position = g->index / q->stride;
+	if (g->index % q->stride || position < q->first * (uint64_t)q->unit || position >= last_position(q))
+		wrong = "is not of this round";
+	else if (g->record != record_of(q, position) || g->record >= (uint32_t)q->data->count)
+		wrong = "is of another record";
+	else if (g->responses != q->responses)
+		wrong = "has another number of responses";
+	else if (scored && g->reward_count != reward_names(&s->config.reward, names))
+		wrong = "has other rewards";
+	for (int32_t i = 0; i < g->responses && !wrong; i++)
+		if (!g->text[i] || (scored && !g->answer[i]))
+			wrong = "lacks a text";
+	if (wrong)
+		favor_die("group %llu (record %u) of rank %d %s; do all ranks run the same favor with the same data?",
+		          (unsigned long long)g->index, g->record, g->rollout_rank, wrong);
+}
+
 static void score(struct setup *s, const struct round *q, struct group *g)
 {
+	check_group(s, q, g, 0);
 	const struct record *r = &q->data->records[g->record];
 	const struct reward_target t = target_of(s, r);
 	world_phase(s->world, "reward", q->step, (int64_t)g->index);
@@ -140,8 +163,10 @@ int phase_round(struct setup *s, struct rollout *r, const struct round *q, struc
 	                           (uint64_t)world_role_index(w, ROLE_LEARNER));
 	*groups = favor_calloc((size_t)mine, sizeof **groups);
 	world_phase(w, "wait for scored groups", q->step, -1);
-	for (struct group *g; *count < mine && (g = world_take(w, STAGE_SCORED));)
+	for (struct group *g; *count < mine && (g = world_take(w, STAGE_SCORED));) {
+		check_group(s, q, g, 1);
 		(*groups)[(*count)++] = g;
+	}
 	if (*count)
 		qsort(*groups, (size_t)*count, sizeof **groups, by_index);
 	return *count < mine;

@@ -34,12 +34,8 @@ struct pretokenizer *pretokenizer_new(void)
 	p->compile = pcre2_compile_context_create(NULL);
 	if (!p->match || !p->limits || !p->compile)
 		favor_die("out of memory: PCRE2 could not be set up");
-	/* "." excludes the line feed alone, as in Oniguruma; a word of megabytes must not meet a limit made for smaller
-	 * texts */
+	/* "." excludes the line feed alone, as in Oniguruma */
 	pcre2_set_newline(p->compile, PCRE2_NEWLINE_LF);
-	pcre2_set_match_limit(p->limits, 1000000000);
-	pcre2_set_depth_limit(p->limits, 1000000000);
-	pcre2_set_heap_limit(p->limits, 4000000); /* KiB */
 	return p;
 }
 
@@ -369,5 +365,11 @@ int pretokenizer_run(struct pretokenizer *p, const char *text, size_t n,
                      void (*piece)(void *context, const char *text, size_t n), void *context, struct favor_error *e)
 {
 	struct run run = {p, piece, context, e};
+	/* Matching may cost what an honest pattern costs, which grows with the text: a word of megabytes must not meet a limit
+	 * made for smaller texts, and a pattern that backtracks without end is stopped after seconds. */
+	const size_t per_byte = n < 1000000 ? n : 1000000;
+	pcre2_set_match_limit(p->limits, (uint32_t)(20000000 + 1000 * per_byte));
+	pcre2_set_depth_limit(p->limits, (uint32_t)(1000000 + 100 * per_byte));
+	pcre2_set_heap_limit(p->limits, (uint32_t)(100000 + per_byte)); /* KiB */
 	return split(&run, 0, text, n);
 }

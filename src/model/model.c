@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static void *backend_chunk(void *owner, size_t bytes)
 {
@@ -54,6 +55,14 @@ struct model *model_shapes(const char *folder, struct backend *b, struct favor_e
 	m->config = c;
 	m->backend = b;
 	params_list(&m->params, &m->config);
+	/* all weights pass through this machine's memory, at least once, as float32 */
+	const double memory = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+	if (memory > 0 && (double)m->params.total * sizeof(float) > memory) {
+		favor_fail(e, "%s/config.json: a model of %.3g parameters takes %.3g GiB, and this machine has %.3g GiB", folder,
+		           (double)m->params.total, (double)m->params.total * sizeof(float) / 0x1p30, memory / 0x1p30);
+		model_destroy(m);
+		return NULL;
+	}
 	return m;
 }
 

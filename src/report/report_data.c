@@ -1,5 +1,6 @@
 /* Reads what a run left behind, for the report. A run may be still going on, killed, or moved from another machine:
  * apart from metrics.jsonl everything may be missing, and what is broken is noted and left out. */
+#include "base/file.h"
 #include "report/report_parts.h"
 
 #include <dirent.h>
@@ -108,25 +109,23 @@ static int table_add(struct table *t, const char *line, size_t n)
 
 static int load_metrics(struct run_data *d, struct favor_error *e)
 {
-	char *path = favor_format("%s/metrics.jsonl", d->dir), *line = NULL;
-	size_t capacity = 0;
-	int64_t number = 0, broken = 0, first_broken = 0;
-	int result = -1;
-	ssize_t n;
-	FILE *f = fopen(path, "re");
-	if (!f) {
-		favor_fail(e, "%s: can't open it: %s; give the folder of a run (its run.dir)", path, strerror(errno));
+	char *path = favor_format("%s/metrics.jsonl", d->dir);
+	int64_t broken = 0, first_broken = 0;
+	int result = -1, found;
+	struct lines lines = {.file = file_open(path, e), .limit = LINE_MAX_BYTES};
+	if (!lines.file) {
+		const struct favor_error why = *e;
+		favor_fail(e, "%s; give the folder of a run (its run.dir)", why.message);
 		goto done;
 	}
-	while ((n = getline(&line, &capacity, f)) > 0) {
-		number++;
-		if (table_add(&d->metrics, line, (size_t)n) == 0 || line[n - 1] != '\n')
+	while ((found = lines_next(&lines)) == LINES_ONE) {
+		if (table_add(&d->metrics, lines.text, lines.n) == 0 || lines.text[lines.n - 1] != '\n')
 			continue; /* without a line end: being written just now */
 		if (broken++ == 0)
-			first_broken = number;
+			first_broken = lines.number;
 	}
-	if (ferror(f)) {
-		favor_fail(e, "%s: can't read it: %s; give the folder of a run (its run.dir)", path, strerror(errno));
+	if (found < 0) {
+		lines_fail(&lines, found, path, e);
 		goto done;
 	}
 	if (broken > 0)
@@ -137,9 +136,9 @@ static int load_metrics(struct run_data *d, struct favor_error *e)
 		run_data_note(d, "metrics.jsonl has no step yet.");
 	result = 0;
 done:
-	if (f)
-		fclose(f);
-	free(line);
+	if (lines.file)
+		fclose(lines.file);
+	lines_free(&lines);
 	free(path);
 	return result;
 }

@@ -1,9 +1,9 @@
 /* The gallery: groups of samples.jsonl with their image, responses, rewards and advantages. Two passes over the file:
  * an index of where groups start, then the chosen ones, evenly spaced over the run, are read. */
+#include "base/file.h"
 #include "data/image.h"
 #include "report/report_parts.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -196,14 +196,13 @@ static struct group_place *index_groups(FILE *f, int32_t *count, int64_t *broken
 {
 	struct group_place *places = NULL;
 	int32_t n = 0, capacity = 0;
-	char *line = NULL;
-	size_t size = 0;
-	off_t start = 0;
-	for (ssize_t got; (got = getline(&line, &size, f)) > 0; start += got) {
-		json_t *o = json_loadb(line, (size_t)got, 0, NULL);
+	struct lines lines = {.file = f, .limit = LINE_MAX_BYTES};
+	int found;
+	while ((found = lines_next(&lines)) == LINES_ONE) {
+		json_t *o = json_loadb(lines.text, lines.n, 0, NULL);
 		json_t *step = json_object_get(o, "step"), *group = json_object_get(o, "group");
 		if (!json_is_integer(step) || !json_is_integer(group)) {
-			*broken += line[got - 1] == '\n';
+			*broken += lines.text[lines.n - 1] == '\n';
 		} else if (n > 0 && places[n - 1].step == json_integer_value(step) &&
 		           places[n - 1].group == json_integer_value(group)) {
 			places[n - 1].lines++;
@@ -212,11 +211,12 @@ static struct group_place *index_groups(FILE *f, int32_t *count, int64_t *broken
 				capacity = capacity ? 2 * capacity : 256;
 				places = favor_realloc(places, sizeof *places * (size_t)capacity);
 			}
-			places[n++] = (struct group_place){json_integer_value(step), json_integer_value(group), start, 1};
+			places[n++] = (struct group_place){json_integer_value(step), json_integer_value(group), (off_t)lines.start, 1};
 		}
 		json_decref(o);
 	}
-	free(line);
+	*broken += found < 0; /* and what follows it */
+	lines_free(&lines);
 	*count = n;
 	return places;
 }
@@ -225,15 +225,11 @@ static void add_group_at(struct text *page, FILE *f, const struct group_place *g
 {
 	json_t *o[RESPONSES_SHOWN];
 	int n = 0;
-	char *line = NULL;
-	size_t size = 0;
-	ssize_t got = 0;
+	struct lines lines = {.file = f, .limit = LINE_MAX_BYTES};
 	if (fseeko(f, g->start, SEEK_SET) != 0)
 		return;
-	for (int32_t lines = 0; lines < g->lines && n < RESPONSES_SHOWN; lines++) {
-		if ((got = getline(&line, &size, f)) <= 0)
-			break;
-		json_t *one = json_loadb(line, (size_t)got, 0, NULL);
+	while (lines.number < g->lines && n < RESPONSES_SHOWN && lines_next(&lines) == LINES_ONE) {
+		json_t *one = json_loadb(lines.text, lines.n, 0, NULL);
 		if (json_is_object(one))
 			o[n++] = one;
 		else
@@ -243,7 +239,7 @@ static void add_group_at(struct text *page, FILE *f, const struct group_place *g
 		add_group(page, o, n, g);
 	for (int i = 0; i < n; i++)
 		json_decref(o[i]);
-	free(line);
+	lines_free(&lines);
 }
 
 void add_gallery(struct text *page, struct run_data *d)
@@ -252,9 +248,10 @@ void add_gallery(struct text *page, struct run_data *d)
 	struct group_place *places = NULL;
 	int32_t count = 0, last = -1;
 	int64_t broken = 0;
-	FILE *f = fopen(path, "re");
+	struct favor_error e = {""};
+	FILE *f = file_open(path, &e);
 	if (!f) {
-		run_data_note(d, "samples.jsonl: %s; there is no gallery.", strerror(errno));
+		run_data_note(d, "samples.jsonl: %s; there is no gallery.", e.message);
 		goto done;
 	}
 	places = index_groups(f, &count, &broken);

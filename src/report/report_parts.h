@@ -13,7 +13,7 @@
 #include <jansson.h>
 #include <stdint.h>
 
-enum { TABLE_MAX_COLUMNS = 256, GALLERY_MAX_GROUPS = 60 };
+enum { TABLE_MAX_COLUMNS = 256, GALLERY_MAX_GROUPS = 60, LINE_MAX_BYTES = 64 << 20 };
 
 struct column {
 	char *name;     /* owned */

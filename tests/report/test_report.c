@@ -367,7 +367,7 @@ static void test_little(void **state)
 	check_tags(page);
 	has(page, "<h1>little</h1>");
 	has(page, "<li>config.yaml: No such file or directory;");
-	has(page, "<li>samples.jsonl: No such file or directory;");
+	has(page, "samples.jsonl: can&#39;t be opened: No such file or directory;");
 	has(page, "<li>There is no evaluation yet");
 	has(page, "<b>Loss</b>");
 	assert_null(strstr(page, "KL to"));
@@ -411,7 +411,7 @@ static void test_command(void **state)
 	char *no_run[] = {"report", nothing, NULL}, *none[] = {"report", NULL}, *odd[] = {"report", "--fast", "x", NULL};
 	char *two[] = {"report", "a", "b", NULL}, *good[] = {"report", *state, NULL}, *help[] = {"report", "--help", NULL};
 	assert_int_equal(cmd_report(2, no_run, &e), 2);
-	has(e.message, "/nothing/metrics.jsonl: can't open it: No such file or directory; give the folder of a run");
+	has(e.message, "/nothing/metrics.jsonl: can't be opened: No such file or directory; give the folder of a run");
 	assert_int_equal(cmd_report(1, none, &e), 2);
 	has(e.message, "needs the folder of a run");
 	assert_int_equal(cmd_report(3, odd, &e), 2);
