@@ -129,6 +129,33 @@ bad "missing data set" '.*synth/nowhere.jsonl.*' train good.yaml data.train=synt
 bad "not enough shots" '.*data.shots.*' train good.yaml data.shots=1000 run.dir=runs/shots
 bad "a label that is no class" '.*synth/train.jsonl:[0-9]+: .*' train good.yaml 'data.classes=[walking, flying]' run.dir=runs/classes
 bad "a prompt file that is not there" '.*data.prompt.*nowhere.txt.*' train good.yaml data.prompt=nowhere.txt run.dir=runs/prompt
+# what would leave the data set's folder
+echo '{"image": "../picture.jpg", "label": "walking"}' >synth/climb.jsonl
+cp synth/images/train/000001.jpg picture.jpg
+bad "an image outside, by .." '.*synth/climb.jsonl:1: .*leaves its folder.*data.allow_outside.*' train good.yaml data.train=synth/climb.jsonl run.dir=runs/climb
+echo "{\"image\": \"$work/picture.jpg\", \"label\": \"walking\"}" >synth/absolute.jsonl
+bad "an image outside, absolute" '.*synth/absolute.jsonl:1: .*lies outside of the data file.*data.root.*' train good.yaml data.train=synth/absolute.jsonl run.dir=runs/absolute
+ln -s "$work/picture.jpg" synth/link.jpg
+echo '{"image": "link.jpg", "label": "walking"}' >synth/link.jsonl
+bad "an image outside, by a link" '.*synth/link.jsonl:1: .*link.jpg: is a link to a place outside of .*' train good.yaml data.train=synth/link.jsonl run.dir=runs/link
+for set in climb absolute link; do
+	if ranks 0 train good.yaml data.train=synth/$set.jsonl data.allow_outside=true run.dir=runs/allowed-$set; then
+		ok "an image outside that the user allows ($set)"
+	else
+		fail "an image outside that the user allows ($set)" "refused" "$work/log"
+	fi
+done
+mkfifo synth/pipe.jpg
+echo '{"image": "pipe.jpg", "label": "walking"}' >synth/pipe.jsonl
+bad "a pipe as image" '.*synth/pipe.jsonl:1: .*pipe.jpg: this is no file' train good.yaml data.train=synth/pipe.jsonl run.dir=runs/pipe
+# a gibibyte without a line end, on no disk
+head -n 2 synth/train.jsonl >synth/long.jsonl
+truncate -s 1G synth/long.jsonl
+bad "a line of 1 GiB" '.*synth/long.jsonl:3: the line is longer than 16777216 bytes.*' train good.yaml data.train=synth/long.jsonl run.dir=runs/long
+printf 'path,label\nimages/train/000001.jpg,walking\n"' >synth/long.csv
+truncate -s 1G synth/long.csv
+bad "a CSV row of 1 GiB" '.*synth/long.csv:3: the row is longer than 16777216 bytes.*' train good.yaml data.train=synth/long.csv run.dir=runs/long
+rm synth/long.jsonl synth/long.csv
 bad "no data set" '.*data.train is missing.*' train good.yaml data.train= run.dir=runs/none
 
 # ---- model folder
@@ -163,6 +190,13 @@ bad_ranks "negative size" '.*model-negative/config.json.*hidden_size.*-32.*' tra
 folder huge
 sed -i 's/"num_hidden_layers": *2/"num_hidden_layers": 2000000000/' model-huge/config.json
 model "two thousand million layers" '.*model-huge/config.json.*num_hidden_layers.*' huge
+folder claims
+printf '\000\000\000\000\000\000\000\020{}' >model-claims/$weights
+model "a header of 2^60 bytes" '.*model-claims/model.safetensors: the header claims 1152921504606846976 bytes, the file has 10.*' claims
+folder wide
+sed -i 's/"hidden_size": *32/"hidden_size": 131072/; s/"num_attention_heads": *2/"num_attention_heads": 1024/; s/"intermediate_size": *64/"intermediate_size": 1048576/; s/"num_hidden_layers": *2/"num_hidden_layers": 1024/; s/"mrope_section"/"mrope_section_was"/' model-wide/config.json
+sed -i 's/"mrope_section_was": *\[/"mrope_section": [16, 24, 24], "was": [/' model-wide/config.json
+bad "a model of a million GiB, drawn" '.*model-wide/config.json: a model of .* parameters takes .* GiB, and this machine has .*' train good.yaml run.dir=runs/model model.path=model-wide
 folder llama
 sed -i 's/"model_type": *"qwen2_vl"/"model_type": "llama"/; s/Qwen2VLForConditionalGeneration/LlamaForCausalLM/' model-llama/config.json
 model "another architecture" '.*model-llama/config.json.*llama.*' llama

@@ -20,6 +20,7 @@ set -- --buildtype=debugoptimized -Dwerror=false -Db_sanitize=address,undefined 
 everything() {
 	units "unit tests, $1" "$2" -t 10
 	script "bad input, $1" tests/bad_input.sh "$2"
+	script "files that are made, $1" tests/files_made.sh "$2"
 	script "deadlines, $1" tests/deadlines.sh "$2"
 	script "doctor, $1" tests/doctor.sh "$2"
 	script "invariants, $1" tests/invariants.sh "$2"

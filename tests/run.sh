@@ -11,6 +11,7 @@ script "include directions" tests/test_includes.sh
 if compile "gcc" build; then
 	units "unit tests" build
 	script "bad input" tests/bad_input.sh build
+	script "files that are made" tests/files_made.sh build
 	script "deadlines" tests/deadlines.sh build
 	script "doctor" tests/doctor.sh build
 	script "invariants" tests/invariants.sh build
