@@ -9,22 +9,34 @@
 #include <string.h>
 #include <sys/stat.h>
 
+/* A block of the backend's as the host can read it: where it lies, or a copy, which the caller frees (NULL: none). */
+static float *host_view(struct backend *b, float *block, size_t bytes, float **copy)
+{
+	*copy = NULL;
+	if (b->in_host_memory) {
+		op_sync(b);
+		return block;
+	}
+	*copy = favor_malloc(bytes);
+	op_download(b, *copy, block, bytes);
+	return *copy;
+}
+
 int trainer_save(struct trainer *t, struct favor_error *e)
 {
 	const struct model *m = t->s.assets.model;
 	const int n = m->params.count;
 	const size_t bytes = (size_t)m->params.total * sizeof(float);
 	struct checkpoint_tensor *tensors = favor_calloc((size_t)n, sizeof *tensors);
-	float *host = favor_malloc(3 * bytes), *exp_avg = host + m->params.total, *exp_avg_sq = exp_avg + m->params.total;
-	op_download(m->backend, host, m->block, bytes);
-	op_download(m->backend, exp_avg, t->learner.exp_avg, bytes);
-	op_download(m->backend, exp_avg_sq, t->learner.exp_avg_sq, bytes);
+	float *copy[3], *values = host_view(m->backend, m->block, bytes, &copy[0]);
+	float *exp_avg = host_view(m->backend, t->learner.exp_avg, bytes, &copy[1]);
+	float *exp_avg_sq = host_view(m->backend, t->learner.exp_avg_sq, bytes, &copy[2]);
 	for (int i = 0; i < n; i++) {
 		const struct param *p = &m->params.params[i];
 		const int learns = p->offset >= t->learner.first; /* a frozen tower has no moments */
 		tensors[i] = (struct checkpoint_tensor){.name = p->name,
 		                                        .ndim = p->ndim,
-		                                        .values = host + p->offset,
+		                                        .values = values + p->offset,
 		                                        .exp_avg = learns ? exp_avg + p->offset : NULL,
 		                                        .exp_avg_sq = learns ? exp_avg_sq + p->offset : NULL};
 		memcpy(tensors[i].shape, p->shape, sizeof p->shape);
@@ -73,7 +85,8 @@ int trainer_save(struct trainer *t, struct favor_error *e)
 	free(config);
 	free(ranks);
 	free(path);
-	free(host);
+	for (int i = 0; i < 3; i++)
+		free(copy[i]);
 	free(tensors);
 	return result;
 }

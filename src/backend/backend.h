@@ -181,6 +181,7 @@ struct backend {
 	void *state; /* owned by the backend */
 	int threads;
 	enum products products;
+	int in_host_memory; /* what alloc gives can be read and written by the host as it is, after sync */
 };
 
 /* Plain loops, one thread: what everything else is compared with. */

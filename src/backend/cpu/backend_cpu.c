@@ -54,6 +54,7 @@ struct backend *backend_cpu_new(int threads)
 	struct backend *b = favor_calloc(1, sizeof *b);
 	struct cpu_state *s = favor_calloc(1, sizeof *s);
 	b->threads = backend_thread_count(threads);
+	b->in_host_memory = 1;
 	b->state = s;
 	s->matmul = matmul_state_new(b->threads);
 

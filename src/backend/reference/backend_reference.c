@@ -60,5 +60,6 @@ struct backend *backend_reference_new(void)
 	struct backend *b = favor_calloc(1, sizeof *b);
 	b->ops = reference_ops();
 	b->threads = 1;
+	b->in_host_memory = 1;
 	return b;
 }
