@@ -1,6 +1,6 @@
 #!/bin/sh
 # How seconds and memory of a GRPO step grow with the group's size, image tokens, response length and rollout ranks, on the tiny shape.
-# usage: bench/scaling.sh [--axis group|image|response|ranks ...] [--point N ...] [--steps 3] [--threads 2] [--out FILE.tsv] [--plot FILE.svg]
+# usage: bench/scaling.sh [--axis group|image|response|ranks ...] [--point N ...] [--steps 3] [--threads 2] [--out FILE.tsv] [--plot FILE.svg] [--table]
 # Writes docs/scaling.tsv and docs/scaling.svg, prints the tables. Axes may be measured at different times: a point that is measured
 # again replaces its line. BUILD and PEERS_VENV as in bench/compare.sh.
 set -eu

@@ -3,7 +3,8 @@
 
 Every measurement is a pair: the peer's process, then favor's, on the same model folder, images and prompt. In the first round the
 peer runs in each of its settings, in later rounds in the one that was fastest. A round's ratio is the peer's median over favor's.
-Each process is one line of --out; the table is made of all lines there are in it."""
+Each process is one line of --out; the table is made of all lines there are in it. Pairs in which other processes used more than a
+quarter of a core meanwhile are set aside (judged by that load, never by the result); a row that has no other pair is marked "loaded"."""
 import argparse
 import json
 import os
@@ -14,6 +15,7 @@ import time
 import fixtures
 from favor_train import Failed, run, train
 
+OTHERS_MAX = 0.25
 HERE = os.path.dirname(os.path.abspath(__file__))
 SHORT = dict(image=224, text=60, group=8, response=64)
 LONG = dict(image=448, text=200, group=16, response=64)
@@ -110,7 +112,7 @@ class Bench:
         self.record(side="peer", setting=setting, **mine, **peer)
         favor = self.run_favor(c, size)
         if not favor:
-            self.record(side="favor", missing=True, **mine)
+            self.record(side="favor", missing=True, others=0, **mine)
             return peer
         if peer.get("prompt_tokens", favor.get("prompt_tokens")) != favor.get("prompt_tokens"):
             sys.exit(f"prompt tokens differ: peer {peer['prompt_tokens']}, favor {favor['prompt_tokens']}")
@@ -149,14 +151,18 @@ def table(path):
             peers = [x for x in mine if x["side"] == "peer"]
             if not peers:
                 continue
+            every, noisy = peers, {x["pair"] for x in mine if x["others"] > OTHERS_MAX}
+            peers = [x for x in peers if x["pair"] not in noisy] or peers
             by_setting = {}
             for x in peers:
                 by_setting.setdefault(json.dumps(x["setting"]), []).append(x)
             best = min(by_setting.values(), key=lambda xs: statistics.median(v for x in xs for v in x[c.key]))
             say = ", ".join(f"{k} {v}".lower() for k, v in best[0]["setting"].items()) or "-"
+            if best[0]["pair"] in noisy:
+                say += " (loaded)"
             row(c, size, say, best, [favor[x["pair"]] for x in best if x["pair"] in favor])
             if name == "step":
-                memory(size, peers, [x for x in favor.values() if "mib" in x])
+                memory(size, every, [x for x in favor.values() if "mib" in x])
 
 
 def row(c, size, say, peers, favors):

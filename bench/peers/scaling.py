@@ -85,6 +85,7 @@ def main():
     p.add_argument("--build", default="build")
     p.add_argument("--axis", nargs="+", choices=AXES, default=list(AXES))
     p.add_argument("--point", nargs="+", type=int, help="these points of the axis alone")
+    p.add_argument("--table", action="store_true", help="measure nothing: tables and plot of what --out has")
     p.add_argument("--steps", type=int, default=3)
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--out", default="docs/scaling.tsv")
@@ -93,7 +94,7 @@ def main():
     o.dir = os.path.join(o.build, "bench")
     os.makedirs(o.dir, exist_ok=True)
     rows = read(o.out)
-    for axis in o.axis:
+    for axis in [] if o.table else o.axis:
         for x, change in [p for p in AXES[axis][1] if not o.point or p[0] in o.point]:
             row = measure(o, axis, x, change)
             print("\t".join(row), file=sys.stderr)
