@@ -50,7 +50,7 @@ static int require(const char *path, const char *key, const char *value, struct 
 	return favor_fail(e, "%s: %s is missing; give it in the file or as %s=...", path, key, key);
 }
 
-static int open_data(struct setup *s, const char *path, int needs, struct favor_error *e)
+static int read_data(struct setup *s, const char *path, int needs, struct favor_error *e)
 {
 	const struct data_options *o = &s->config.data;
 	if (require(path, "model.path", s->config.model.path, e))
@@ -69,6 +69,29 @@ static int open_data(struct setup *s, const char *path, int needs, struct favor_
 	if ((needs & NEED_TRAIN) && dataset_take_shots(&s->train, &s->classes, o->shots, o->seed, e))
 		return -1;
 	return 0;
+}
+
+/* Rank 0 reads the data sets and picks the records; the others get the result. */
+static int open_data(struct setup *s, const char *path, int needs, struct favor_error *e)
+{
+	struct dataset *const sets[2] = {&s->train, &s->eval};
+	const int reads = world_rank(s->world) == 0;
+	size_t n = 0;
+	int ok = !reads || !read_data(s, path, needs, e);
+	if (world_agree(s->world, ok, e))
+		return -1;
+	if (world_size(s->world) == 1)
+		return 0;
+	if (reads)
+		dataset_pack((const struct dataset *const *)sets, 2, &s->classes, &s->data, &n);
+	world_broadcast(s->world, &s->data, &n);
+	if (!reads)
+		ok = !dataset_unpack(sets, 2, &s->classes, s->data, n, e);
+	else {
+		free(s->data);
+		s->data = NULL;
+	}
+	return world_agree(s->world, ok, e);
 }
 
 /* The training records that are checked before the first step: all of a small set; of a large one, which would take
@@ -188,7 +211,7 @@ int setup_begin(struct setup *s, struct world *w, const char *config_path, const
 int setup_load(struct setup *s, const char *config_path, int needs, struct favor_error *e)
 {
 	struct world *w = s->world;
-	if (world_agree(w, !open_data(s, config_path, needs, e), e))
+	if (open_data(s, config_path, needs, e))
 		return -1;
 	world_phase(w, "open model", -1, -1);
 	if (world_agree(w, !open_assets(s, needs, e), e))
@@ -224,6 +247,7 @@ void setup_close(struct setup *s)
 	classes_free(&s->classes);
 	dataset_free(&s->train);
 	dataset_free(&s->eval);
+	free(s->data);
 	config_free(&s->config);
 	*s = (struct setup){0};
 }

@@ -20,6 +20,7 @@ struct setup {
 	struct assets assets;
 	struct dataset train, eval;
 	struct class_list classes;
+	void *data; /* not rank 0: what train and eval point into; owned */
 	struct encoder encoder;
 	int32_t train_checked;  /* training records that were checked: all, or the first of the run's order */
 	int32_t longest_prompt; /* tokens */

@@ -35,7 +35,10 @@ void record_free(struct record *r)
 void dataset_free(struct dataset *d)
 {
 	for (int32_t i = 0; i < d->count; i++)
-		record_free(&d->records[i]);
+		if (d->packed)
+			free(d->records[i].images);
+		else
+			record_free(&d->records[i]);
 	free(d->records);
 	free(d->path);
 	free(d->folder);

@@ -6,6 +6,7 @@
 #include "base/config.h"
 #include "base/error.h"
 
+#include <stddef.h>
 #include <stdint.h>
 
 struct record {
@@ -26,6 +27,7 @@ struct dataset {
 	char *folder; /* real path of root; NULL if images may lie anywhere; owned */
 	struct record *records;
 	int32_t count;
+	int packed; /* the records' texts are not theirs: they lie in the block that dataset_unpack was given */
 };
 
 struct class_list {
@@ -57,6 +59,13 @@ void classes_free(struct class_list *c);
  * class has fewer. 0 = keep all. */
 int dataset_take_shots(struct dataset *d, const struct class_list *c, int32_t shots, uint64_t seed,
                        struct favor_error *e);
+
+/* Sets and classes as bytes for another rank of the same program: *data is the caller's (free). unpack fills them again;
+ * sets point into data, which must outlive them. All lengths are checked; -1 with a message, and then what was filled
+ * is to be freed all the same. */
+void dataset_pack(const struct dataset *const *sets, int count, const struct class_list *c, void **data, size_t *n);
+int dataset_unpack(struct dataset *const *sets, int count, struct class_list *c, void *data, size_t n,
+                   struct favor_error *e);
 
 /* Record of the i-th prompt of the endless order: epochs of permutations by (seed, epoch). */
 uint32_t dataset_order(const struct dataset *d, uint64_t seed, uint64_t index);
