@@ -13,6 +13,7 @@ if compile "gcc" build; then
 	script "faults, long" tests/faults.sh build --long
 	script "signals, long" tests/signals.sh build --long
 	script "hosts, long" tests/hosts.sh build --long
+	script "load, long" tests/load.sh build --long
 fi
 
 # no -Werror here: gcc warns of code that the sanitizers put in

@@ -18,6 +18,7 @@ if compile "gcc" build; then
 	script "faults" tests/faults.sh build
 	script "signals" tests/signals.sh build
 	script "hosts" tests/hosts.sh build
+	script "load" tests/load.sh build
 fi
 compile "clang" build-clang --native-file tests/e2e/clang.ini
 script "fuzzers, 10 seconds each" tests/fuzz.sh 10

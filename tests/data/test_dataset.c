@@ -440,6 +440,73 @@ static void damage(void **state)
 	assert_true(loaded > 100 && failed > 100);
 }
 
+static void same_text(const char *a, const char *b)
+{
+	assert_int_equal(!a, !b);
+	if (a)
+		assert_string_equal(a, b);
+}
+
+/* What is packed comes out again; every shortened or altered block is refused or gives something that can be freed. */
+static void packed(void **state)
+{
+	struct folder *f = *state;
+	struct dataset train, eval = {0}, got[2];
+	struct dataset *const sets[2] = {&got[0], &got[1]};
+	struct class_list classes, got_classes;
+	struct favor_error e;
+	const struct data_options o = {.classes_file = "", .prompt = "answer"};
+	assert_int_equal(load(f, &train, "packed.jsonl",
+	                      "{\"image\": [\"a.png\", \"b.png\"], \"label\": \"run\", \"think\": \"fast\"}\n"
+	                      "{\"problem\": \"Why?\", \"solution\": \"so\", \"target\": \"<answer>so</answer>\"}\n"
+	                      "{\"image\": \"c.png\", \"label\": \"walk\"}\n",
+	                      "", &e), 0);
+	assert_int_equal(classes_build(&classes, &o, &train, NULL, &e), 0);
+	void *data;
+	size_t n;
+	dataset_pack((const struct dataset *const[]){&train, &eval}, 2, &classes, &data, &n);
+	assert_int_equal(dataset_unpack(sets, 2, &got_classes, data, n, &e), 0);
+	assert_int_equal(got[0].count, 3);
+	assert_int_equal(got[1].count, 0);
+	assert_string_equal(got[0].path, train.path);
+	assert_int_equal(got_classes.count, classes.count);
+	for (int i = 0; i < classes.count; i++)
+		assert_string_equal(got_classes.names[i], classes.names[i]);
+	for (int i = 0; i < 3; i++) {
+		const struct record *a = &train.records[i], *b = &got[0].records[i];
+		assert_int_equal(a->image_count, b->image_count);
+		for (int k = 0; k < a->image_count; k++)
+			assert_string_equal(a->images[k], b->images[k]);
+		assert_int_equal(a->label_index, b->label_index);
+		assert_int_equal(a->line, b->line);
+		same_text(a->label, b->label);
+		same_text(a->problem, b->problem);
+		same_text(a->target, b->target);
+		same_text(a->think, b->think);
+		same_text(a->folder, b->folder);
+	}
+	dataset_free(&got[0]);
+	dataset_free(&got[1]);
+	classes_free(&got_classes);
+	for (size_t at = 0; at < 2 * n; at++) {
+		size_t length = at < n ? at : n;
+		char *block = favor_malloc(length);
+		memcpy(block, data, length);
+		if (at >= n)
+			block[at - n] = (char)(block[at - n] ^ (1 << at % 8));
+		int rc = dataset_unpack(sets, 2, &got_classes, block, length, &e);
+		if (at < n)
+			assert_int_equal(rc, -1);
+		dataset_free(&got[0]);
+		dataset_free(&got[1]);
+		classes_free(&got_classes);
+		free(block);
+	}
+	free(data);
+	classes_free(&classes);
+	dataset_free(&train);
+}
+
 /* Time grows with the file and not faster: 50,000 lines of each kind take a tenth of a second. */
 static void large(void **state)
 {
@@ -491,6 +558,7 @@ int main(void)
 	                                   cmocka_unit_test(many_faults), cmocka_unit_test(csv),
 	                                   cmocka_unit_test(csv_faults),  cmocka_unit_test(folders),
 	                                   cmocka_unit_test(roots), cmocka_unit_test(links),
-	                                   cmocka_unit_test(damage),      cmocka_unit_test(large)};
+	                                   cmocka_unit_test(damage),      cmocka_unit_test(large),
+	                                   cmocka_unit_test(packed)};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
