@@ -75,13 +75,14 @@ fired() {
 	grep -q "^favor: FAVOR_FAULT: rank $1, " "$work/log"
 }
 
-# check_end RANK ACTION CODE SECONDS: how the job ended that the fault has hit; prints what is wrong
+# check_end RANK ACTION CODE SECONDS: how the job ended that the fault has hit; prints what is wrong. (mpirun continues a stopped rank to
+# end it; what that one says of the others then does not count.)
 check_end() {
 	if [ "$3" -eq 0 ]; then
 		echo "exit code 0"
 	elif [ "$4" -gt $most ] || [ "$3" -eq 124 ]; then
 		echo "ended after $4 s"
-	elif [ "$2" = stop ] && ! { [ "$(grep -c '^favor: rank' "$work/log")" -eq 1 ] &&
+	elif [ "$2" = stop ] && ! { [ "$(grep '^favor: rank' "$work/log" | grep -vc "^favor: rank $1 ")" -eq 1 ] &&
 		grep -q "^favor: rank .* rank $1 (\(\($(role_of "$1")\|no role yet\) on\|process\)" "$work/log"; }; then
 		echo "not one message that names rank $1"
 	elif pgrep -f "run.dir=$work/hit" >/dev/null; then
