@@ -11,12 +11,42 @@
 #include <sys/stat.h>
 #include <errno.h>
 
+int trainer_gradient(struct trainer *t, uint64_t first, int64_t count, int64_t mine, trainer_pass pass, void *arg)
+{
+	struct learner *l = &t->learner;
+	struct world *w = t->s.world;
+	const int64_t batch = t->s.config.learner.micro_batch, learners = world_role_count(w, ROLE_LEARNER);
+	int result = 0;
+	learner_zero(l);
+	for (int64_t at = 0; at < mine && !l->sum && !result; at += batch)
+		result = pass(arg, at, (int)(mine - at < batch ? mine - at : batch));
+	/* round k has an item of each learner: they are neighbours, beginning with the owner of the first */
+	const int owner = (int)(first % (uint64_t)learners);
+	for (int64_t k = 0; k * learners < count && l->sum && result >= 0; k++) {
+		if (k < mine && !result) {
+			learner_zero_gradient(l);
+			result = pass(arg, k, 1);
+		}
+		if (result < 0)
+			break;
+		/* who has given up still takes part, with what is good for nothing: the others wait for it */
+		const int64_t left = count - k * learners;
+		world_phase(w, "add gradients", t->step, -1);
+		world_add_in_order(w, l->sum + l->first, l->gradient + l->first, l->count, owner,
+		                   (int)(left < learners ? left : learners));
+	}
+	return result;
+}
+
 double trainer_update(struct trainer *t, float lr, double *reduce_seconds, double *optimizer_seconds)
 {
 	struct learner *l = &t->learner;
 	double begin = clock_seconds();
 	world_phase(t->s.world, "sum gradients", t->step, -1);
-	world_sum_gradients(t->s.world, l->gradient + l->first, l->count);
+	if (l->sum)
+		world_share_slices(t->s.world, l->sum + l->first, l->count);
+	else
+		world_sum_gradients(t->s.world, l->gradient + l->first, l->count);
 	double summed = clock_seconds();
 	world_phase(t->s.world, "optimizer", t->step, -1);
 	double norm = learner_step(l, lr);
@@ -168,6 +198,8 @@ static int start(struct trainer *t, const char *resume, struct favor_error *e)
 		ok = !setup_rollout(s, &t->rollout, e);
 	if (t->learns) {
 		learner_init(&t->learner, s->assets.model, &c->learner, c->model.vision);
+		if (c->comm.reproducible)
+			learner_keep_sum(&t->learner);
 		t->learner.tick = learner_tick;
 		t->learner.tick_arg = t;
 		/* before a resume: the reference is the model that the run began with */

@@ -11,7 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Plain sums over the groups of this learner; added over learners as one array of doubles. */
+/* Plain sums over groups. A learner fills one such for each of its groups; all are added in index order (sum_groups), so
+ * that metrics don't depend on the number of learners either. */
 struct group_sums {
 	double sequences, groups, reward, group_std, zero_std;
 	double tokens, prompt_tokens, truncated, ended_tokens;
@@ -19,7 +20,7 @@ struct group_sums {
 	double stopping;  /* learners that know that the run stops */
 	double digest[4]; /* 16 bits each, so that sums of doubles stay exact; carried together at the end */
 };
-enum { GROUP_SUMS = sizeof(struct group_sums) / sizeof(double) };
+enum { GROUP_SUMS = sizeof(struct group_sums) / sizeof(double), LOSS_SUMS = sizeof(struct loss_sums) / sizeof(double) };
 
 static void add_group(struct group_sums *s, const struct group *g, double std)
 {
@@ -101,27 +102,39 @@ static void digest_metric(struct metrics *m, const struct group_sums *s)
 	metrics_set_text(m, "samples_digest", text);
 }
 
-/* Over learners; difference_max and ratio_max are maxima. */
-static void sum_losses(struct trainer *t, struct loss_sums *l, double *stopping)
+/* each[count + 1]: this learner's groups filled, the others' 0. In the last: whether this learner knows that the run
+ * stops; the sum says how many do. */
+static void sum_groups(struct trainer *t, struct group_sums *each, int64_t count, struct group_sums *sums)
 {
-	double sums[] = {l->loss,        l->policy_loss, l->kl,        l->entropy,        l->clip_low, l->clip_high,
-	                 l->clip_region, l->tokens,      l->sequences, l->difference_sum, *stopping};
-	double most[] = {l->ratio_max, l->difference_max};
-	world_sum_learners(t->s.world, sums, sizeof sums / sizeof *sums);
-	world_max_learners(t->s.world, most, 2);
-	*l = (struct loss_sums){.loss = sums[0],
-	                        .policy_loss = sums[1],
-	                        .kl = sums[2],
-	                        .entropy = sums[3],
-	                        .clip_low = sums[4],
-	                        .clip_high = sums[5],
-	                        .clip_region = sums[6],
-	                        .tokens = sums[7],
-	                        .sequences = sums[8],
-	                        .difference_sum = sums[9],
-	                        .ratio_max = most[0],
-	                        .difference_max = most[1]};
-	*stopping = sums[10];
+	double *to = (double *)sums, *from = (double *)each;
+	world_sum_learners(t->s.world, from, (int)((count + 1) * GROUP_SUMS));
+	*sums = (struct group_sums){0};
+	for (int64_t i = 0; i <= count; i++)
+		for (size_t k = 0; k < GROUP_SUMS; k++)
+			to[k] += from[(size_t)i * GROUP_SUMS + k];
+}
+
+/* The same for losses; a micro-batch fills the place of its first group. Returns how many learners know of a stop. */
+static double sum_losses(struct trainer *t, struct loss_sums *each, int64_t count, int stopping, struct loss_sums *l)
+{
+	each[count].loss = stopping;
+	world_sum_learners(t->s.world, (double *)each, (int)((count + 1) * LOSS_SUMS));
+	*l = (struct loss_sums){0};
+	for (int64_t i = 0; i < count; i++) {
+		l->loss += each[i].loss;
+		l->policy_loss += each[i].policy_loss;
+		l->kl += each[i].kl;
+		l->entropy += each[i].entropy;
+		l->clip_low += each[i].clip_low;
+		l->clip_high += each[i].clip_high;
+		l->clip_region += each[i].clip_region;
+		l->tokens += each[i].tokens;
+		l->sequences += each[i].sequences;
+		l->difference_sum += each[i].difference_sum;
+		l->ratio_max = fmax(l->ratio_max, each[i].ratio_max);
+		l->difference_max = fmax(l->difference_max, each[i].difference_max);
+	}
+	return each[count].loss;
 }
 
 /* samples.jsonl, and the newest lines for checkpoints. */
@@ -148,6 +161,30 @@ struct learn_times {
 	double reduce, optimizer, forward, backward;
 };
 
+/* What a pass over some of this learner's groups needs. */
+struct groups_in_hand {
+	struct trainer *t;
+	uint64_t first; /* index of the step's first group */
+	struct group *const *groups;
+	const struct prompt *prompts;
+	const float *const *advantages;
+	const struct loss_step *step;
+	struct loss_sums *each;
+};
+
+static int learn_groups(void *arg, int64_t at, int n)
+{
+	const struct groups_in_hand *h = arg;
+	struct favor_error e = {""};
+	const uint64_t index = h->groups[at]->index;
+	world_phase(h->t->s.world, "forward and backward", h->t->step, (int64_t)index);
+	const int result = learner_groups(&h->t->learner, n, h->groups + at, h->prompts + at, h->advantages + at,
+	                                  h->t->s.config.learner.mask_truncated, h->step, &h->each[index - h->first], &e);
+	if (result < 0)
+		favor_die("sample %llu can't be learned from: %s", (unsigned long long)index, e.message);
+	return result;
+}
+
 /* The learner's part of a step, on the groups that this rank owns; cut: some are missing, since the run stops. Learners
  * hear of that at different times, but enter the same sums: how many of them know travels with the two sums before the
  * first optimiser step, and if it is not 0 all give the step up (1). After that it is finished. */
@@ -159,6 +196,10 @@ static int learn(struct trainer *t, struct group *const *groups, int64_t count, 
 	struct favor_error e = {""};
 	struct prompt *prompts = favor_calloc((size_t)count, sizeof *prompts);
 	float **advantages = favor_calloc((size_t)count, sizeof *advantages);
+	const int64_t per_step = o->groups_per_step;
+	const uint64_t from = (uint64_t)t->step * (uint64_t)per_step;
+	struct group_sums *each = favor_calloc((size_t)per_step + 1, sizeof *each);
+	struct loss_sums *each_loss = favor_calloc((size_t)per_step + 1, sizeof *each_loss);
 	double masked_tokens = 0, ends[2] = {0, -INFINITY};
 	int given_up = 0;
 
@@ -168,7 +209,8 @@ static int learn(struct trainer *t, struct group *const *groups, int64_t count, 
 		const struct group *g = groups[i];
 		advantages[i] = favor_malloc((size_t)g->responses * sizeof **advantages);
 		/* A_i = (r_i - mean) / (std + eps) */
-		add_group(sums, g, (double)advantage_group(g->reward, g->responses, o->scale_rewards, advantages[i]));
+		add_group(&each[g->index - from], g,
+		          (double)advantage_group(g->reward, g->responses, o->scale_rewards, advantages[i]));
 		for (int32_t k = 0; k < g->responses; k++) {
 			const double n = g->start[k + 1] - g->start[k];
 			ends[0] = fmax(ends[0], n);
@@ -180,8 +222,8 @@ static int learn(struct trainer *t, struct group *const *groups, int64_t count, 
 			favor_die("record %u of %s passed its check but can't be read now: %s", g->record, t->s.train.path,
 			          e.message);
 	}
-	sums->stopping = cut || world_stopping(w);
-	world_sum_learners(w, (double *)sums, GROUP_SUMS);
+	each[per_step].stopping = cut || world_stopping(w);
+	sum_groups(t, each, per_step, sums);
 	if (sums->stopping > 0) {
 		given_up = 1;
 		goto done;
@@ -199,24 +241,14 @@ static int learn(struct trainer *t, struct group *const *groups, int64_t count, 
 	                               .sequences = (int64_t)sums->sequences,
 	                               .tokens = masked_tokens > 0 ? (int64_t)masked_tokens : 1,
 	                               .max_tokens = t->s.config.rollout.max_tokens};
+	struct groups_in_hand hand = {t, from, groups, prompts, (const float *const *)advantages, &step, each_loss};
 	for (int32_t iteration = 0; iteration < o->iterations; iteration++) {
-		struct loss_sums losses = {0};
-		learner_zero(&t->learner);
-		for (int64_t at = 0; at < count; at += o->micro_batch) {
-			const int n = (int)(count - at < o->micro_batch ? count - at : o->micro_batch);
-			world_phase(w, "forward and backward", t->step, (int64_t)groups[at]->index);
-			given_up = learner_groups(&t->learner, n, groups + at, prompts + at, (const float *const *)advantages + at,
-			                          o->mask_truncated, &step, &losses, &e);
-			if (given_up > 0)
-				break;
-			if (given_up < 0)
-				favor_die("sample %llu can't be learned from: %s", (unsigned long long)groups[at]->index, e.message);
-		}
+		struct loss_sums losses;
+		memset(each_loss, 0, ((size_t)per_step + 1) * sizeof *each_loss);
+		given_up = trainer_gradient(t, from, per_step, count, learn_groups, &hand);
 		times->forward += t->learner.forward_seconds;
 		times->backward += t->learner.backward_seconds;
-		double stopping = given_up || (world_stopping(w) && iteration == 0);
-		sum_losses(t, &losses, &stopping);
-		given_up = stopping > 0;
+		given_up = sum_losses(t, each_loss, per_step, given_up || (world_stopping(w) && iteration == 0), &losses) > 0;
 		if (given_up)
 			goto done;
 		t->settled = 1;
@@ -243,6 +275,8 @@ done:
 	}
 	free(prompts);
 	free(advantages);
+	free(each);
+	free(each_loss);
 	return given_up;
 }
 

@@ -348,8 +348,8 @@ int setup_plan(const struct setup *s, struct memory_plan *plan, struct favor_err
 		                  "max_position_embeddings is %d: lower data.max_pixels or rollout.max_tokens",
 		                  s->longest_prompt, tokens, m->config.max_positions);
 	if (world_plays(s->world, ROLE_LEARNER)) {
-		const int64_t B = c->learner.micro_batch;
-		plan->fixed = learner_fixed_bytes(m, &c->learner);
+		const int64_t B = c->comm.reproducible ? 1 : c->learner.micro_batch;
+		plan->fixed = learner_fixed_bytes(m, &c->learner, c->comm.reproducible);
 		plan->activations =
 			pass_bytes(&m->config, B * (s->longest_prompt + (int64_t)G * tokens), B * s->most_patches,
 		               B * (int64_t)G * tokens, c->learner.recompute, c->model.vision == VISION_FULL);

@@ -7,6 +7,8 @@
 
 #include <stdlib.h>
 
+enum { SFT_SUMS = 3 };
+
 struct sft_items {
 	int64_t count;
 	struct prompt *prompts;
@@ -54,11 +56,35 @@ static void free_items(struct sft_items *items)
 	free(items->examples);
 }
 
+struct examples_in_hand {
+	struct trainer *t;
+	const struct sft_items *items;
+	double step_tokens;
+	uint64_t place, learners; /* of this rank's first example in the step; the next is `learners` further */
+	double (*each)[SFT_SUMS]; /* loss, entropy, tokens; 1 in the last if this rank knows that the run stops */
+};
+
+static int learn_examples(void *arg, int64_t at, int n)
+{
+	const struct examples_in_hand *h = arg;
+	struct favor_error e = {""};
+	struct loss_sums sums = {0};
+	world_phase(h->t->s.world, "forward and backward", h->t->step, at);
+	const int result =
+	    learner_examples(&h->t->learner, n, h->items->examples + at, (int64_t)h->step_tokens, &sums, &e);
+	if (result < 0)
+		favor_die("step %lld: an example can't be learned from: %s", (long long)h->t->step, e.message);
+	double *to = h->each[h->place + (uint64_t)at * h->learners];
+	to[0] = sums.loss;
+	to[1] = sums.entropy;
+	to[2] = sums.tokens;
+	return result;
+}
+
 int sft_step(struct trainer *t, struct metrics *m)
 {
 	const struct learner_options *o = &t->s.config.learner;
 	struct world *w = t->s.world;
-	struct favor_error e = {""};
 	const double begin = clock_seconds();
 	const uint64_t per_step = (uint64_t)o->groups_per_step;
 	struct sft_items items;
@@ -72,21 +98,24 @@ int sft_step(struct trainer *t, struct metrics *m)
 	}
 	world_sum_learners(w, tokens, 2);
 
-	struct loss_sums losses = {0};
 	double reduce = 0, optimizer = 0;
-	learner_zero(&t->learner);
-	for (int64_t at = 0; at < items.count && !given_up; at += o->micro_batch) {
-		const int n = (int)(items.count - at < o->micro_batch ? items.count - at : o->micro_batch);
-		world_phase(w, "forward and backward", t->step, (int64_t)((uint64_t)t->step * per_step));
-		given_up = learner_examples(&t->learner, n, items.examples + at, (int64_t)tokens[0], &losses, &e);
-		if (given_up < 0)
-			favor_die("step %lld: an example can't be learned from: %s", (long long)t->step, e.message);
-	}
+	const uint64_t first = (uint64_t)t->step * per_step, learners = (uint64_t)world_role_count(w, ROLE_LEARNER),
+	               me = (uint64_t)world_role_index(w, ROLE_LEARNER);
+	struct examples_in_hand hand = {t, &items, tokens[0], (me + learners - first % learners) % learners, learners,
+	                                favor_calloc(per_step + 1, sizeof *hand.each)};
+	/* who knows of a stop has encoded a part alone, and learns nothing of it */
+	given_up = trainer_gradient(t, first, (int64_t)per_step, items.count, learn_examples, &hand);
 	free_items(&items);
 	/* the last moment to give up: learners that know of a stop tell the others with these sums */
-	double sums[] = {losses.loss, losses.entropy, losses.tokens, given_up || world_stopping(w)};
-	world_sum_learners(w, sums, 4);
-	if (sums[3] > 0)
+	hand.each[per_step][0] = given_up || world_stopping(w);
+	world_sum_learners(w, hand.each[0], (int)(per_step + 1) * SFT_SUMS);
+	double sums[SFT_SUMS] = {0};
+	for (uint64_t i = 0; i < per_step; i++)
+		for (int k = 0; k < SFT_SUMS; k++)
+			sums[k] += hand.each[i][k];
+	given_up = hand.each[per_step][0] > 0;
+	free(hand.each);
+	if (given_up)
 		return 1;
 	const double norm = trainer_update(t, schedule_lr(o, t->step), &reduce, &optimizer);
 	if (t->leads) {

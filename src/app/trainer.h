@@ -31,6 +31,12 @@ struct trainer {
  * up: weights, moments and logs are as before it. Else 0. */
 int grpo_step(struct trainer *t, struct metrics *m);
 int sft_step(struct trainer *t, struct metrics *m);
+/* A pass over items [at, at + n) of this rank's; adds to the learner's gradient. As learner_groups. */
+typedef int (*trainer_pass)(void *arg, int64_t at, int n);
+/* Share of grpo and sft: this rank's `mine` items, micro-batch by micro-batch. The step has `count` items from index
+ * `first` on, item i being learner i % learners'. With comm.reproducible each item's gradient by itself, all added in
+ * index order. 1: given up; -1 as pass. Collective among learners. */
+int trainer_gradient(struct trainer *t, uint64_t first, int64_t count, int64_t mine, trainer_pass pass, void *arg);
 /* Share of grpo and sft: sums gradients over learners, clips, steps; returns the norm. Not finite ends the job. reduce
  * and optimizer seconds are added. */
 double trainer_update(struct trainer *t, float lr, double *reduce_seconds, double *optimizer_seconds);

@@ -81,6 +81,9 @@ struct placement_options {
 	enum placement_mode mode;
 	int32_t rollout, reward, learner; /* counts mode only */
 };
+struct comm_options {
+	int reproducible; /* gradients are summed group by group in index order, whatever the learners */
+};
 struct checkpoint_options {
 	int32_t every; /* steps; 0 = only the last */
 	int32_t keep;  /* newest kept; 0 = all */
@@ -102,6 +105,7 @@ struct config {
 	struct reward_options reward;
 	struct learner_options learner;
 	struct placement_options placement;
+	struct comm_options comm;
 	struct checkpoint_options checkpoint;
 	struct run_options run;
 };

@@ -124,6 +124,10 @@ const struct option config_options[] = {
 	INT32("placement.reward", placement.reward, "0", 1, 1e6, "ranks that score"),
 	INT32("placement.learner", placement.learner, "0", 1, 1e6, "ranks that learn"),
 
+	BOOL("comm.reproducible", comm.reproducible, "false",
+	     "sum gradients group by group in a fixed order: the same bits for any number of learners and any micro_batch; "
+	     "one pass a group, more memory and traffic"),
+
 	INT32("checkpoint.every", checkpoint.every, "20", 0, 1e9, "steps between checkpoints; 0 writes the last only"),
 	INT32("checkpoint.keep", checkpoint.keep, "3", 0, 1e9, "newest checkpoints kept; 0 keeps all"),
 

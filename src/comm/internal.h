@@ -7,6 +7,7 @@
  *   mail.c        letters: outgoing and incoming messages, progress
  *   inbox.c       groups that came and go
  *   dispatch.c    offer and pull
+ *   wishes.c      roles that the launcher's environment gives
  *   roles.c       who plays what, cores
  *   collective.c  agree, broadcast, sums of a few numbers
  *   reduce.c      gradients, weights
@@ -84,6 +85,10 @@ struct world {
 	struct peer *peers;           /* [size], own entry included */
 
 	/* placement */
+	struct asked_roles {
+		int any, unknown; /* ranks named a role | of these, how many named none that there is */
+		int learner, reward, rollout;
+	} asked; /* what the environment asks for (wishes.c) */
 	int assigned, colocate;
 	int rollouts, rewards, learner_count;
 	cpu_set_t node_cores, own_cores; /* what the job may use of this node | what this rank is bound to */
@@ -166,6 +171,10 @@ void world_take_group(struct world *w, int peer, enum stage s, const void *data,
 void world_take_pull(struct world *w, int peer, const struct work_request *r);
 void world_take_work(struct world *w, int peer, const struct work_answer *a);
 void world_free_inbox(struct world *w);
+
+/* wishes.c. Collective, before anything else is said: may change this rank's number. */
+void world_hear_wishes(struct world *w);
+int world_check_wishes(const struct world *w, struct favor_error *e);
 
 /* roles.c */
 int world_roles_of(const struct world *w, int rank);      /* bits of enum role */

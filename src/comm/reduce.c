@@ -60,11 +60,13 @@ static void wait_sent(struct world *w, MPI_Request *first, const MPI_Request *en
 		world_wait_request(w, first, MPI_STATUS_IGNORE, "wait for gradients to be taken", -1);
 }
 
-/* The parts of my slice that others send: block by block, in a block in the order of the learners. A few are under
- * way. */
+/* The parts of my slice that others send: block by block, in a block in the order of those who give one: count
+ * learners from `first` on, round the circle. A few are under way. */
 struct parts {
 	int64_t from, to;
 	int learners, me;
+	int first, count;
+	int others; /* that give: count, without me */
 	float *ring[BLOCKS_IN_FLIGHT];
 	MPI_Request request[BLOCKS_IN_FLIGHT];
 	int64_t asked; /* parts that were asked for so far */
@@ -72,18 +74,29 @@ struct parts {
 
 static int64_t part_block(const struct parts *p, int64_t part)
 {
-	return p->from + part / (p->learners - 1) * BLOCK;
+	return p->from + part / p->others * BLOCK;
+}
+
+static int giver(const struct parts *p, int k)
+{
+	return (p->first + k) % p->learners;
+}
+
+/* My place among those who give; count or more: I don't. */
+static int my_place(const struct parts *p)
+{
+	return (p->me - p->first + p->learners) % p->learners;
 }
 
 static int part_peer(const struct parts *p, int64_t part)
 {
-	int other = (int)(part % (p->learners - 1));
-	return other < p->me ? other : other + 1;
+	int other = (int)(part % p->others);
+	return giver(p, other < my_place(p) ? other : other + 1);
 }
 
 static void ask_part(struct world *w, struct parts *p)
 {
-	int64_t part = p->asked, at = part_block(p, part);
+	int64_t part = p->asked, at = p->others ? part_block(p, part) : p->to;
 	if (at >= p->to)
 		return;
 	int64_t slot = part % BLOCKS_IN_FLIGHT;
@@ -98,8 +111,8 @@ static void add(float *restrict sum, const float *restrict x, int n)
 		sum[i] += x[i];
 }
 
-/* x[from .. to) = sum over learners, in their order. */
-static void sum_slice(struct world *w, float *x, struct parts *p)
+/* to[from .. to) = the givers' x, added in their order; with `more` what is in `to` comes first. to may be x. */
+static void sum_slice(struct world *w, float *to, const float *x, int more, struct parts *p)
 {
 	float *sum = favor_malloc(BLOCK_BYTES);
 	for (int i = 0; i < BLOCKS_IN_FLIGHT; i++) {
@@ -110,24 +123,27 @@ static void sum_slice(struct world *w, float *x, struct parts *p)
 		ask_part(w, p);
 	int64_t part = 0;
 	for (int64_t at = p->from; at < p->to; at += BLOCK) {
-		int n = block_length(at, p->to);
-		for (int r = 0; r < p->learners; r++) {
-			const float *x_r = x + at;
+		int n = block_length(at, p->to), begun = more;
+		if (more)
+			memcpy(sum, to + at, (size_t)n * sizeof *sum);
+		for (int k = 0; k < p->count; k++) {
+			const float *x_k = x + at;
 			int64_t slot = part % BLOCKS_IN_FLIGHT;
-			if (r != p->me) {
-				wait_received(w, &p->request[slot], r, n);
-				x_r = p->ring[slot];
+			if (giver(p, k) != p->me) {
+				wait_received(w, &p->request[slot], giver(p, k), n);
+				x_k = p->ring[slot];
 			}
-			if (r == 0)
-				memcpy(sum, x_r, (size_t)n * sizeof *sum);
+			if (begun)
+				add(sum, x_k, n);
 			else
-				add(sum, x_r, n);
-			if (r != p->me) {
+				memcpy(sum, x_k, (size_t)n * sizeof *sum);
+			begun = 1;
+			if (giver(p, k) != p->me) {
 				part++;
 				ask_part(w, p); /* into the slot that is free now */
 			}
 		}
-		memcpy(x + at, sum, (size_t)n * sizeof *sum);
+		memcpy(to + at, sum, (size_t)n * sizeof *sum);
 	}
 	for (int i = 0; i < BLOCKS_IN_FLIGHT; i++)
 		free(p->ring[i]);
@@ -162,30 +178,74 @@ static void check_learner(const struct world *w)
 		favor_die("only learners sum over learners");
 }
 
-void world_sum_gradients(struct world *w, float *x, int64_t n)
+static struct parts parts_of(int64_t n, int learners, int me, int first, int count)
 {
-	int learners = w->learner_count, me = w->rank;
-	check_learner(w);
-	if (learners == 1 || n == 0)
-		return;
-	/* all blocks of the vector once as parts to send; then at most all of it received and my slice sent to each: room
-	 * for both */
+	struct parts p = {.from = slice_start(n, learners, me), .to = slice_start(n, learners, me + 1),
+	                  .learners = learners, .me = me, .first = first, .count = count};
+	p.others = my_place(&p) < count ? count - 1 : count;
+	return p;
+}
+
+/* Blocks of all slices together. */
+static int64_t all_blocks(int64_t n, int learners)
+{
 	int64_t blocks = 0;
 	for (int i = 0; i < learners; i++)
 		blocks += block_count(slice_start(n, learners, i), slice_start(n, learners, i + 1));
-	int64_t own = block_count(slice_start(n, learners, me), slice_start(n, learners, me + 1));
-	MPI_Request *requests = favor_malloc((size_t)(blocks + own * (learners - 1)) * sizeof(MPI_Request));
-	MPI_Request *next = requests;
-	for (int k = 1; k < learners; k++) {
-		int to = (me + k) % learners; /* each begins with another one */
-		next = send_slice(w, x, slice_start(n, learners, to), slice_start(n, learners, to + 1), to, TAG_SLICE, next);
+	return blocks;
+}
+
+/* x of `count` learners from `first` on is added to my slice of `to` (more), or replaces it. */
+static void sum_parts(struct world *w, float *to, const float *x, int64_t n, int more, int first, int count)
+{
+	int learners = w->learner_count, me = w->rank;
+	struct parts p = parts_of(n, learners, me, first, count);
+	MPI_Request *requests = favor_malloc((size_t)all_blocks(n, learners) * sizeof(MPI_Request)), *next = requests;
+	for (int k = 1; k < learners && my_place(&p) < count; k++) {
+		int peer = (me + k) % learners; /* each begins with another one */
+		next = send_slice(w, x, slice_start(n, learners, peer), slice_start(n, learners, peer + 1), peer, TAG_SLICE,
+		                  next);
 	}
-	struct parts p = {.from = slice_start(n, learners, me), .to = slice_start(n, learners, me + 1),
-	                  .learners = learners, .me = me};
-	sum_slice(w, x, &p);
-	wait_sent(w, requests, next); /* what they were sent from is received into next */
+	sum_slice(w, to, x, more, &p);
+	wait_sent(w, requests, next); /* what they were sent from is written to next */
+	free(requests);
+}
+
+/* Every learner's slice of x to all. */
+static void share(struct world *w, float *x, int64_t n)
+{
+	int learners = w->learner_count, me = w->rank;
+	/* at most all of it received and my slice sent to each */
+	int64_t own = block_count(slice_start(n, learners, me), slice_start(n, learners, me + 1));
+	MPI_Request *requests =
+	    favor_malloc((size_t)(all_blocks(n, learners) + own * (learners - 1)) * sizeof(MPI_Request));
 	gather_slices(w, x, n, learners, me, requests);
 	free(requests);
+}
+
+void world_sum_gradients(struct world *w, float *x, int64_t n)
+{
+	check_learner(w);
+	if (w->learner_count == 1 || n == 0)
+		return;
+	sum_parts(w, x, x, n, 0, 0, w->learner_count);
+	share(w, x, n);
+}
+
+void world_add_in_order(struct world *w, float *sum, const float *x, int64_t n, int first, int count)
+{
+	check_learner(w);
+	if (first < 0 || first >= w->learner_count || count < 0 || count > w->learner_count)
+		favor_die("world_add_in_order: %d learners from %d on, of %d", count, first, w->learner_count);
+	if (n > 0 && count > 0)
+		sum_parts(w, sum, x, n, 1, first, count);
+}
+
+void world_share_slices(struct world *w, float *sum, int64_t n)
+{
+	check_learner(w);
+	if (w->learner_count > 1 && n > 0)
+		share(w, sum, n);
 }
 
 void world_sum_learners(struct world *w, double *x, int n)

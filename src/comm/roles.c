@@ -118,8 +118,21 @@ static int set_counts(struct world *w, const struct placement_options *p, struct
 
 static int set_placement(struct world *w, const struct placement_options *p, struct favor_error *e)
 {
+	const struct asked_roles *a = &w->asked;
+	if (p->mode == PLACEMENT_COUNTS && a->any && (p->learner != a->learner || p->reward != a->reward))
+		return favor_fail(e, "placement: {rollout: %d, reward: %d, learner: %d}, but FAVOR_ROLE gives rollout %d, reward "
+		                     "%d, learner %d; write placement: auto, or unset FAVOR_ROLE",
+		                  p->rollout, p->reward, p->learner, a->rollout, a->reward, a->learner);
 	if (p->mode == PLACEMENT_COUNTS)
 		return set_counts(w, p, e);
+	if (p->mode == PLACEMENT_AUTO && a->any) {
+		if (world_check_wishes(w, e))
+			return -1;
+		w->rollouts = a->rollout;
+		w->rewards = a->reward;
+		w->learner_count = a->learner;
+		return 0;
+	}
 	if (p->mode == PLACEMENT_COLOCATE || w->size <= 2) {
 		w->colocate = 1;
 		w->rollouts = w->rewards = w->learner_count = w->size;

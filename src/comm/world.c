@@ -86,6 +86,7 @@ static void open_mpi(struct world *w, int *argc, char ***argv)
 	favor_process()->rank = w->rank;
 	favor_process()->ranks = w->size;
 	check_size(w);
+	world_hear_wishes(w);
 }
 
 struct identity {

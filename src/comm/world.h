@@ -50,7 +50,8 @@ const char *world_host(const struct world *w);
 
 /* Fixes roles and the deadline. auto: 1 or 2 ranks colocate; else 1 reward rank, max(1, (ranks - 1) / 3) learners,
  * the rest rollout. counts must add up to the ranks. Order: learners first (rank 0 is the leader), then reward, then
- * rollout. Same arguments on all ranks; collective. */
+ * rollout. Ranks for which the environment names a role (FAVOR_ROLE=learner, reward or rollout) have that one with
+ * auto, the others fill up; counts must then agree, colocate ignores it. Same arguments on all ranks; collective. */
 int world_assign(struct world *w, const struct placement_options *p, double deadline, struct favor_error *e);
 int world_plays(const struct world *w, enum role r);     /* this rank */
 int world_role_count(const struct world *w, enum role r);
@@ -127,6 +128,12 @@ int64_t world_expected(const struct world *w, enum stage s, uint64_t first, uint
 /* Over learners; collective among them. Sum of n floats in place, the same bits on every learner: added
  * element by element in the learners' order. */
 void world_sum_gradients(struct world *w, float *x, int64_t n);
+/* A sum whose order does not depend on the number of learners, made in rounds: the x of `count` learners from learner
+ * `first` on (round the circle, each once) are added one after the other to this learner's slice of sum; others pass
+ * what they like for x. When all rounds are done world_share_slices brings every slice to all. Collective among the
+ * learners, with the same first and count. */
+void world_add_in_order(struct world *w, float *sum, const float *x, int64_t n, int first, int count);
+void world_share_slices(struct world *w, float *sum, int64_t n);
 void world_sum_learners(struct world *w, double *x, int n);
 void world_max_learners(struct world *w, double *x, int n);
 /* All ranks; collective. The leader's *version and *stop come to everybody: so all ranks know how far training is,

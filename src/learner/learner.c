@@ -44,6 +44,8 @@ void learner_free(struct learner *l)
 	op_release(l->model->backend, l->gradient);
 	op_release(l->model->backend, l->exp_avg);
 	op_release(l->model->backend, l->exp_avg_sq);
+	if (l->sum)
+		op_release(l->model->backend, l->sum);
 	weights_unbind(&l->grad);
 	arena_free(&l->arena);
 }
@@ -65,9 +67,21 @@ void learner_set_reference(struct learner *l)
 	l->reference = reference;
 }
 
-void learner_zero(struct learner *l)
+void learner_keep_sum(struct learner *l)
+{
+	l->sum = zeroed(l->model->backend, l->model->params.total);
+}
+
+void learner_zero_gradient(struct learner *l)
 {
 	op_zero(l->model->backend, l->gradient + l->first, (size_t)l->count * sizeof(float));
+}
+
+void learner_zero(struct learner *l)
+{
+	learner_zero_gradient(l);
+	if (l->sum)
+		op_zero(l->model->backend, l->sum + l->first, (size_t)l->count * sizeof(float));
 	l->forward_seconds = l->backward_seconds = 0;
 }
 
@@ -192,7 +206,8 @@ double learner_step(struct learner *l, float lr)
 	struct backend *b = l->model->backend;
 	struct adamw how = {
 	    .lr = lr, .beta1 = o->adam_beta1, .beta2 = o->adam_beta2, .eps = o->adam_eps, .step = l->step + 1};
-	double norm = sqrt(op_sum_squares(b, l->gradient + l->first, l->count));
+	float *gradient = l->sum ? l->sum : l->gradient;
+	double norm = sqrt(op_sum_squares(b, gradient + l->first, l->count));
 	if (!isfinite(norm))
 		return norm;
 	/* torch's clip_grad_norm_: g *= min(1, max_norm / (norm + 1e-6)) */
@@ -210,7 +225,7 @@ double learner_step(struct learner *l, float lr)
 			from = l->first < to ? l->first : to;
 		how.weight_decay = decay ? o->weight_decay : 0;
 		if (to > from)
-			op_adamw(b, l->model->block + from, l->gradient + from, l->exp_avg + from, l->exp_avg_sq + from, to - from,
+			op_adamw(b, l->model->block + from, gradient + from, l->exp_avg + from, l->exp_avg_sq + from, to - from,
 			         (float)scale, &how);
 		i = j;
 	}
@@ -220,7 +235,7 @@ double learner_step(struct learner *l, float lr)
 	return norm;
 }
 
-int64_t learner_fixed_bytes(const struct model *m, const struct learner_options *o)
+int64_t learner_fixed_bytes(const struct model *m, const struct learner_options *o, int keeps_sum)
 {
-	return m->params.total * (int64_t)sizeof(float) * (o->beta > 0 ? 4 : 3);
+	return m->params.total * (int64_t)sizeof(float) * (3 + (o->beta > 0) + (keeps_sum != 0));
 }

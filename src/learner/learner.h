@@ -20,6 +20,7 @@ struct learner {
 	int vision;                             /* 1: the tower learns too */
 	int64_t first, count;                   /* trainable range of the weights' block, in floats */
 	float *gradient, *exp_avg, *exp_avg_sq; /* [params.total] each, backend memory, owned; outside the range: unused */
+	float *sum;             /* as gradient; NULL unless learner_keep_sum: what learner_step takes then */
 	struct weights grad;
 	struct arena arena; /* backend memory, owned */
 	int64_t step;       /* optimiser steps done */
@@ -33,7 +34,11 @@ void learner_init(struct learner *l, struct model *m, const struct learner_optio
 void learner_free(struct learner *l);
 /* Copies the present weights as the frozen reference of the KL term. */
 void learner_set_reference(struct learner *l);
+/* From now on the gradient of each micro-batch stays by itself: the caller adds it to l->sum (comm) and calls
+ * learner_zero_gradient before the next; learner_step takes the sum. */
+void learner_keep_sum(struct learner *l);
 void learner_zero(struct learner *l);
+void learner_zero_gradient(struct learner *l);
 
 /* One micro-batch: n groups with their prompts and advantages (advantages[i] is [G] of groups[i]). Adds the gradient of
  * sum_t weight_t (...) (loss.h), adds to sums. -1: a prompt that doesn't fit the model. 1: the tick says to give up,
@@ -55,6 +60,6 @@ int learner_examples(struct learner *l, int n, const struct example *examples, i
 double learner_step(struct learner *l, float lr);
 
 /* Backend memory: fixed (gradient, moments, reference) and per micro-batch, for the memory plan. */
-int64_t learner_fixed_bytes(const struct model *m, const struct learner_options *o);
+int64_t learner_fixed_bytes(const struct model *m, const struct learner_options *o, int keeps_sum);
 
 #endif

@@ -408,6 +408,40 @@ static void steps(void **state)
 	free(weights);
 }
 
+/* Items 0 .. count - 1 of which item i is learner (first + i) % learners': their sum is that of one process that adds them
+ * one after the other, to the bit. */
+static void add_in_order(void **state)
+{
+	enum { N = 100003 };
+	struct world *w = *state;
+	const int L = learners(w), me = world_role_index(w, ROLE_LEARNER);
+	if (me < 0)
+		return;
+	float *x = malloc(N * sizeof *x), *sum = malloc(N * sizeof *sum), *expected = calloc(N, sizeof *expected);
+	for (int count = 0; count < 2 * L + 2; count++) {
+		const int first = count % L;
+		memset(sum, 0, N * sizeof *sum);
+		memset(expected, 0, N * sizeof *expected);
+		for (int at = 0; at < count; at += L) {
+			for (int k = at; k < count && k < at + L; k++) {
+				for (int i = 0; i < N; i++) {
+					const float value = 1.0f / (float)(1 + (i * 31 + k * 17) % 1009);
+					expected[i] += value;
+					if ((first + k) % L == me)
+						x[i] = value;
+				}
+			}
+			world_add_in_order(w, sum, x, N, first, count - at < L ? count - at : L);
+			memset(x, 0xff, N * sizeof *x); /* it was taken */
+		}
+		world_share_slices(w, sum, N);
+		assert_memory_equal(sum, expected, N * sizeof *sum);
+	}
+	free(x);
+	free(sum);
+	free(expected);
+}
+
 /* Shares of all owners add up, for ranges that begin anywhere. */
 static void expected_counts(void **state)
 {
@@ -542,7 +576,7 @@ int main(int argc, char **argv)
 	    cmocka_unit_test_prestate(ping, w),
 	    cmocka_unit_test_prestate(few_numbers, w),
 	    cmocka_unit_test_prestate(gradients_exact, w),
-	    cmocka_unit_test_prestate(gradients_same_bits, w),
+	    cmocka_unit_test_prestate(gradients_same_bits, w), cmocka_unit_test_prestate(add_in_order, w),
 	    cmocka_unit_test_prestate(expected_counts, w),
 	    cmocka_unit_test_prestate(steps, w),
 	    cmocka_unit_test_prestate(early_pull, w),

@@ -1,0 +1,149 @@
+#!/bin/sh
+# Other numbers of ranks: elastic.sh [BUILD FOLDER] [--long]. With comm.reproducible a run ends with the same bits, metrics and samples on any number
+# of learners and with any micro-batch; it may stop on one number of ranks and go on with another. Without it, the same within rounding. And the
+# roles that an environment gives (FAVOR_ROLE).
+. "$(dirname "$0")/e2e/lib.sh"
+long=
+[ "${2:-}" = --long ] && long=1
+export OMP_NUM_THREADS=1
+make_data
+cat >"$work/grpo.yaml" <<END
+method: grpo
+model: {path: $base, init: random}
+data: {train: $work/letters.jsonl, root: $work/synth, prompt: answer, system: none}
+rollout: {group_size: 4, max_tokens: 12, stop: [a, i, o, u, " the", " in"]}
+reward: {accuracy: visual-rft, format: 0.3}
+learner: {steps: 6, groups_per_step: 7, micro_batch: 1, lr: 1.0e-3, beta: 0.04}
+comm: {reproducible: true}
+checkpoint: {every: 2, keep: 0}
+run: {seed: 1}
+END
+cat >"$work/sft.yaml" <<END
+method: sft
+model: {path: $base, init: random}
+data: {train: $work/synth/train.jsonl, prompt: think, system: none, augment: true}
+learner: {steps: 6, groups_per_step: 7, micro_batch: 1, lr: 1.0e-3, weight_decay: 0.1}
+comm: {reproducible: true}
+checkpoint: {every: 2, keep: 0}
+run: {seed: 1}
+END
+
+# train NAME RANKS CONFIG OPTIONS...: 0 ranks is one process; `5:2` is 5 ranks with 2 learners; `c3` is 3 ranks that do all
+train() {
+	train_dir=$work/$1 train_ranks=$2 train_config=$work/$3.yaml
+	shift 3
+	case $train_ranks in
+	c*) set -- placement=colocate "$@" ;;
+	*:*) set -- "placement={rollout: $((${train_ranks%:*} - 1 - ${train_ranks#*:})), reward: 1, learner: ${train_ranks#*:}}" "$@" ;;
+	esac
+	train_ranks=${train_ranks#c}
+	ranks "${train_ranks%:*}" train "$train_config" run.dir="$train_dir" "$@"
+}
+
+# Weights and metrics; samples.jsonl has the leader's groups alone, samples_digest all.
+same_numbers() {
+	timeless "$work/$2/metrics.jsonl" >"$work/expected"
+	timeless "$work/$3/metrics.jsonl" >"$work/got"
+	if [ "$(digest "$(newest "$work/$2")")" != "$(digest "$(newest "$work/$3")")" ]; then
+		fail "$1" "another final digest"
+	elif ! cmp -s "$work/expected" "$work/got"; then
+		fail "$1" "other metrics: $(diff "$work/expected" "$work/got" | head -n 4)"
+	else
+		ok "$1: digest $(digest "$(newest "$work/$3")")"
+	fi
+}
+
+# ---- any number of learners, any micro-batch
+layouts='c2:1 c3:2 5:2:1 6:3:4'
+[ -z "$long" ] || layouts="$layouts c4:1 c7:1 c8:3 4:1:3 5:3:1 7:4:2"
+for kind in grpo sft; do
+	train $kind-0 0 $kind || fail "$kind" "the run failed" "$work/log"
+	for layout in $layouts; do
+		where=${layout%:*} micro=${layout##*:}
+		[ $kind = grpo ] || case $where in c*) ;; *) continue ;; esac
+		if train $kind-$where $where $kind learner.micro_batch=$micro; then
+			same_numbers "reproducible, $kind on $where, micro_batch $micro" $kind-0 $kind-$where
+		else
+			fail "reproducible, $kind on $where" "the run failed" "$work/log"
+		fi
+	done
+done
+train iterations-0 0 grpo learner.iterations=2 learner.recompute=true && train iterations-3 c3 grpo learner.iterations=2 learner.recompute=true &&
+	same_numbers "reproducible, two optimiser steps a round" iterations-0 iterations-3
+# it must be able to fail: without it the bits depend on the learners
+train plain-0 0 grpo comm.reproducible=false learner.adam_eps=1.0 learner.lr=0.1
+train plain-3 c3 grpo comm.reproducible=false learner.adam_eps=1.0 learner.lr=0.1
+if [ "$(digest "$(newest "$work/plain-0")")" = "$(digest "$(newest "$work/plain-3")")" ]; then
+	fail "the comparison can fail" "plain sums on 1 and 3 learners have the same bits"
+else
+	ok "the comparison can fail: plain sums on 1 and 3 learners have other bits"
+fi
+
+# ---- stopped on one number of ranks, resumed on another
+moves='0-c3 c3-5:2 5:2-0'
+[ -z "$long" ] || moves="$moves c2-6:3 6:3-c4 4:1-5:3 c8-c2"
+for move in $moves; do
+	from=${move%-*} to=${move#*-}
+	for kind in grpo sft; do
+		[ $kind = grpo ] || case $move in *:*) continue ;; esac
+		rm -rf "$work/moved"
+		if FAVOR_FAULT="forward and backward:0:3:signal:15" train moved "$from" $kind; then
+			fail "$kind from $from to $to" "it was not stopped" "$work/log"
+		elif ! grep -q 'stopped by SIGTERM after step 3 ' "$work/log"; then
+			fail "$kind from $from to $to" "it was not stopped after step 3" "$work/log"
+		elif ! train moved "$to" $kind --resume auto; then
+			fail "$kind from $from to $to" "the resumed run failed" "$work/log"
+		else
+			same_numbers "$kind from $from to $to" $kind-0 moved
+		fi
+	done
+done
+# plain sums: the same samples in the step after the move, weights within rounding (a large adam_eps: else signs of the tiniest gradients decide)
+rm -rf "$work/moved"
+cp -r "$work/plain-0" "$work/moved"
+rm "$work"/moved/checkpoints/step-00000[46].h5
+if train moved 5:2 grpo comm.reproducible=false learner.adam_eps=1.0 learner.lr=0.1 --resume auto; then
+	difference=$("$build/tests/e2e/compare_checkpoints" "$(newest "$work/plain-0")" "$(newest "$work/moved")" 2>&1)
+	metric samples_digest "$work/plain-0/metrics.jsonl" | head -n 3 >"$work/expected"
+	metric samples_digest "$work/moved/metrics.jsonl" | head -n 3 >"$work/got"
+	if ! echo "$difference" | awk '{ exit !($1 < 1e-4 && $NF > 0) }' || ! cmp -s "$work/expected" "$work/got"; then
+		fail "plain sums, from 1 rank to 5" "differs: $difference"
+	else
+		ok "plain sums, from 1 rank to 5: $difference"
+	fi
+else
+	fail "plain sums, from 1 rank to 5" "the resumed run failed" "$work/log"
+fi
+
+# ---- roles by FAVOR_ROLE, whatever the ranks' order
+# roles EXPECTED MPIRUN-ARGUMENTS: "exit code: message" or the placement that favor says
+roles() {
+	expected=$1
+	shift
+	rm -rf "$work/roles"
+	timeout -k 5 100 mpirun "$@" >"$work/log" 2>&1
+	code=$?
+	if grep -q "$expected" "$work/log" && { [ $code -eq 0 ] || [ "$expected" = "FAVOR_ROLE" ]; }; then
+		if [ $code -eq 0 ]; then
+			same_numbers "roles: $expected" grpo-0 roles
+		elif [ $code -eq 2 ]; then
+			ok "roles: refused: $(grep -m 1 FAVOR_ROLE "$work/log")"
+		else
+			fail "roles: refused" "with code $code" "$work/log"
+		fi
+	else
+		fail "roles: $expected" "code $code" "$work/log"
+	fi
+}
+run="$favor train $work/grpo.yaml run.dir=$work/roles"
+roles '(rollout 2, reward 1, learner 1)' -n 1 -x FAVOR_ROLE=reward $run : -n 2 -x FAVOR_ROLE=rollout $run : -n 1 -x FAVOR_ROLE=learner $run
+roles '(rollout 2, reward 2, learner 1)' -n 2 -x FAVOR_ROLE=reward $run : -n 3 $run
+roles '(rollout 1, reward 1, learner 2)' -n 2 $run : -n 2 -x FAVOR_ROLE=learner $run
+# a heterogeneous job of Slurm where the first two ranks have no GPU: they score
+export SLURM_HET_SIZE=2
+roles '(rollout 2, reward 2, learner 1)' -n 2 $run : -n 3 -x SLURM_STEP_GPUS=0 $run
+unset SLURM_HET_SIZE
+roles FAVOR_ROLE -n 1 -x FAVOR_ROLE=teacher $run : -n 3 $run
+roles FAVOR_ROLE -n 4 -x FAVOR_ROLE=learner $run
+roles FAVOR_ROLE -n 1 -x FAVOR_ROLE=learner $run "placement={rollout: 1, reward: 1, learner: 2}" : -n 3 $run
+finish
