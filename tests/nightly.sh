@@ -12,6 +12,8 @@ if compile "gcc" build; then
 	script "invariants, long" tests/invariants.sh build --long
 	script "faults, long" tests/faults.sh build --long
 	script "signals, long" tests/signals.sh build --long
+	script "elastic, long" tests/elastic.sh build --long
+	script "Slurm" tests/slurm.sh build
 	script "hosts, long" tests/hosts.sh build --long
 	script "load, long" tests/load.sh build --long
 fi

@@ -17,6 +17,8 @@ if compile "gcc" build; then
 	script "invariants" tests/invariants.sh build
 	script "faults" tests/faults.sh build
 	script "signals" tests/signals.sh build
+	script "elastic" tests/elastic.sh build
+	script "Slurm" tests/slurm.sh build
 	script "hosts" tests/hosts.sh build
 	script "load" tests/load.sh build
 fi

@@ -1,0 +1,57 @@
+# Sourced by the job scripts beside it: runs one command as the job's work, to the end, however often the job has to start again.
+#
+#   favor_job LAUNCHER... favor train CONFIG ... --resume auto
+#
+# The launcher is srun --mpi=pmix or mpirun. What comes and what is done:
+#   the warning before the time limit (#SBATCH --signal=B:USR1@N), or SIGTERM to this script: passed on to all ranks as SIGUSR1. favor
+#     gives up the step under way, saves the last finished one and leaves with 75; then the job puts itself back into the queue
+#   preemption: Slurm sends the ranks of a step of srun SIGTERM; the same happens. (Under mpirun ranks get no notice: the job goes on from its
+#     newest checkpoint.)
+#   scancel: the ranks of srun save and leave in the same way, and the job stays cancelled
+#   node failure: Slurm starts a job with --requeue again by itself
+#   a crash (any other code): back into the queue, $FAVOR_RESTARTS times at most (20)
+#   bad input (2): the job fails at once, with the message in its output; starting it again would not help
+# In the queue again, it goes on by --resume auto. --open-mode=append keeps the output of all starts in one file.
+
+favor_launcher=
+favor_warned=
+
+favor_pass_on() {
+	favor_warned=1
+	[ -z "$favor_launcher" ] || kill -USR1 "$favor_launcher" 2>/dev/null
+}
+
+# Slurm's word on this job: RUNNING also in the grace time before a time limit or preemption; else it is ending for good.
+favor_state() {
+	squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T 2>/dev/null | head -n 1
+}
+
+favor_job() {
+	trap favor_pass_on USR1 TERM
+	echo "job $SLURM_JOB_ID, start $((${SLURM_RESTART_COUNT:-0} + 1)) on $SLURM_JOB_NODELIST: $*" >&2
+	"$@" &
+	favor_launcher=$!
+	[ -z "$favor_warned" ] || kill -USR1 "$favor_launcher" 2>/dev/null # it came before the launcher was there
+	while :; do
+		wait "$favor_launcher" # ends early, with a code above 128, when a signal is trapped
+		favor_code=$?
+		kill -0 "$favor_launcher" 2>/dev/null || break
+	done
+	case $favor_code in
+	0 | 2) exit $favor_code ;;
+	75) ;;
+	*)
+		if [ "${SLURM_RESTART_COUNT:-0}" -ge "${FAVOR_RESTARTS:-20}" ]; then
+			echo "job $SLURM_JOB_ID: code $favor_code, and it was started ${SLURM_RESTART_COUNT:-0} times again: given up" >&2
+			exit "$favor_code"
+		fi
+		;;
+	esac
+	favor_now=$(favor_state)
+	if [ "$favor_now" = RUNNING ]; then
+		echo "job $SLURM_JOB_ID: code $favor_code; back into the queue" >&2
+		scontrol requeue "$SLURM_JOB_ID" && sleep 60 # Slurm ends this script
+	fi
+	echo "job $SLURM_JOB_ID: code $favor_code, and the job is ${favor_now:-over}" >&2
+	exit "$favor_code"
+}
