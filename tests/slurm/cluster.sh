@@ -19,6 +19,8 @@ cluster_lacks() {
 		echo "the package slurm-wlm is not there"
 	elif ! command -v munged >/dev/null; then
 		echo "the package munge is not there"
+	elif [ -z "$(ls -A /sys/fs/cgroup 2>/dev/null)" ]; then
+		echo "no control groups are mounted in /sys/fs/cgroup, which slurmd wants"
 	fi
 }
 
