@@ -161,7 +161,7 @@ static void judge_plans(struct findings *f, const struct world *w, const struct 
 				continue;
 			seen |= r < first;
 			ranks++;
-			want += (double)plans[r].total;
+			want += plans[r].on_device ? 0 : (double)plans[r].total;
 		}
 		if (seen)
 			continue;

@@ -1,6 +1,7 @@
 /* Everything before the first step. See setup.h. */
 #include "app/setup.h"
 
+#include "backend/ops.h"
 #include "data/faults.h"
 #include "data/template.h"
 #include "model/pass.h"
@@ -333,29 +334,31 @@ int setup_plan(const struct setup *s, struct memory_plan *plan, struct favor_err
 	const struct model *m = s->assets.model;
 	const int grpo = c->method == METHOD_GRPO;
 	/* the node's memory is shared by its ranks; a rank may be planned against its share */
-	const int64_t node = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
-	*plan = (struct memory_plan){
-		.limit = c->run.memory_limit ? c->run.memory_limit << 20 : node / world_node_ranks(s->world)};
+	const int64_t node = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE), device = op_memory_limit(s->backend);
+	*plan = (struct memory_plan){.on_device = device > 0,
+	                             .limit = c->run.memory_limit ? c->run.memory_limit << 20
+	                                      : device            ? device
+	                                                          : node / world_node_ranks(s->world)};
 	if (!m)
 		return 0;
 	const int G = grpo ? c->rollout.group_size : 1, tokens = grpo ? c->rollout.max_tokens : s->longest_target;
-	/* and the copies that are packed for products */
-	plan->weights = m->params.total * (int64_t)(sizeof(float) + (c->model.dtype == MODEL_BFLOAT16 ? 2 : sizeof(float)));
+	const int learns = world_plays(s->world, ROLE_LEARNER), reference = learns && grpo && c->learner.beta > 0;
+	plan->weights = m->params.total * (int64_t)sizeof(float) + op_own_bytes(s->backend, m->params.total, 1 + reference);
 	int32_t longest = s->longest_prompt + tokens;
 	if (longest > m->config.max_positions)
 		return favor_fail(e,
 		                  "the longest prompt has %d tokens and a response up to %d more, but the model's "
 		                  "max_position_embeddings is %d: lower data.max_pixels or rollout.max_tokens",
 		                  s->longest_prompt, tokens, m->config.max_positions);
-	if (world_plays(s->world, ROLE_LEARNER)) {
+	if (learns) {
 		const int64_t B = c->comm.reproducible ? 1 : c->learner.micro_batch;
 		plan->fixed = learner_fixed_bytes(m, &c->learner, c->comm.reproducible);
 		plan->activations =
-			pass_bytes(&m->config, B * (s->longest_prompt + (int64_t)G * tokens), B * s->most_patches,
+			pass_bytes(s->backend, &m->config, B * (s->longest_prompt + (int64_t)G * tokens), B * s->most_patches,
 		               B * (int64_t)G * tokens, c->learner.recompute, c->model.vision == VISION_FULL);
 	}
 	if (grpo && world_plays(s->world, ROLE_ROLLOUT))
-		plan->rollout = rollout_bytes(&m->config, s->longest_prompt, s->most_patches, G, tokens);
+		plan->rollout = rollout_bytes(s->backend, &m->config, s->longest_prompt, s->most_patches, G, tokens);
 	plan->total = plan->weights + plan->fixed + plan->activations + plan->rollout;
 	return 0;
 }
@@ -371,17 +374,17 @@ int setup_memory_plan(struct setup *s, struct favor_error *e)
 	world_max_all(s->world, plan, 4);
 	if (world_rank(s->world) == 0) {
 		fprintf(stderr,
-		        "favor: memory plan, at most per rank: weights %.1f MiB, gradients + moments%s %.1f MiB, activations "
+		        "favor: memory plan, at most per rank%s: weights %.1f MiB, gradients + moments%s %.1f MiB, activations "
 		        "%.1f MiB, rollout cache %.1f MiB\n",
-		        mib((int64_t)plan[0]), c->learner.beta > 0 && c->method == METHOD_GRPO ? " + reference" : "",
+		        p.on_device ? " on its GPU" : "", mib((int64_t)plan[0]), c->learner.beta > 0 && c->method == METHOD_GRPO ? " + reference" : "",
 		        mib((int64_t)plan[1]), mib((int64_t)plan[2]), mib((int64_t)plan[3]));
 	}
 	int fits = p.total <= p.limit;
 	if (!fits)
 		favor_fail(e,
-		           "the memory plan of rank %d is %.0f MiB, above its limit of %.0f MiB: lower learner.micro_batch, "
+		           "the memory plan of rank %d is %.0f MiB, above its limit of %.0f MiB%s: lower learner.micro_batch, "
 		           "rollout.group_size, rollout.max_tokens or data.max_pixels, or set learner.recompute "
 		           "(run.memory_limit sets the limit)",
-		           world_rank(s->world), mib(p.total), mib(p.limit));
+		           world_rank(s->world), mib(p.total), mib(p.limit), p.on_device ? " on the GPU" : "");
 	return world_agree(s->world, fits, e);
 }

@@ -55,7 +55,8 @@ int setup_stop_token(const struct setup *s, int32_t *id, struct favor_error *e);
 /* What this rank needs, in bytes. -1 if the longest prompt and response are longer than the model can take. */
 struct memory_plan {
 	int64_t weights, fixed, activations, rollout, total; /* fixed: gradients, moments, reference */
-	int64_t limit;                                       /* run.memory_limit, or this rank's share of the node */
+	int64_t limit; /* run.memory_limit, or this rank's share of the node's memory, or of its GPU's */
+	int on_device;
 };
 int setup_plan(const struct setup *s, struct memory_plan *plan, struct favor_error *e);
 /* Prints the plan (leader) and refuses what doesn't fit. `learner`, `rollout`: what this rank plays. Collective. */

@@ -19,28 +19,52 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* How elements are stored. */
+enum element { ELEMENT_FLOAT32, ELEMENT_BFLOAT16 };
+
+static inline size_t element_size(enum element type)
+{
+	return type == ELEMENT_BFLOAT16 ? 2 : sizeof(float);
+}
+
 /* A view of rows x cols elements; consecutive rows lie `stride` elements apart. Borrows its memory. data NULL = absent.
- */
+ * Of bfloat16 elements, data is the address alone: nobody reads it as floats. */
 struct tensor {
 	float *data;
 	int64_t rows, cols, stride;
+	enum element type;
 };
 
+/* float32 elements, row behind row. */
 static inline struct tensor tensor_of(float *data, int64_t rows, int64_t cols)
 {
-	return (struct tensor){data, rows, cols, cols};
+	return (struct tensor){data, rows, cols, cols, ELEMENT_FLOAT32};
+}
+static inline struct tensor tensor_of_type(void *data, int64_t rows, int64_t cols, enum element type)
+{
+	return (struct tensor){(float *)data, rows, cols, cols, type};
+}
+/* Where element (row, col) of t lies. */
+static inline void *tensor_at(struct tensor t, int64_t row, int64_t col)
+{
+	return (char *)t.data + (row * t.stride + col) * (int64_t)element_size(t.type);
 }
 /* Columns [first, first + cols) of t. */
 static inline struct tensor tensor_columns(struct tensor t, int64_t first, int64_t cols)
 {
-	return (struct tensor){t.data + first, t.rows, cols, t.stride};
+	return (struct tensor){(float *)tensor_at(t, 0, first), t.rows, cols, t.stride, t.type};
 }
 /* Rows [first, first + rows) of t. */
 static inline struct tensor tensor_rows(struct tensor t, int64_t first, int64_t rows)
 {
-	return (struct tensor){t.data + first * t.stride, rows, t.cols, t.stride};
+	return (struct tensor){(float *)tensor_at(t, first, 0), rows, t.cols, t.stride, t.type};
 }
-#define TENSOR_NONE ((struct tensor){NULL, 0, 0, 0})
+/* Bytes from the first to the last row's end, what lies between rows included. */
+static inline size_t tensor_bytes(struct tensor t)
+{
+	return t.rows ? (size_t)((t.rows - 1) * t.stride + t.cols) * element_size(t.type) : 0;
+}
+#define TENSOR_NONE ((struct tensor){NULL, 0, 0, 0, ELEMENT_FLOAT32})
 
 /* One attention segment: queries [q_start, q_start + q_len) see all keys of the prefix [prefix_start, + prefix_len),
  * then own keys [kv_start, + kv_len): all of them, or if causal, query i sees own keys j <= i + kv_len - q_len. Key
@@ -80,7 +104,13 @@ struct adamw {
 
 struct backend;
 
-/* Shapes: T rows (tokens or patches), N outputs, K inputs, H heads, D head dimension, V vocabulary. */
+/* Shapes: T rows (tokens or patches), N outputs, K inputs, H heads, D head dimension, V vocabulary.
+ *
+ * Element types. What products multiply (x of linear, dy of its gradients, h of the head) is of the backend's operand
+ * type (struct backend); results and inputs of other ops are float32 or of the operand type, as said below:
+ *   weights and their gradients (w, dw), the residual stream and its gradient (x and dx of norms), logits: float32
+ *   y, dx of products; y of norms and dy of their gradients; rope; attention; swiglu; activation; add; rows; dh of
+ *   the head: either, and all of one op alike where none is named (rows and cast convert, add's c may be the other) */
 struct backend_ops {
 	const char *name;
 	/* memory: 64-byte aligned */
@@ -91,6 +121,11 @@ struct backend_ops {
 	void (*zero)(struct backend *b, void *to, size_t bytes);
 	void (*sync)(struct backend *b);
 	void (*set_threads)(struct backend *b, int threads); /* threads >= 1; sets b->threads */
+	/* Bytes that the backend itself takes for a model of so many weights, in `blocks` blocks of them: copies for products,
+	 * working memory. For the plan. */
+	int64_t (*own_bytes)(struct backend *b, int64_t weights, int blocks);
+	/* Bytes that this process may take of the device's memory; 0: it is the host's. */
+	int64_t (*memory_limit)(struct backend *b);
 	void (*destroy)(struct backend *b);
 
 	/* y[T,N] = x[T,K] w[N,K]^T + bias[N] (bias.data may be NULL); accumulate: y += */
@@ -102,7 +137,8 @@ struct backend_ops {
 	/* dw[N,K] += dy[T,N]^T x[T,K]; dbias[N] += column sums of dy (dbias may be NULL) */
 	void (*linear_backward_weight)(struct backend *b, struct tensor dw, float *dbias, struct tensor dy,
 	                               struct tensor x);
-	/* The weights at these addresses have changed (optimiser step, publish): forget packed copies. */
+	/* The weights at these addresses have changed (optimiser step, publish): forget packed copies. Weights lie in a block
+	 * of their own from alloc. */
 	void (*weights_changed)(struct backend *b);
 
 	/* y = x * rstd * weight, rstd[T] = 1/sqrt(mean(x^2) + eps) */
@@ -120,9 +156,12 @@ struct backend_ops {
 	 * c, s = cos, sin [T, D/2]. inverse: s -> -s (the backward pass). */
 	void (*rope)(struct backend *b, struct tensor x, int heads, struct tensor cos, struct tensor sin, int inverse);
 
+	/* to = from[count] (host): segments as attention takes them, in backend memory. Once for all layers: a backend may
+	 * plan its work here. True until `to` is written again or 8 other lists have been made. */
+	void (*segments)(struct backend *b, struct segment *to, const struct segment *from, int count);
 	/* o[T, H*D] = softmax(scale q k^T) v by segments; H query heads, KH key heads (H % KH == 0; query head h reads key
 	 * head h / (H/KH)). lse[H * T] (head-major): log sum exp of the scaled scores. Rows of o that no segment covers are
-	 * left alone. */
+	 * left alone. segments: as the slot of that name made them. */
 	void (*attention)(struct backend *b, struct tensor o, float *lse, struct tensor q, struct tensor k, struct tensor v,
 	                  int heads, int kv_heads, float scale, const struct segment *segments, int segment_count);
 	/* dq, dk, dv += ... for do_ = dL/do */
@@ -141,7 +180,9 @@ struct backend_ops {
 	void (*activation_backward)(struct backend *b, struct tensor dx, struct tensor dy, struct tensor x,
 	                            enum activation kind);
 
-	/* y = a + b (y may alias a or b) */
+	/* y = x, rounded to nearest even */
+	void (*cast)(struct backend *b, struct tensor y, struct tensor x);
+	/* y = a + c (y may alias a or c) */
 	void (*add)(struct backend *b, struct tensor y, struct tensor a, struct tensor c);
 	/* y[i] = x[rows[i]]; a negative row leaves y[i] alone */
 	void (*gather_rows)(struct backend *b, struct tensor y, struct tensor x, const int32_t *rows);
@@ -181,6 +222,8 @@ struct backend {
 	void *state; /* owned by the backend */
 	int threads;
 	enum products products;
+	enum element operand; /* how what products multiply is stored; make such tensors by run_operand (model.h) */
+	int narrow_operands;  /* with bfloat16 products operands are stored as bfloat16; else each product rounds floats */
 	int in_host_memory; /* what alloc gives can be read and written by the host as it is, after sync */
 };
 
@@ -190,10 +233,11 @@ struct backend *backend_reference_new(void);
 struct backend *backend_cpu_new(int threads);
 /* 0 = all cores, as above; the reference stays at one thread. */
 void backend_set_threads(struct backend *b, int threads);
-/* Before the first product, or after weights_changed: packed copies are of one kind. */
+/* Before the first product, or after weights_changed: packed copies are of one kind. Fixes the operand type. */
 static inline void backend_set_products(struct backend *b, enum products products)
 {
 	b->products = products;
+	b->operand = products == PRODUCTS_BFLOAT16 && b->narrow_operands ? ELEMENT_BFLOAT16 : ELEMENT_FLOAT32;
 }
 /* "oneDNN 2.6.3" of the library that this process has loaded. */
 void backend_cpu_library(char *text, size_t size);

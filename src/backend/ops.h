@@ -27,6 +27,23 @@ static inline void ops_want_any(const char *op, const char *what, struct tensor 
 	ops_want(op, what, t, t.rows, t.cols);
 }
 
+/* Elements as this backend stores them: float32, or what products multiply. */
+static inline void ops_want_stored(const struct backend *b, const char *op, const char *what, struct tensor t)
+{
+	if (t.type != ELEMENT_FLOAT32 && t.type != b->operand)
+		favor_die("%s: %s is stored as bfloat16, but the %s backend takes float32 here", op, what, b->ops.name);
+}
+static inline void ops_want_type(const char *op, const char *what, struct tensor t, enum element type)
+{
+	if (t.type != type)
+		favor_die("%s: %s is stored as %s, but must be %s", op, what,
+		          t.type == ELEMENT_BFLOAT16 ? "bfloat16" : "float32", type == ELEMENT_BFLOAT16 ? "bfloat16" : "float32");
+}
+static inline void ops_want_float(const char *op, const char *what, struct tensor t)
+{
+	ops_want_type(op, what, t, ELEMENT_FLOAT32);
+}
+
 static inline void ops_want_pointer(const char *op, const char *what, const void *p)
 {
 	if (!p)
@@ -71,6 +88,22 @@ static inline void op_zero(struct backend *b, void *to, size_t bytes)
 	b->ops.zero(b, to, bytes);
 }
 
+/* What lies between the rows becomes 0 too. */
+static inline void op_zero_tensor(struct backend *b, struct tensor t)
+{
+	op_zero(b, t.data, tensor_bytes(t));
+}
+
+static inline int64_t op_own_bytes(struct backend *b, int64_t weights, int blocks)
+{
+	return b->ops.own_bytes(b, weights, blocks);
+}
+
+static inline int64_t op_memory_limit(struct backend *b)
+{
+	return b->ops.memory_limit(b);
+}
+
 static inline void op_sync(struct backend *b)
 {
 	b->ops.sync(b);
@@ -82,6 +115,9 @@ static inline void op_linear(struct backend *b, struct tensor y, struct tensor x
 	ops_want_any("linear", "x", x);
 	ops_want("linear", "w", w, w.rows, x.cols);
 	ops_want("linear", "y", y, x.rows, w.rows);
+	ops_want_type("linear", "x", x, b->operand);
+	ops_want_float("linear", "w", w);
+	ops_want_stored(b, "linear", "y", y);
 	if (x.rows)
 		b->ops.linear(b, y, x, w, bias, accumulate);
 }
@@ -92,6 +128,9 @@ static inline void op_linear_backward_input(struct backend *b, struct tensor dx,
 	ops_want_any("linear_backward_input", "w", w);
 	ops_want("linear_backward_input", "dy", dy, dy.rows, w.rows);
 	ops_want("linear_backward_input", "dx", dx, dy.rows, w.cols);
+	ops_want_type("linear_backward_input", "dy", dy, b->operand);
+	ops_want_float("linear_backward_input", "w", w);
+	ops_want_stored(b, "linear_backward_input", "dx", dx);
 	if (dy.rows)
 		b->ops.linear_backward_input(b, dx, dy, w, accumulate);
 }
@@ -102,6 +141,9 @@ static inline void op_linear_backward_weight(struct backend *b, struct tensor dw
 	ops_want_any("linear_backward_weight", "dy", dy);
 	ops_want("linear_backward_weight", "x", x, dy.rows, x.cols);
 	ops_want("linear_backward_weight", "dw", dw, dy.cols, x.cols);
+	ops_want_type("linear_backward_weight", "dy", dy, b->operand);
+	ops_want_type("linear_backward_weight", "x", x, b->operand);
+	ops_want_float("linear_backward_weight", "dw", dw);
 	if (dy.rows)
 		b->ops.linear_backward_weight(b, dw, dbias, dy, x);
 }
@@ -116,6 +158,8 @@ static inline void op_rmsnorm(struct backend *b, struct tensor y, float *rstd, s
 {
 	ops_want_any("rmsnorm", "x", x);
 	ops_want("rmsnorm", "y", y, x.rows, x.cols);
+	ops_want_float("rmsnorm", "x", x);
+	ops_want_stored(b, "rmsnorm", "y", y);
 	if (!x.rows)
 		return;
 	ops_want_pointer("rmsnorm", "rstd", rstd);
@@ -129,6 +173,9 @@ static inline void op_rmsnorm_backward(struct backend *b, struct tensor dx, floa
 	ops_want_any("rmsnorm_backward", "x", x);
 	ops_want("rmsnorm_backward", "dy", dy, x.rows, x.cols);
 	ops_want("rmsnorm_backward", "dx", dx, x.rows, x.cols);
+	ops_want_float("rmsnorm_backward", "x", x);
+	ops_want_float("rmsnorm_backward", "dx", dx);
+	ops_want_stored(b, "rmsnorm_backward", "dy", dy);
 	if (!x.rows)
 		return;
 	ops_want_pointer("rmsnorm_backward", "weight", weight);
@@ -141,6 +188,8 @@ static inline void op_layernorm(struct backend *b, struct tensor y, float *mean,
 {
 	ops_want_any("layernorm", "x", x);
 	ops_want("layernorm", "y", y, x.rows, x.cols);
+	ops_want_float("layernorm", "x", x);
+	ops_want_stored(b, "layernorm", "y", y);
 	if (!x.rows)
 		return;
 	ops_want_pointer("layernorm", "mean", mean);
@@ -158,6 +207,9 @@ static inline void op_layernorm_backward(struct backend *b, struct tensor dx, fl
 	ops_want_any("layernorm_backward", "x", x);
 	ops_want("layernorm_backward", "dy", dy, x.rows, x.cols);
 	ops_want("layernorm_backward", "dx", dx, x.rows, x.cols);
+	ops_want_float("layernorm_backward", "x", x);
+	ops_want_float("layernorm_backward", "dx", dx);
+	ops_want_stored(b, "layernorm_backward", "dy", dy);
 	if (!x.rows)
 		return;
 	ops_want_pointer("layernorm_backward", "weight", weight);
@@ -175,12 +227,26 @@ static inline void op_rope(struct backend *b, struct tensor x, int heads, struct
 		          (long long)x.cols, heads);
 	ops_want("rope", "cos", cos, x.rows, x.cols / heads / 2);
 	ops_want("rope", "sin", sin, x.rows, x.cols / heads / 2);
+	ops_want_stored(b, "rope", "x", x);
+	ops_want_float("rope", "cos", cos);
+	ops_want_float("rope", "sin", sin);
 	if (x.rows)
 		b->ops.rope(b, x, heads, cos, sin, inverse);
 }
 
+static inline void op_segments(struct backend *b, struct segment *to, const struct segment *from, int count)
+{
+	if (count < 0)
+		favor_die("segments: %d of them", count);
+	if (!count)
+		return;
+	ops_want_pointer("segments", "to", to);
+	ops_want_pointer("segments", "from", from);
+	b->ops.segments(b, to, from, count);
+}
+
 /* Shapes that attention and its backward share. */
-static inline void ops_want_attention(const char *op, struct tensor o, const float *lse, struct tensor q,
+static inline void ops_want_attention(const struct backend *b, const char *op, struct tensor o, const float *lse, struct tensor q,
                                       struct tensor k, struct tensor v, int heads, int kv_heads,
                                       const struct segment *segments, int segment_count)
 {
@@ -192,6 +258,10 @@ static inline void ops_want_attention(const char *op, struct tensor o, const flo
 	ops_want(op, "k", k, k.rows, q.cols / heads * kv_heads);
 	ops_want(op, "v", v, k.rows, k.cols);
 	ops_want(op, "o", o, q.rows, q.cols);
+	ops_want_stored(b, op, "q", q);
+	ops_want_type(op, "k", k, q.type);
+	ops_want_type(op, "v", v, q.type);
+	ops_want_type(op, "o", o, q.type);
 	if (segment_count < 0)
 		favor_die("%s: %d segments", op, segment_count);
 	if (segment_count && q.rows) {
@@ -204,7 +274,7 @@ static inline void op_attention(struct backend *b, struct tensor o, float *lse, 
                                 struct tensor v, int heads, int kv_heads, float scale, const struct segment *segments,
                                 int segment_count)
 {
-	ops_want_attention("attention", o, lse, q, k, v, heads, kv_heads, segments, segment_count);
+	ops_want_attention(b, "attention", o, lse, q, k, v, heads, kv_heads, segments, segment_count);
 	if (q.rows && segment_count)
 		b->ops.attention(b, o, lse, q, k, v, heads, kv_heads, scale, segments, segment_count);
 }
@@ -214,11 +284,15 @@ static inline void op_attention_backward(struct backend *b, struct tensor dq, st
                                          struct tensor k, struct tensor v, int heads, int kv_heads, float scale,
                                          const struct segment *segments, int segment_count)
 {
-	ops_want_attention("attention_backward", o, lse, q, k, v, heads, kv_heads, segments, segment_count);
+	ops_want_attention(b, "attention_backward", o, lse, q, k, v, heads, kv_heads, segments, segment_count);
 	ops_want("attention_backward", "do_", do_, o.rows, o.cols);
 	ops_want("attention_backward", "dq", dq, q.rows, q.cols);
 	ops_want("attention_backward", "dk", dk, k.rows, k.cols);
 	ops_want("attention_backward", "dv", dv, v.rows, v.cols);
+	ops_want_type("attention_backward", "do_", do_, q.type);
+	ops_want_type("attention_backward", "dq", dq, q.type);
+	ops_want_type("attention_backward", "dk", dk, q.type);
+	ops_want_type("attention_backward", "dv", dv, q.type);
 	if (q.rows && segment_count)
 		b->ops.attention_backward(b, dq, dk, dv, do_, o, lse, q, k, v, heads, kv_heads, scale, segments, segment_count);
 }
@@ -228,6 +302,9 @@ static inline void op_swiglu(struct backend *b, struct tensor y, struct tensor g
 	ops_want_any("swiglu", "gate", gate);
 	ops_want("swiglu", "up", up, gate.rows, gate.cols);
 	ops_want("swiglu", "y", y, gate.rows, gate.cols);
+	ops_want_stored(b, "swiglu", "gate", gate);
+	ops_want_type("swiglu", "up", up, gate.type);
+	ops_want_type("swiglu", "y", y, gate.type);
 	if (gate.rows)
 		b->ops.swiglu(b, y, gate, up);
 }
@@ -240,6 +317,11 @@ static inline void op_swiglu_backward(struct backend *b, struct tensor dgate, st
 	ops_want("swiglu_backward", "dy", dy, gate.rows, gate.cols);
 	ops_want("swiglu_backward", "dgate", dgate, gate.rows, gate.cols);
 	ops_want("swiglu_backward", "dup", dup, gate.rows, gate.cols);
+	ops_want_stored(b, "swiglu_backward", "gate", gate);
+	ops_want_type("swiglu_backward", "up", up, gate.type);
+	ops_want_type("swiglu_backward", "dy", dy, gate.type);
+	ops_want_type("swiglu_backward", "dgate", dgate, gate.type);
+	ops_want_type("swiglu_backward", "dup", dup, gate.type);
 	if (gate.rows)
 		b->ops.swiglu_backward(b, dgate, dup, dy, gate, up);
 }
@@ -254,6 +336,8 @@ static inline void op_activation(struct backend *b, struct tensor y, struct tens
 {
 	ops_want_any("activation", "x", x);
 	ops_want("activation", "y", y, x.rows, x.cols);
+	ops_want_stored(b, "activation", "x", x);
+	ops_want_type("activation", "y", y, x.type);
 	ops_want_activation("activation", kind);
 	if (x.rows)
 		b->ops.activation(b, y, x, kind);
@@ -265,9 +349,22 @@ static inline void op_activation_backward(struct backend *b, struct tensor dx, s
 	ops_want_any("activation_backward", "x", x);
 	ops_want("activation_backward", "dy", dy, x.rows, x.cols);
 	ops_want("activation_backward", "dx", dx, x.rows, x.cols);
+	ops_want_stored(b, "activation_backward", "x", x);
+	ops_want_type("activation_backward", "dy", dy, x.type);
+	ops_want_type("activation_backward", "dx", dx, x.type);
 	ops_want_activation("activation_backward", kind);
 	if (x.rows)
 		b->ops.activation_backward(b, dx, dy, x, kind);
+}
+
+static inline void op_cast(struct backend *b, struct tensor y, struct tensor x)
+{
+	ops_want_any("cast", "x", x);
+	ops_want("cast", "y", y, x.rows, x.cols);
+	ops_want_stored(b, "cast", "x", x);
+	ops_want_stored(b, "cast", "y", y);
+	if (x.rows)
+		b->ops.cast(b, y, x);
 }
 
 static inline void op_add(struct backend *b, struct tensor y, struct tensor a, struct tensor c)
@@ -275,6 +372,9 @@ static inline void op_add(struct backend *b, struct tensor y, struct tensor a, s
 	ops_want_any("add", "a", a);
 	ops_want("add", "c", c, a.rows, a.cols);
 	ops_want("add", "y", y, a.rows, a.cols);
+	ops_want_stored(b, "add", "a", a);
+	ops_want_stored(b, "add", "c", c);
+	ops_want_type("add", "y", y, a.type);
 	if (a.rows)
 		b->ops.add(b, y, a, c);
 }
@@ -284,6 +384,8 @@ static inline void op_gather_rows(struct backend *b, struct tensor y, struct ten
 {
 	ops_want_any("gather_rows", "x", x);
 	ops_want("gather_rows", "y", y, y.rows, x.cols);
+	ops_want_stored(b, "gather_rows", "x", x);
+	ops_want_stored(b, "gather_rows", "y", y);
 	if (!y.rows)
 		return;
 	ops_want_pointer("gather_rows", "rows", rows);
@@ -295,6 +397,8 @@ static inline void op_scatter_rows(struct backend *b, struct tensor y, struct te
 {
 	ops_want_any("scatter_rows", "x", x);
 	ops_want("scatter_rows", "y", y, y.rows, x.cols);
+	ops_want_stored(b, "scatter_rows", "x", x);
+	ops_want_stored(b, "scatter_rows", "y", y);
 	if (!x.rows)
 		return;
 	ops_want_pointer("scatter_rows", "rows", rows);
@@ -306,6 +410,8 @@ static inline void op_scatter_rows_add(struct backend *b, struct tensor y, struc
 {
 	ops_want_any("scatter_rows_add", "x", x);
 	ops_want("scatter_rows_add", "y", y, y.rows, x.cols);
+	ops_want_stored(b, "scatter_rows_add", "x", x);
+	ops_want_float("scatter_rows_add", "y", y);
 	if (!x.rows)
 		return;
 	ops_want_pointer("scatter_rows_add", "rows", rows);
@@ -323,6 +429,8 @@ static inline void op_head_logprob(struct backend *b, float *logp, float *entrop
 {
 	ops_want_any("head_logprob", "h", h);
 	ops_want("head_logprob", "w", w, w.rows, h.cols);
+	ops_want_type("head_logprob", "h", h, b->operand);
+	ops_want_float("head_logprob", "w", w);
 	ops_want_temperature("head_logprob", temperature);
 	if (!h.rows)
 		return;
@@ -339,8 +447,13 @@ static inline void op_head_logprob_backward(struct backend *b, struct tensor dh,
 	ops_want_any("head_logprob_backward", "h", h);
 	ops_want("head_logprob_backward", "w", w, w.rows, h.cols);
 	ops_want("head_logprob_backward", "dh", dh, h.rows, h.cols);
-	if (dw.data)
+	ops_want_type("head_logprob_backward", "h", h, b->operand);
+	ops_want_float("head_logprob_backward", "w", w);
+	ops_want_stored(b, "head_logprob_backward", "dh", dh);
+	if (dw.data) {
 		ops_want("head_logprob_backward", "dw", dw, w.rows, w.cols);
+		ops_want_float("head_logprob_backward", "dw", dw);
+	}
 	ops_want_temperature("head_logprob_backward", temperature);
 	if (!h.rows)
 		return;
@@ -355,6 +468,7 @@ static inline void op_sample(struct backend *b, struct sampled *out, struct tens
                              const struct sampling *how)
 {
 	ops_want_any("sample", "logits", logits);
+	ops_want_float("sample", "logits", logits);
 	ops_want_pointer("sample", "how", how);
 	if (!(how->temperature >= 0.0f) || !(how->top_p > 0.0f && how->top_p <= 1.0f) ||
 	    !(how->min_p >= 0.0f && how->min_p <= 1.0f) || how->top_k < 0)

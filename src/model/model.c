@@ -37,12 +37,34 @@ struct tensor run_tensor(const struct run *r, int64_t rows, int64_t cols)
 	return tensor_of(run_floats(r, rows * cols), rows, cols);
 }
 
+struct tensor run_operand(const struct run *r, int64_t rows, int64_t cols)
+{
+	const enum element type = r->backend->operand;
+	return tensor_of_type(arena_alloc(r->arena, (size_t)(rows * cols) * element_size(type)), rows, cols, type);
+}
+
+struct tensor run_as_operand(const struct run *r, struct tensor x)
+{
+	if (x.type == r->backend->operand)
+		return x;
+	struct tensor y = run_operand(r, x.rows, x.cols);
+	op_cast(r->backend, y, x);
+	return y;
+}
+
 void *run_upload(const struct run *r, const void *from, size_t bytes)
 {
 	void *p = arena_alloc(r->arena, bytes);
 	if (bytes)
 		op_upload(r->backend, p, from, bytes);
 	return p;
+}
+
+struct segment *run_segments(const struct run *r, const struct segment *segments, int count)
+{
+	struct segment *there = arena_alloc(r->arena, (size_t)count * sizeof *there);
+	op_segments(r->backend, there, segments, count);
+	return there;
 }
 
 /* Shapes alone: no memory for weights yet. */

@@ -32,10 +32,16 @@ static inline int run_tick(const struct run *r)
 {
 	return r->tick ? r->tick(r->tick_arg) : 0;
 }
-/* rows x cols floats of the arena, uninitialised. */
+/* rows x cols floats of the arena, uninitialised: residual stream, its gradient, logits. */
 struct tensor run_tensor(const struct run *r, int64_t rows, int64_t cols);
+/* The same of the backend's operand type: what feeds a matrix product, and the gradient of such. */
+struct tensor run_operand(const struct run *r, int64_t rows, int64_t cols);
+/* x as products take it: x itself if it is of the operand type, else a copy in the arena. */
+struct tensor run_as_operand(const struct run *r, struct tensor x);
 /* n floats of the arena, uninitialised. */
 float *run_floats(const struct run *r, int64_t n);
+/* As op_segments, in the arena. */
+struct segment *run_segments(const struct run *r, const struct segment *segments, int count);
 void *run_upload(const struct run *r, const void *from, size_t bytes);
 
 /* A Hugging Face folder: config.json + safetensors. NULL on error: a missing or misshapen tensor is named with both

@@ -88,7 +88,7 @@ int pass_forward(struct pass *p, const struct run *run, const struct model *m, c
 
 	struct backend *be = run->backend;
 	p->gathered = run_tensor(run, N, H);
-	p->normed = run_tensor(run, N, H);
+	p->normed = run_operand(run, N, H);
 	p->final_rstd = run_floats(run, N);
 	p->lse = run_floats(run, N);
 	float *logp_there = run_floats(run, N), *entropy_there = run_floats(run, N);
@@ -120,8 +120,8 @@ static int vision_pass_backward(struct pass *p, struct tensor dfeatures, struct 
 		vision_block_backward(r, m, i, &p->vision, dx, &p->blocks[i], grad);
 		arena_reset(r->arena, mark);
 	}
-	op_linear_backward_weight(r->backend, tensor_of(grad->patch_embed, c->embed_dim, c->patch_dim), NULL, dx,
-	                          p->patches);
+	op_linear_backward_weight(r->backend, tensor_of(grad->patch_embed, c->embed_dim, c->patch_dim), NULL,
+	                          run_as_operand(r, dx), p->patches);
 	return 0;
 }
 
@@ -135,12 +135,12 @@ int pass_backward(struct pass *p, const float *g, struct weights *grad)
 	struct arena_mark mark = arena_mark(r->arena);
 
 	float *g_there = run_upload(r, g, (size_t)N * sizeof *g);
-	struct tensor dnormed = run_tensor(r, N, H), dgathered = run_tensor(r, N, H), dx = run_tensor(r, b->rows, H);
+	struct tensor dnormed = run_operand(r, N, H), dgathered = run_tensor(r, N, H), dx = run_tensor(r, b->rows, H);
 	op_head_logprob_backward(be, dnormed, tensor_of(grad->lm_head, V, H), g_there, p->lse, p->normed,
 	                         tensor_of(m->w.lm_head, V, H), p->target_id, p->temperature);
-	op_zero(be, dgathered.data, (size_t)(N * H) * sizeof(float));
+	op_zero_tensor(be, dgathered);
 	op_rmsnorm_backward(be, dgathered, grad->norm_w, dnormed, p->gathered, m->w.norm_w, p->final_rstd);
-	op_zero(be, dx.data, (size_t)(b->rows * H) * sizeof(float));
+	op_zero_tensor(be, dx);
 	op_scatter_rows_add(be, dx, dgathered, p->target_row);
 
 	int stopped = 0;
@@ -159,7 +159,7 @@ int pass_backward(struct pass *p, const float *g, struct weights *grad)
 	op_scatter_rows_add(be, tensor_of(grad->embed, V, H), dx, p->embed_row);
 	if (b->images && p->vision_backward) {
 		struct tensor dfeatures = run_tensor(r, b->features, H);
-		op_zero(be, dfeatures.data, (size_t)(b->features * H) * sizeof(float));
+		op_zero_tensor(be, dfeatures);
 		op_scatter_rows_add(be, dfeatures, dx, p->feature_row);
 		stopped = vision_pass_backward(p, dfeatures, grad);
 	}
@@ -174,22 +174,25 @@ void pass_end(struct pass *p)
 	p->host_memory = NULL;
 }
 
-int64_t pass_bytes(const struct model_config *c, int64_t rows, int64_t patches, int64_t targets, int recompute,
-                   int vision_backward)
+int64_t pass_bytes(const struct backend *b, const struct model_config *c, int64_t rows, int64_t patches,
+                   int64_t targets, int recompute, int vision_backward)
 {
 	const int64_t H = c->hidden_size, F = c->intermediate_size, Q = (int64_t)c->heads * c->head_dim,
 	              KV = (int64_t)c->kv_heads * c->head_dim, E = c->vision.embed_dim, M = c->vision.mlp_dim,
-	              S = (int64_t)c->vision.merge_size * c->vision.merge_size;
-	/* floats a row: what towers.h saves, and the temporaries of one layer's backward */
-	int64_t layer = 4 * H + 2 * Q + 2 * KV + 3 * F + c->heads + 2, layer_back = 3 * F + 2 * H + 2 * Q + 2 * KV;
-	int64_t block = 7 * E + 2 * M + c->vision.heads + 4, block_back = M + 4 * E;
-	int64_t text = rows * (H * (recompute ? c->layers + 1 : 1) + (recompute ? layer : c->layers * (layer + H)) +
-	                       layer_back + H);
-	int64_t vision = patches * (c->vision.patch_dim + 2 * E + c->vision.head_dim);
+	              S = (int64_t)c->vision.merge_size * c->vision.merge_size, C = c->vision.patch_dim;
+	/* bytes of a float and of an operand; gradients of the residual stream are copied where these differ */
+	const int64_t f = sizeof(float), o = (int64_t)element_size(b->operand), copies = o != f;
+	/* bytes a row: what towers.h saves, and the temporaries of one layer's backward */
+	int64_t layer = f * (2 * H + c->heads + 2) + o * (2 * H + 2 * Q + 2 * KV + 3 * F),
+	        layer_back = f * H + o * (3 * F + H + 2 * Q + 2 * KV + copies * 2 * H);
+	int64_t block = f * (E + c->vision.heads + 4) + o * (6 * E + 2 * M), block_back = o * (M + 4 * E + copies * 2 * E);
+	int64_t text = rows * (f * H * (recompute ? c->layers + 1 : 1) +
+	                       (recompute ? layer : c->layers * (layer + f * H)) + layer_back + f * H);
+	int64_t vision = patches * (o * C + copies * f * C + f * (2 * E + c->vision.head_dim));
 	if (vision_backward)
-		vision += patches *
-		          (E * c->vision.depth + (recompute ? 1 : c->vision.depth) * block + block_back + 3 * E + 2 * H / S);
+		vision += patches * (f * E * c->vision.depth + (recompute ? 1 : c->vision.depth) * block + block_back +
+		                     f * (3 * E + 2 * H / S) + copies * o * (E + H / S));
 	else
-		vision += patches * (block + 3 * E);
-	return (text + vision + targets * (4 * H + 8)) * (int64_t)sizeof(float);
+		vision += patches * (block + f * 3 * E);
+	return text + vision + targets * (f * (2 * H + 8) + o * 2 * H);
 }

@@ -35,8 +35,8 @@ int pass_backward(struct pass *p, const float *g, struct weights *grad);
 /* Frees the host arrays; the arena is the caller's. */
 void pass_end(struct pass *p);
 
-/* Bytes of arena that a pass over such a batch needs: for the memory plan. */
-int64_t pass_bytes(const struct model_config *c, int64_t rows, int64_t patches, int64_t targets, int recompute,
-                   int vision_backward);
+/* Bytes of arena that a pass over such a batch needs on that backend: for the memory plan. */
+int64_t pass_bytes(const struct backend *b, const struct model_config *c, int64_t rows, int64_t patches,
+                   int64_t targets, int recompute, int vision_backward);
 
 #endif

@@ -31,9 +31,9 @@ void session_free(struct session *s)
 	*s = (struct session){0};
 }
 
-int64_t session_bytes(const struct model_config *c, int64_t rows)
+int64_t session_bytes(const struct backend *b, const struct model_config *c, int64_t rows)
 {
-	return 2 * rows * c->layers * c->kv_heads * c->head_dim * (int64_t)sizeof(float);
+	return 2 * rows * c->layers * c->kv_heads * c->head_dim * (int64_t)element_size(b->operand);
 }
 
 void session_reset(struct session *s, int32_t rows)
@@ -45,10 +45,11 @@ void session_reset(struct session *s, int32_t rows)
 		return;
 	drop_cache(s);
 	s->capacity = rows;
+	struct backend *b = s->model->backend;
 	for (int i = 0; i < c->layers; i++) {
-		size_t bytes = (size_t)(rows * columns) * sizeof(float);
-		s->k[i] = tensor_of(op_alloc(s->model->backend, bytes), rows, columns);
-		s->v[i] = tensor_of(op_alloc(s->model->backend, bytes), rows, columns);
+		size_t bytes = (size_t)(rows * columns) * element_size(b->operand);
+		s->k[i] = tensor_of_type(op_alloc(b, bytes), rows, columns, b->operand);
+		s->v[i] = tensor_of_type(op_alloc(b, bytes), rows, columns, b->operand);
 	}
 }
 
@@ -72,7 +73,7 @@ static int run_layers(struct session *s, const struct run *run, const struct tex
 static void head(const struct session *s, const struct run *run, struct tensor x, struct tensor logits)
 {
 	const struct model *m = s->model;
-	struct tensor normed = run_tensor(run, x.rows, x.cols);
+	struct tensor normed = run_operand(run, x.rows, x.cols);
 	float *rstd = run_floats(run, x.rows);
 	op_rmsnorm(run->backend, normed, rstd, x, m->w.norm_w, m->config.rms_eps);
 	op_linear(run->backend, logits, normed, tensor_of(m->w.lm_head, m->config.vocab_size, m->config.hidden_size), NULL,

@@ -47,6 +47,6 @@ void session_timeline(struct session *s, const struct session_prompt *prompt, in
 int session_decode(struct session *s, const struct run *run, struct timeline *const *timelines, const int32_t *token,
                    int32_t n, struct tensor logits);
 /* Bytes that a session of that many cache rows takes: for the memory plan. */
-int64_t session_bytes(const struct model_config *c, int64_t rows);
+int64_t session_bytes(const struct backend *b, const struct model_config *c, int64_t rows);
 
 #endif

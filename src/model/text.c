@@ -30,7 +30,7 @@ void text_rows_make(struct text_rows *t, const struct run *r, const struct model
 	t->rows = rows;
 	t->cos = tensor_of(run_upload(r, cosines, bytes), rows, half);
 	t->sin = tensor_of(run_upload(r, sines, bytes), rows, half);
-	t->segments = run_upload(r, segments, (size_t)segment_count * sizeof *segments);
+	t->segments = run_segments(r, segments, segment_count);
 	t->segment_count = segment_count;
 	free(cosines);
 	free(sines);
@@ -75,13 +75,13 @@ void text_layer_forward(const struct run *r, const struct model *m, int layer, c
 	const int64_t T = t->rows, H = c->hidden_size, F = c->intermediate_size, Q = (int64_t)c->heads * c->head_dim,
 	              N = Q + 2 * (int64_t)c->kv_heads * c->head_dim;
 	*s = (struct text_saved){.x = x,
-	                         .h1 = run_tensor(r, T, H),
-	                         .qkv = run_tensor(r, T, N),
-	                         .o = run_tensor(r, T, Q),
+	                         .h1 = run_operand(r, T, H),
+	                         .qkv = run_operand(r, T, N),
+	                         .o = run_operand(r, T, Q),
 	                         .x2 = run_tensor(r, T, H),
-	                         .h2 = run_tensor(r, T, H),
-	                         .gu = run_tensor(r, T, 2 * F),
-	                         .a = run_tensor(r, T, F),
+	                         .h2 = run_operand(r, T, H),
+	                         .gu = run_operand(r, T, 2 * F),
+	                         .a = run_operand(r, T, F),
 	                         .rstd1 = run_floats(r, T),
 	                         .lse = run_floats(r, T * c->heads),
 	                         .rstd2 = run_floats(r, T)};
@@ -117,20 +117,22 @@ void text_layer_backward(const struct run *r, const struct model *m, int layer, 
 	const int64_t T = t->rows, H = c->hidden_size, F = c->intermediate_size, Q = (int64_t)c->heads * c->head_dim,
 	              N = Q + 2 * (int64_t)c->kv_heads * c->head_dim;
 	struct arena_mark mark = arena_mark(r->arena);
-	struct tensor da = run_tensor(r, T, F), dgu = run_tensor(r, T, 2 * F), dh = run_tensor(r, T, H),
-	              do_ = run_tensor(r, T, Q), dqkv = run_tensor(r, T, N);
+	struct tensor da = run_operand(r, T, F), dgu = run_operand(r, T, 2 * F), dh = run_operand(r, T, H),
+	              do_ = run_operand(r, T, Q), dqkv = run_operand(r, T, N);
 
-	op_linear_backward_input(b, da, dx, tensor_of(w->down_w, H, F), 0);
-	op_linear_backward_weight(b, tensor_of(g->down_w, H, F), NULL, dx, s->a);
+	struct tensor dy = run_as_operand(r, dx);
+	op_linear_backward_input(b, da, dy, tensor_of(w->down_w, H, F), 0);
+	op_linear_backward_weight(b, tensor_of(g->down_w, H, F), NULL, dy, s->a);
 	op_swiglu_backward(b, tensor_columns(dgu, 0, F), tensor_columns(dgu, F, F), da, tensor_columns(s->gu, 0, F),
 	                   tensor_columns(s->gu, F, F));
 	op_linear_backward_input(b, dh, dgu, tensor_of(w->gate_w, 2 * F, H), 0);
 	op_linear_backward_weight(b, tensor_of(g->gate_w, 2 * F, H), NULL, dgu, s->h2);
 	op_rmsnorm_backward(b, dx, g->norm2_w, dh, s->x2, w->norm2_w, s->rstd2);
 
-	op_linear_backward_input(b, do_, dx, tensor_of(w->o_w, H, Q), 0);
-	op_linear_backward_weight(b, tensor_of(g->o_w, H, Q), NULL, dx, s->o);
-	op_zero(b, dqkv.data, (size_t)(T * N) * sizeof(float));
+	dy = run_as_operand(r, dx);
+	op_linear_backward_input(b, do_, dy, tensor_of(w->o_w, H, Q), 0);
+	op_linear_backward_weight(b, tensor_of(g->o_w, H, Q), NULL, dy, s->o);
+	op_zero_tensor(b, dqkv);
 	struct qkv p = split(s->qkv, c), d = split(dqkv, c);
 	op_attention_backward(b, d.q, d.k, d.v, do_, s->o, s->lse, p.q, p.k, p.v, c->heads, c->kv_heads,
 	                      1.0f / sqrtf((float)c->head_dim), t->segments, t->segment_count);

@@ -48,7 +48,7 @@ void vision_rows_make(struct vision_rows *v, const struct run *r, const struct m
 	v->rows = rows;
 	v->cos = tensor_of(run_upload(r, cosines, bytes), rows, half);
 	v->sin = tensor_of(run_upload(r, sines, bytes), rows, half);
-	v->segments = run_upload(r, segments, (size_t)frames * sizeof *segments);
+	v->segments = run_segments(r, segments, frames);
 	v->segment_count = frames;
 	free(cosines);
 	free(sines);
@@ -58,14 +58,20 @@ void vision_rows_make(struct vision_rows *v, const struct run *r, const struct m
 struct tensor vision_patches(const struct run *r, const struct model_config *c, const struct image_input *images,
                              int32_t image_count, int64_t rows)
 {
-	struct tensor patches = run_tensor(r, rows, c->vision.patch_dim);
+	struct tensor patches = run_operand(r, rows, c->vision.patch_dim);
+	struct arena_mark mark = arena_mark(r->arena);
+	const int cast = patches.type != ELEMENT_FLOAT32;
+	struct tensor values = cast ? run_tensor(r, rows, c->vision.patch_dim) : patches;
 	int64_t row = 0;
 	for (int32_t i = 0; i < image_count; i++) {
 		int64_t n = (int64_t)images[i].grid_t * images[i].grid_h * images[i].grid_w;
-		op_upload(r->backend, tensor_rows(patches, row, n).data, images[i].values,
+		op_upload(r->backend, tensor_rows(values, row, n).data, images[i].values,
 		          (size_t)(n * c->vision.patch_dim) * sizeof(float));
 		row += n;
 	}
+	if (cast)
+		op_cast(r->backend, patches, values);
+	arena_reset(r->arena, mark);
 	return patches;
 }
 
@@ -77,13 +83,13 @@ void vision_block_forward(const struct run *r, const struct model *m, int block,
 	const struct vision_config *c = &m->config.vision;
 	const int64_t T = v->rows, E = c->embed_dim, M = c->mlp_dim;
 	*s = (struct vision_saved){.x = x,
-	                           .h1 = run_tensor(r, T, E),
-	                           .qkv = run_tensor(r, T, 3 * E),
-	                           .o = run_tensor(r, T, E),
+	                           .h1 = run_operand(r, T, E),
+	                           .qkv = run_operand(r, T, 3 * E),
+	                           .o = run_operand(r, T, E),
 	                           .x2 = run_tensor(r, T, E),
-	                           .h2 = run_tensor(r, T, E),
-	                           .f = run_tensor(r, T, M),
-	                           .a = run_tensor(r, T, M),
+	                           .h2 = run_operand(r, T, E),
+	                           .f = run_operand(r, T, M),
+	                           .a = run_operand(r, T, M),
 	                           .mean1 = run_floats(r, T),
 	                           .rstd1 = run_floats(r, T),
 	                           .lse = run_floats(r, T * c->heads),
@@ -113,18 +119,20 @@ void vision_block_backward(const struct run *r, const struct model *m, int block
 	const struct vision_config *c = &m->config.vision;
 	const int64_t T = v->rows, E = c->embed_dim, M = c->mlp_dim;
 	struct arena_mark mark = arena_mark(r->arena);
-	struct tensor dm = run_tensor(r, T, M), de = run_tensor(r, T, E), dqkv = run_tensor(r, T, 3 * E);
+	struct tensor dm = run_operand(r, T, M), de = run_operand(r, T, E), dqkv = run_operand(r, T, 3 * E);
 
-	op_linear_backward_input(b, dm, dx, tensor_of(w->fc2_w, E, M), 0);
-	op_linear_backward_weight(b, tensor_of(g->fc2_w, E, M), g->fc2_b, dx, s->a);
+	struct tensor dy = run_as_operand(r, dx);
+	op_linear_backward_input(b, dm, dy, tensor_of(w->fc2_w, E, M), 0);
+	op_linear_backward_weight(b, tensor_of(g->fc2_w, E, M), g->fc2_b, dy, s->a);
 	op_activation_backward(b, dm, dm, s->f, ACT_QUICK_GELU);
 	op_linear_backward_input(b, de, dm, tensor_of(w->fc1_w, M, E), 0);
 	op_linear_backward_weight(b, tensor_of(g->fc1_w, M, E), g->fc1_b, dm, s->h2);
 	op_layernorm_backward(b, dx, g->norm2_w, g->norm2_b, de, s->x2, w->norm2_w, s->mean2, s->rstd2);
 
-	op_linear_backward_input(b, de, dx, tensor_of(w->proj_w, E, E), 0);
-	op_linear_backward_weight(b, tensor_of(g->proj_w, E, E), g->proj_b, dx, s->o);
-	op_zero(b, dqkv.data, (size_t)(T * 3 * E) * sizeof(float));
+	dy = run_as_operand(r, dx);
+	op_linear_backward_input(b, de, dy, tensor_of(w->proj_w, E, E), 0);
+	op_linear_backward_weight(b, tensor_of(g->proj_w, E, E), g->proj_b, dy, s->o);
+	op_zero_tensor(b, dqkv);
 	op_attention_backward(b, tensor_columns(dqkv, 0, E), tensor_columns(dqkv, E, E), tensor_columns(dqkv, 2 * E, E), de,
 	                      s->o, s->lse, tensor_columns(s->qkv, 0, E), tensor_columns(s->qkv, E, E),
 	                      tensor_columns(s->qkv, 2 * E, E), c->heads, c->heads, 1.0f / sqrtf((float)c->head_dim),
@@ -139,7 +147,7 @@ void vision_block_backward(const struct run *r, const struct model *m, int block
 /* [rows, E] seen as [rows / S, S E]: neighbours of a merge block lie behind one another. */
 static struct tensor merged(struct tensor t, int64_t s)
 {
-	return tensor_of(t.data, t.rows / s, t.cols * s);
+	return tensor_of_type(t.data, t.rows / s, t.cols * s, t.type);
 }
 
 void merger_forward(const struct run *r, const struct model *m, struct tensor x, struct tensor y,
@@ -149,9 +157,9 @@ void merger_forward(const struct run *r, const struct model *m, struct tensor x,
 	const struct vision_config *c = &m->config.vision;
 	const int64_t S = (int64_t)c->merge_size * c->merge_size, E = c->embed_dim, N = x.rows / S;
 	*s = (struct merger_saved){.x = x,
-	                           .h = run_tensor(r, x.rows, E),
-	                           .m0 = run_tensor(r, N, S * E),
-	                           .m1 = run_tensor(r, N, S * E),
+	                           .h = run_operand(r, x.rows, E),
+	                           .m0 = run_operand(r, N, S * E),
+	                           .m1 = run_operand(r, N, S * E),
 	                           .mean = run_floats(r, x.rows),
 	                           .rstd = run_floats(r, x.rows)};
 	op_layernorm(b, s->h, s->mean, s->rstd, x, m->w.ln_q_w, m->w.ln_q_b, VISION_EPS);
@@ -167,13 +175,14 @@ void merger_backward(const struct run *r, const struct model *m, struct tensor d
 	const struct vision_config *c = &m->config.vision;
 	const int64_t S = (int64_t)c->merge_size * c->merge_size, E = c->embed_dim, H = m->config.hidden_size;
 	struct arena_mark mark = arena_mark(r->arena);
-	struct tensor dm = run_tensor(r, dy.rows, S * E), dh = run_tensor(r, dx.rows, E);
+	struct tensor dm = run_operand(r, dy.rows, S * E), dh = run_operand(r, dx.rows, E);
+	dy = run_as_operand(r, dy);
 	op_linear_backward_input(b, dm, dy, tensor_of(m->w.merger2_w, H, S * E), 0);
 	op_linear_backward_weight(b, tensor_of(grad->merger2_w, H, S * E), grad->merger2_b, dy, s->m1);
 	op_activation_backward(b, dm, dm, s->m0, ACT_GELU);
 	op_linear_backward_input(b, merged(dh, S), dm, tensor_of(m->w.merger0_w, S * E, S * E), 0);
 	op_linear_backward_weight(b, tensor_of(grad->merger0_w, S * E, S * E), grad->merger0_b, dm, merged(s->h, S));
-	op_zero(b, dx.data, (size_t)(dx.rows * dx.cols) * sizeof(float));
+	op_zero_tensor(b, dx);
 	op_layernorm_backward(b, dx, grad->ln_q_w, grad->ln_q_b, dh, s->x, m->w.ln_q_w, s->mean, s->rstd);
 	arena_reset(r->arena, mark);
 }

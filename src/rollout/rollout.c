@@ -238,10 +238,10 @@ int rollout_groups(struct rollout *r, const struct rollout_request *requests, in
 	return result;
 }
 
-int64_t rollout_bytes(const struct model_config *c, int64_t prompt_tokens, int64_t patches, int32_t responses,
-                      int32_t max_tokens)
+int64_t rollout_bytes(const struct backend *b, const struct model_config *c, int64_t prompt_tokens, int64_t patches,
+                      int32_t responses, int32_t max_tokens)
 {
 	int64_t layer_rows = prompt_tokens > responses ? prompt_tokens : responses;
-	return session_bytes(c, prompt_tokens + (int64_t)responses * max_tokens) +
-	       pass_bytes(c, layer_rows, patches, 1, 1, 0) + (int64_t)responses * c->vocab_size * (int64_t)sizeof(float);
+	return session_bytes(b, c, prompt_tokens + (int64_t)responses * max_tokens) +
+	       pass_bytes(b, c, layer_rows, patches, 1, 1, 0) + (int64_t)responses * c->vocab_size * (int64_t)sizeof(float);
 }

@@ -32,7 +32,8 @@ static inline float *test_array(int64_t n, uint64_t seed, float scale)
 /* A view with `pad` unused columns to the right; element (t, k) doesn't depend on pad. Owned: free(t.data). */
 static inline struct tensor test_tensor(int64_t rows, int64_t cols, int64_t pad, uint64_t seed, float scale)
 {
-	struct tensor t = {favor_malloc((size_t)(rows * (cols + pad) + 1) * sizeof(float)), rows, cols, cols + pad};
+	struct tensor t = {favor_malloc((size_t)(rows * (cols + pad) + 1) * sizeof(float)), rows, cols, cols + pad,
+	                   ELEMENT_FLOAT32};
 	for (int64_t i = 0; i < rows; i++)
 		for (int64_t k = 0; k < cols + pad; k++)
 			t.data[i * t.stride + k] = k < cols ? test_number(seed, i * cols + k, scale) : 77.0f;

@@ -319,7 +319,7 @@ static void bad_linear(struct backend *b)
 static void bad_stride(struct backend *b)
 {
 	float m[64] = {0};
-	op_add(b, tensor_of(m, 2, 4), (struct tensor){m, 2, 4, 3}, tensor_of(m, 2, 4));
+	op_add(b, tensor_of(m, 2, 4), (struct tensor){m, 2, 4, 3, ELEMENT_FLOAT32}, tensor_of(m, 2, 4));
 }
 
 static void bad_null(struct backend *b)

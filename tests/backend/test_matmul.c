@@ -44,7 +44,7 @@ static void fixture_end(struct fixture *f)
 static struct tensor random_tensor(int64_t rows, int64_t cols, int64_t gap, uint32_t seed)
 {
 	int64_t floats = rows * (cols + gap);
-	struct tensor t = {favor_malloc((size_t)floats * sizeof(float)), rows, cols, cols + gap};
+	struct tensor t = {favor_malloc((size_t)floats * sizeof(float)), rows, cols, cols + gap, ELEMENT_FLOAT32};
 	uint32_t words[4] = {0};
 	for (int64_t i = 0; i < floats; i++) {
 		if (i % 4 == 0)
@@ -118,7 +118,7 @@ static void test_reference(void **unused)
 		check_reference(&f, 2100, 24, 20, 0, 1);
 	}
 	f.b.products = PRODUCTS_FLOAT32;
-	struct tensor none = {NULL, 0, 8, 8}, w = random_tensor(8, 8, 0, 1), w_want = copy_of(w);
+	struct tensor none = {NULL, 0, 8, 8, ELEMENT_FLOAT32}, w = random_tensor(8, 8, 0, 1), w_want = copy_of(w);
 	cpu_linear(&f.b, none, none, w, NULL, 0);
 	cpu_linear_backward_input(&f.b, none, none, w, 0);
 	cpu_linear_backward_weight(&f.b, w, NULL, none, none);

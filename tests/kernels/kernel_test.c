@@ -51,10 +51,10 @@ struct matrix matrix_empty(enum kernel_type type, int64_t rows, int64_t cols, st
 	int64_t stride = cols + layout.pad;
 	/* the last row has no padding: what lies behind it is out of bounds */
 	int64_t elements = layout.offset + (rows > 0 ? (rows - 1) * stride + cols : 0);
-	struct matrix m = {type, rows, cols, stride, NULL, {NULL, rows, cols, cols}, NULL, (size_t)elements * size_of(type)};
+	struct matrix m = {type, rows, cols, stride, NULL, TENSOR_NONE, NULL, (size_t)elements * size_of(type)};
 	m.block = device_alloc(m.bytes);
 	m.data = (char *)m.block + (size_t)layout.offset * size_of(type);
-	m.host.data = favor_malloc((size_t)(rows * cols + 1) * sizeof(float));
+	m.host = tensor_of(favor_malloc((size_t)(rows * cols + 1) * sizeof(float)), rows, cols);
 	for (int64_t i = 0; i < rows * cols; i++)
 		m.host.data[i] = NAN;
 	return m;

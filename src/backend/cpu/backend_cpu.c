@@ -3,6 +3,7 @@
 #include "backend/cpu/cpu_ops.h"
 #include "backend/cpu/cpu_state.h"
 #include "backend/cpu/matmul.h"
+#include "backend/cpu/packed.h"
 #include "backend/reference/reference.h"
 #include "backend/threads.h"
 
@@ -32,6 +33,13 @@ static void cpu_zero(struct backend *b, void *to, size_t bytes)
 {
 	matmul_forget(matmul_of(b), to, bytes);
 	ref_zero(b, to, bytes);
+}
+
+/* Weights are kept once more, packed for products. */
+static int64_t own_bytes(struct backend *b, int64_t weights, int blocks)
+{
+	const int64_t copies = blocks * weights * (b->products == PRODUCTS_BFLOAT16 ? 2 : 4), most = packed_weights_most();
+	return copies < most ? copies : most;
 }
 
 static void set_threads(struct backend *b, int threads)
@@ -65,6 +73,7 @@ struct backend *backend_cpu_new(int threads)
 	b->ops.zero = cpu_zero;
 	b->ops.set_threads = set_threads;
 	b->ops.destroy = destroy;
+	b->ops.own_bytes = own_bytes;
 	b->ops.linear = cpu_linear;
 	b->ops.linear_backward_input = cpu_linear_backward_input;
 	b->ops.linear_backward_weight = cpu_linear_backward_weight;

@@ -100,6 +100,11 @@ void packed_weights_forget(struct packed_weights *s, const void *from, size_t by
 	}
 }
 
+int64_t packed_weights_most(void)
+{
+	return (int64_t)BYTES_MAX;
+}
+
 size_t packed_weights_bytes(const struct packed_weights *s)
 {
 	return s->bytes;

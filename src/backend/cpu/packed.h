@@ -27,6 +27,8 @@ void *packed_weights_add(struct packed_weights *s, const struct packed_key *key,
 void packed_weights_stale(struct packed_weights *s);
 /* Frees copies of weights that overlap these bytes. */
 void packed_weights_forget(struct packed_weights *s, const void *from, size_t bytes);
+/* What all copies together may take. */
+int64_t packed_weights_most(void);
 size_t packed_weights_bytes(const struct packed_weights *s);
 
 #endif

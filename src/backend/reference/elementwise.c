@@ -2,6 +2,7 @@
 #include "backend/reference/reference.h"
 
 #include <math.h>
+#include <string.h>
 
 void ref_rope(struct backend *b, struct tensor x, int heads, struct tensor cos, struct tensor sin, int inverse)
 {
@@ -78,6 +79,13 @@ void ref_activation_backward(struct backend *b, struct tensor dx, struct tensor 
 			}
 			dx.data[t * dx.stride + k] = (float)(d * slope);
 		}
+}
+
+void ref_cast(struct backend *b, struct tensor y, struct tensor x)
+{
+	(void)b;
+	for (int64_t t = 0; t < x.rows; t++)
+		memcpy(y.data + t * y.stride, x.data + t * x.stride, (size_t)x.cols * sizeof(float));
 }
 
 void ref_add(struct backend *b, struct tensor y, struct tensor a, struct tensor c)

@@ -14,7 +14,10 @@ void *ref_alloc(struct backend *b, size_t bytes);
 void ref_release(struct backend *b, void *p);
 void ref_copy(struct backend *b, void *to, const void *from, size_t bytes);
 void ref_zero(struct backend *b, void *to, size_t bytes);
+void ref_segments(struct backend *b, struct segment *to, const struct segment *from, int count);
 void ref_sync(struct backend *b);
+int64_t ref_own_bytes(struct backend *b, int64_t weights, int blocks);
+int64_t ref_memory_limit(struct backend *b);
 
 /* norm.c */
 void ref_rmsnorm(struct backend *b, struct tensor y, float *rstd, struct tensor x, const float *weight, float eps);
@@ -33,6 +36,7 @@ void ref_swiglu_backward(struct backend *b, struct tensor dgate, struct tensor d
 void ref_activation(struct backend *b, struct tensor y, struct tensor x, enum activation kind);
 void ref_activation_backward(struct backend *b, struct tensor dx, struct tensor dy, struct tensor x,
                              enum activation kind);
+void ref_cast(struct backend *b, struct tensor y, struct tensor x);
 void ref_add(struct backend *b, struct tensor y, struct tensor a, struct tensor c);
 
 /* rows.c */
