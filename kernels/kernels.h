@@ -174,6 +174,91 @@ int kernel_sample(struct kernel_sampled *out, const float *logits, int64_t strid
 /* u[n]: the draws themselves */
 int kernel_uniform(double *u, const struct kernel_draws *draws, int64_t n, kernel_stream stream);
 
+/* ---- attention.cu, attention_decode.cu, attention_backward.cu, attention_plan.cu
+ *
+ * o = softmax(scale q k^T) v by segments. Queries [q_start, + q_len) see all keys of the prefix [prefix_start, + prefix_len), then own
+ * keys [kv_start, + kv_len): all of them, or if causal, query i sees own keys j <= i + kv_len - q_len. Key rows index k and v;
+ * query rows index q and o. A length may be 0. Segments of one call never share query rows; they may share a prefix, and a segment's own
+ * keys may be the prefix of others. Query head h reads key head h / (heads / kv_heads).
+ *
+ * Which work there is, is planned on the host: the caller keeps the segments there, makes a plan of them once for all layers, and
+ * uploads its list. A plan knows nothing of the heads' dimension, of types and of where the matrices are.
+ *
+ * The order of a query's sums: a chunk is KERNEL_ATTENTION_CHUNK keys, counted from the start of the prefix and again from the
+ * start of its own keys; inside a chunk, blocks of 64 in order; the chunks' results are merged in order, prefix first. It is the
+ * same in kernel_attention and kernel_attention_decode, so that what both compute for one query (same element type, head dimension and
+ * alignment) has the same bits: sampling, prefill and training agree. (That holds to the bit on the emulation, where a tensor core's
+ * row does not depend on its place in the tile; GPUs are not documented to differ.) Hidden keys weigh exactly 0; those
+ * of a block that the query's tile sees must be finite none the less.
+ *
+ * bfloat16 with head dimensions up to 128 that are multiples of 8, 16-byte aligned pointers and strides of whole 16 bytes, runs on
+ * tensor cores; softmax weights and dS are rounded to bfloat16 there before they are multiplied. All else runs in float32 FMAs, far
+ * slower. */
+struct kernel_segment {
+	int32_t q_start, q_len, prefix_start, prefix_len, kv_start, kv_len, causal;
+};
+/* What all launchers of an attention are given (host). type: of q, k, v, and of o and the gradients too. */
+struct kernel_attention {
+	enum kernel_type type;
+	const void *q;    /* [q_rows, heads * head_dim] */
+	const void *k, *v; /* [k_rows, kv_heads * head_dim] */
+	int64_t q_stride, k_stride, v_stride;
+	int64_t q_rows, k_rows;
+	int64_t heads, kv_heads; /* heads: 1 to 128 times kv_heads */
+	int64_t head_dim;        /* even, 2 to KERNEL_HEAD_DIM */
+	float scale;             /* > 0 */
+};
+enum { KERNEL_HEAD_DIM = 256, KERNEL_ATTENTION_CHUNK = 256 };
+
+/* A plan: numbers on the host, and a list of int32 that the caller uploads. Made for these heads, kv_heads, q_rows and k_rows. */
+struct kernel_attention_plan {
+	const int32_t *list; /* on the device; the caller's, borrowed by the launchers: set it after the upload */
+	int64_t heads, kv_heads, q_rows, k_rows;
+	int32_t segments, tiles, key_tiles, key_items;
+};
+/* Host. Plans `count` segments for what `a` says of heads, kv_heads, q_rows and k_rows (nothing else of it is read). Returns how many
+ * int32 the list has and, unless list is NULL, writes them there: call it with NULL first. backward: key tiles too, for
+ * kernel_attention_backward. -1: a segment that reaches out of the rows, bad heads, or no memory. */
+int64_t kernel_attention_plan(struct kernel_attention_plan *plan, int32_t *list, const struct kernel_segment *segments,
+                              int64_t count, const struct kernel_attention *a, int backward);
+
+/* o[q_rows, heads * head_dim]; lse[heads * q_rows] (head-major; may be NULL): log sum exp of the scaled scores, -infinity where a query
+ * sees no key (its o is 0). Rows that no segment covers are left alone. */
+int kernel_attention(void *o, int64_t o_stride, float *lse, const struct kernel_attention *a,
+                     const struct kernel_attention_plan *plan, kernel_stream stream);
+
+/* For dout = dL/do, and o and lse as kernel_attention gave them. Gradients of rows that a segment covers (dq: its queries; dk, dv: its
+ * prefix and own keys) are overwritten, or with accumulate, added to (in float32, rounded once); other rows are left alone. So where
+ * every row is covered, nothing needs to be zeroed before. Any of dq, dk, dv may be columns of one matrix; none may overlap an input.
+ * A key's sum over the queries that see it has one order, that of the segments, cut into pieces of a size that depends on heads
+ * and kv_heads alone: it does not depend on what other segments there are, except those that see the key. */
+int kernel_attention_backward(void *dq, int64_t dq_stride, void *dk, int64_t dk_stride, void *dv, int64_t dv_stride,
+                              int accumulate, const void *dout, int64_t dout_stride, const void *o, int64_t o_stride,
+                              const float *lse, const struct kernel_attention *a, const struct kernel_attention_plan *plan,
+                              float *scratch, kernel_stream stream);
+/* float32 elements; a: heads, kv_heads, q_rows, head_dim */
+int64_t kernel_attention_backward_scratch(const struct kernel_attention *a, const struct kernel_attention_plan *plan);
+
+/* Decoding: every segment has one query (or none), and many share a prefix, which is read once for all of them and all heads of
+ * a key head. Work is split over chunks of keys; a second kernel merges the chunks' results. */
+struct kernel_decode_plan {
+	const int32_t *list; /* as above */
+	int64_t heads, kv_heads, q_rows, k_rows;
+	int32_t segments, items, partials;
+};
+/* Host. As kernel_attention_plan, but q_len is 0 or 1, and kv_len says how many own keys the segment will have at most while the plan
+ * is used. At least `items` items are planned, those added being empty: a captured launch can then serve later plans of as
+ * many segments and items, uploaded to the same place (partials may differ: scratch must be large enough for all). */
+int64_t kernel_decode_plan(struct kernel_decode_plan *plan, int32_t *list, const struct kernel_segment *segments,
+                           int64_t count, const struct kernel_attention *a, int64_t items);
+/* o and lse as kernel_attention gives them. kv_len[segments], on the device, in the order in which the segments were planned: how many own
+ * keys each has now; more than planned stops the kernel. */
+int kernel_attention_decode(void *o, int64_t o_stride, float *lse, const struct kernel_attention *a,
+                            const struct kernel_decode_plan *plan, const int32_t *kv_len, float *scratch,
+                            kernel_stream stream);
+/* float32 elements; a: heads, head_dim */
+int64_t kernel_attention_decode_scratch(const struct kernel_attention *a, const struct kernel_decode_plan *plan);
+
 #ifdef __cplusplus
 }
 #endif
