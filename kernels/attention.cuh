@@ -56,7 +56,7 @@ struct DecodeLists {
 	const DecodeItem *items;
 };
 
-inline TrainingLists lists_of(const kernel_attention_plan &plan)
+inline TrainingLists lists_of(const struct kernel_attention_plan &plan)
 {
 	TrainingLists l;
 	const int32_t *at = plan.list;
@@ -70,7 +70,7 @@ inline TrainingLists lists_of(const kernel_attention_plan &plan)
 	return l;
 }
 
-inline DecodeLists lists_of(const kernel_decode_plan &plan)
+inline DecodeLists lists_of(const struct kernel_decode_plan &plan)
 {
 	DecodeLists l;
 	const int32_t *at = plan.list;
@@ -92,7 +92,7 @@ template <class T> struct AttentionInput {
 	float scale, scale2; // scale2: times log2 e
 };
 
-template <class T> AttentionInput<T> input_of(const kernel_attention &a)
+template <class T> AttentionInput<T> input_of(const struct kernel_attention &a)
 {
 	return {(const T *)a.q,
 	        (const T *)a.k,
@@ -113,10 +113,15 @@ inline bool good_heads(int64_t heads, int64_t kv_heads)
 	return kv_heads > 0 && heads > 0 && heads % kv_heads == 0 && heads / kv_heads <= MAX_GROUP && heads <= INT32_MAX / 1024;
 }
 
-inline bool good_shape(const kernel_attention &a)
+inline bool good_shape(const struct kernel_attention &a)
 {
 	return good_heads(a.heads, a.kv_heads) && a.head_dim >= 2 && a.head_dim <= KERNEL_HEAD_DIM && a.head_dim % 2 == 0 &&
 	       a.scale > 0;
+}
+
+template <class Plan> bool planned_for(const Plan &plan, const struct kernel_attention &a)
+{
+	return plan.heads == a.heads && plan.kv_heads == a.kv_heads && plan.q_rows == a.q_rows && plan.k_rows == a.k_rows;
 }
 
 // ---- rows
@@ -155,35 +160,35 @@ __device__ __forceinline__ int own_keys(const Segment &s, int i)
 
 // The keys that a tile's rows see: a stretch of the prefix, then one of own keys. Their blocks, one after the other.
 struct KeyWalk {
-	int start[2], length[2], blocks[2];
-	__device__ KeyWalk(int prefix, int prefix_length, int own, int own_length)
-		: start{prefix, own}, length{max(prefix_length, 0), max(own_length, 0)},
-		  blocks{(length[0] + TILE - 1) / TILE, (length[1] + TILE - 1) / TILE}
+	int prefix, prefix_keys, prefix_blocks, own, own_keys, own_blocks;
+	__device__ KeyWalk(int prefix_start, int prefix_length, int own_start, int own_length)
+		: prefix(prefix_start), prefix_keys(max(prefix_length, 0)), prefix_blocks((prefix_keys + TILE - 1) / TILE), own(own_start),
+		  own_keys(max(own_length, 0)), own_blocks((own_keys + TILE - 1) / TILE)
 	{
 	}
 	__device__ int count() const
 	{
-		return blocks[0] + blocks[1];
+		return prefix_blocks + own_blocks;
 	}
 	__device__ bool is_own(int block) const
 	{
-		return block >= blocks[0];
+		return block >= prefix_blocks;
 	}
 	__device__ int offset(int block) const // in its stretch
 	{
-		return (is_own(block) ? block - blocks[0] : block) * TILE;
+		return (is_own(block) ? block - prefix_blocks : block) * TILE;
 	}
 	__device__ int64_t row(int block) const
 	{
-		return (int64_t)start[is_own(block)] + offset(block);
+		return (int64_t)(is_own(block) ? own : prefix) + offset(block);
 	}
 	__device__ int keys(int block) const
 	{
-		return min(length[is_own(block)] - offset(block), TILE);
+		return min((is_own(block) ? own_keys : prefix_keys) - offset(block), TILE);
 	}
 	__device__ bool ends_chunk(int block) const
 	{
-		return offset(block) / TILE % CHUNK_BLOCKS == CHUNK_BLOCKS - 1 || block + 1 == blocks[0] || block + 1 == count();
+		return offset(block) / TILE % CHUNK_BLOCKS == CHUNK_BLOCKS - 1 || block + 1 == prefix_blocks || block + 1 == count();
 	}
 };
 
@@ -245,7 +250,7 @@ inline bool whole_packs(const void *p, int64_t stride)
 	return (uintptr_t)p % 16 == 0 && stride % 8 == 0;
 }
 
-inline bool on_tensor_cores(const kernel_attention &a)
+inline bool on_tensor_cores(const struct kernel_attention &a)
 {
 	return a.type == KERNEL_BF16 && a.head_dim % 8 == 0 && a.head_dim <= 128 && whole_packs(a.q, a.q_stride) &&
 	       whole_packs(a.k, a.k_stride) && whole_packs(a.v, a.v_stride);

@@ -37,7 +37,7 @@ bool inside(int64_t start, int64_t length, int64_t rows)
 	return length >= 0 && (length == 0 || (start >= 0 && start + length <= rows));
 }
 
-bool good_segments(const Segment *segments, int64_t count, const kernel_attention &a)
+bool good_segments(const Segment *segments, int64_t count, const struct kernel_attention &a)
 {
 	if (count < 0 || count > INT32_MAX / 64 || !good_heads(a.heads, a.kv_heads) || a.q_rows < 0 || a.k_rows < 0 ||
 	    a.q_rows > INT32_MAX / MAX_GROUP || a.k_rows > INT32_MAX / 2)

@@ -208,6 +208,17 @@ void matrix_check_bits(const char *what, const struct matrix *m, const float *wa
 	free(bytes);
 }
 
+float *matrix_values(const struct matrix *m)
+{
+	unsigned char *bytes = favor_malloc(m->bytes + 1);
+	float *values = favor_malloc((size_t)(m->rows * m->cols + 1) * sizeof *values);
+	device_download(bytes, m->block, m->bytes);
+	for (int64_t i = 0; i < m->rows * m->cols; i++)
+		values[i] = get(m, bytes, i / m->cols, i % m->cols);
+	free(bytes);
+	return values;
+}
+
 void launched(const char *what, int code)
 {
 	if (!code)

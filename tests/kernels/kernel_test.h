@@ -51,6 +51,8 @@ void *device_array(const void *host, size_t bytes);
 void matrix_check(const char *what, const struct matrix *m, double relative, double absolute);
 /* The device's elements to have the bits of want[rows * cols], rounded to the type. */
 void matrix_check_bits(const char *what, const struct matrix *m, const float *want);
+/* The device's elements as floats[rows * cols]. Owned: free. */
+float *matrix_values(const struct matrix *m);
 /* A launcher's code and the wait after it must be 0. */
 void launched(const char *what, int code);
 

@@ -1,0 +1,37 @@
+/* Segments for the tests of attention, and attention's matrices. */
+#ifndef FAVOR_TESTS_KERNELS_ATTENTION_CASES_H
+#define FAVOR_TESTS_KERNELS_ATTENTION_CASES_H
+
+#include "kernel_test.h"
+
+enum { MOST_SEGMENTS = 16 };
+
+struct segments {
+	const char *name;
+	int64_t q_rows, k_rows;
+	int count;
+	struct segment list[MOST_SEGMENTS];
+};
+extern const struct segments attention_cases[];
+extern const int attention_case_count;
+
+struct heads {
+	int heads, kv_heads, depth;
+};
+
+/* q, k, v and what a launcher is told of them. */
+struct inputs {
+	struct matrix q, k, v;
+	struct kernel_attention a;
+};
+/* Uniform in [-size, size) times 1 for v, and q and k such that scaled scores are of size `score`. */
+struct inputs inputs_random(enum kernel_type type, struct heads h, int64_t q_rows, int64_t k_rows, struct layout layout,
+                            double score);
+void inputs_free(struct inputs *in);
+
+/* A plan of the first `count` of the list, uploaded: device_release((void *)plan.list). */
+struct kernel_attention_plan planned(const struct kernel_attention *a, const struct segment *list, int count, int backward);
+struct kernel_decode_plan decode_planned(const struct kernel_attention *a, const struct segment *list, int count,
+                                         int64_t items);
+
+#endif
