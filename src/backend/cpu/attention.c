@@ -32,8 +32,6 @@ struct job {
 struct work {
 	float *q, *o, *s;    /* [rows, depth], [rows, padded], [rows, BLOCK] */
 	float *k, *v;        /* this block: keys transposed [depth, BLOCK], values [BLOCK, padded] if copied */
-	const float *values; /* this block's values: v, or where they lie */
-	int64_t values_row;
 	float *most, *sum;       /* [rows]: m and l */
 	float *top, *correction; /* [rows]: m' and c */
 	float *lanes, *across;   /* [rows, SUM_LANES], [SUM_LANES, rows up to a multiple of 4] */
@@ -79,12 +77,16 @@ static void lane_maxima(float *restrict lanes, float *restrict s, const int32_t 
 }
 
 /* s -> exp(s - top), and its lane-wise sum. Hidden scores become exp(-inf) = 0. */
-static void exponentials(float *restrict lanes, float *restrict s, const float *top, int32_t rows)
+static void exponentials(float *restrict lanes, float *restrict s, const float *top, const int32_t *visible,
+                         int32_t rows)
 {
 	for (int32_t r = 0; r < rows; r++, s += BLOCK, lanes += SUM_LANES) {
 		float most = top[r];
-		for (int j = 0; j < BLOCK; j++)
+		int seen = (visible[r] + SUM_LANES - 1) / SUM_LANES * SUM_LANES;
+		for (int j = 0; j < seen; j++)
 			s[j] = vexp(s[j] - most);
+		for (int j = seen; j < BLOCK; j++)
+			s[j] = 0;
 		for (int l = 0; l < SUM_LANES; l++)
 			lanes[l] = (s[l] + s[l + 16]) + (s[l + 32] + s[l + 48]);
 	}
@@ -104,7 +106,7 @@ static void softmax_rows(struct work *w, int32_t first, int32_t end)
 	for (int l = 0; l < SUM_LANES; l++)
 		for (int32_t r = 0; r < rows; r++)
 			top[r] = top[r] > across[l * width + r] ? top[r] : across[l * width + r];
-	exponentials(w->lanes, s, top, rows);
+	exponentials(w->lanes, s, top, w->visible + first, rows);
 	tile_transpose(across, width, w->lanes, SUM_LANES, rows, SUM_LANES);
 	for (int half = SUM_LANES / 2; half > 0; half /= 2)
 		for (int32_t i = 0; i < half * width; i++)
@@ -117,7 +119,8 @@ static void softmax_rows(struct work *w, int32_t first, int32_t end)
 }
 
 /* o += p v for rows [first, end), each over the keys that it sees. Rows that see equally many go together. */
-static void add_values(const struct job *j, struct work *w, int32_t first, int32_t end)
+static void add_values(const struct job *j, struct work *w, int32_t first, int32_t end, const float *values,
+                       int64_t values_row)
 {
 	enum { TOGETHER = 6 };
 	int64_t width = j->padded;
@@ -129,53 +132,115 @@ static void add_values(const struct job *j, struct work *w, int32_t first, int32
 		int32_t to = from + step < end ? from + step : end, shared = BLOCK;
 		for (int32_t r = from; r < to; r++)
 			shared = w->visible[r] < shared ? w->visible[r] : shared;
-		tile_product(w->o + from * width, width, w->s + from * BLOCK, BLOCK, 1, w->values, w->values_row, to - from,
-		             width, shared, 1);
-		for (int32_t r = from; r < to; r++)
-			tile_product(w->o + r * width, width, w->s + r * BLOCK + shared, BLOCK, 1,
-			             w->values + shared * w->values_row, w->values_row, 1, width, w->visible[r] - shared, 1);
+		tile_product(w->o + from * width, width, w->s + from * BLOCK, BLOCK, 1, values, values_row, to - from, width,
+		             shared, 1);
+		for (int32_t r = from, next; r < to; r = next) { /* the others' rests */
+			for (next = r + 1; next < to && w->visible[next] == w->visible[r]; next++)
+				;
+			if (w->visible[r] > shared)
+				tile_product(w->o + r * width, width, w->s + r * BLOCK + shared, BLOCK, 1, values + shared * values_row,
+				             values_row, next - r, width, w->visible[r] - shared, 1);
+		}
 	}
 }
 
-/* Rows [first, end) of the tile meet the keys [key, key + count), of which row r sees the first visible[r] > 0. */
-static void attend_block(const struct job *j, struct work *w, int kv_head, int32_t first, int32_t end, int64_t key,
-                         int32_t count)
+/* Scores of rows [first, end) of the tile with the keys [key, key + count), of which row r sees the first visible[r] >
+ * 0. */
+static void score_keys(const struct job *j, struct work *w, int kv_head, int32_t first, int32_t end, int64_t key,
+                       int32_t count)
 {
-	int64_t column = (int64_t)kv_head * j->depth, width = j->padded;
-	tile_transpose(w->k, BLOCK, j->k.data + key * j->k.stride + column, j->k.stride, count, j->depth);
-	w->values = j->v.data + key * j->v.stride + column;
-	w->values_row = j->v.stride;
-	if (j->padded != j->depth) {
-		tile_copy(w->v, width, w->values, w->values_row, count, j->depth, 1);
-		w->values = w->v;
-		w->values_row = width;
-	}
+	tile_transpose(w->k, BLOCK, j->k.data + key * j->k.stride + (int64_t)kv_head * j->depth, j->k.stride, count,
+	               j->depth);
 	tile_product_ragged(w->s + first * BLOCK, BLOCK, w->q + first * j->depth, j->depth, w->k, BLOCK, end - first,
 	                    w->visible + first, j->depth);
+}
+
+/* Scores of rows [first, end) into weights; o corrected. */
+static void weigh_keys(const struct job *j, struct work *w, int32_t first, int32_t end)
+{
+	const int64_t width = j->padded;
 	softmax_rows(w, first, end);
 	for (int32_t r = first; r < end; r++)
 		if (w->correction[r] != 1.0f)
 			for (int64_t d = 0; d < width; d++)
 				w->o[r * width + d] *= w->correction[r];
-	add_values(j, w, first, end);
 }
 
-/* The segment's own keys, for the rows of the span. */
-static void attend_own_keys(const struct job *j, struct work *w, int kv_head, const struct attention_span *span)
+static void take_values(const struct job *j, struct work *w, int kv_head, int32_t first, int32_t end, int64_t key,
+                        int32_t count)
+{
+	const float *values = j->v.data + key * j->v.stride + (int64_t)kv_head * j->depth;
+	int64_t values_row = j->v.stride;
+	if (j->padded != j->depth) {
+		tile_copy(w->v, j->padded, values, values_row, count, j->depth, 1);
+		values = w->v;
+		values_row = j->padded;
+	}
+	add_values(j, w, first, end, values, values_row);
+}
+
+static void attend_prefix(const struct job *j, struct work *w, int kv_head, const struct segment *s, int32_t rows)
+{
+	for (int32_t start = 0; start < s->prefix_len; start += BLOCK) {
+		const int64_t key = (int64_t)s->prefix_start + start;
+		int32_t count = s->prefix_len - start < BLOCK ? s->prefix_len - start : BLOCK;
+		for (int32_t r = 0; r < rows; r++)
+			w->visible[r] = count;
+		score_keys(j, w, kv_head, 0, rows, key, count);
+		weigh_keys(j, w, 0, rows);
+		take_values(j, w, kv_head, 0, rows, key, count);
+	}
+}
+
+/* Of the span's rows, those that see any of its own keys from `start` on are the last ones: later queries see no fewer.
+ * Fills visible, and returns the first of them. */
+static int32_t own_keys_seen(const struct job *j, struct work *w, const struct attention_span *span, int32_t start)
 {
 	const struct segment *s = span->segment;
-	int32_t end = span->row + span->count * j->group;
-	for (int32_t start = 0; start < s->kv_len; start += BLOCK) {
-		int32_t count = s->kv_len - start < BLOCK ? s->kv_len - start : BLOCK, first = end;
-		for (int32_t r = end - 1; r >= span->row; r--) {
-			int32_t sees = attention_own_keys(s, span->query + (r - span->row) / j->group) - start;
-			w->visible[r] = sees < count ? sees : count;
-			if (sees > 0) /* later queries see no fewer keys: the rows that see any are the last ones */
-				first = r;
+	int32_t end = span->row + span->count * j->group, first = end,
+	        count = s->kv_len - start < BLOCK ? s->kv_len - start : BLOCK;
+	for (int32_t r = span->row; r < end; r += j->group) {
+		int32_t sees = attention_own_keys(s, span->query + (r - span->row) / j->group) - start;
+		sees = sees < count ? sees : count;
+		if (sees > 0 && first == end)
+			first = r;
+		for (int32_t g = 0; g < j->group; g++)
+			w->visible[r + g] = sees > 0 ? sees : 0;
+	}
+	return first;
+}
+
+/* The segments' own keys: a block of each span, then the next. Softmax takes rows of several spans at once, since
+ * in decoding each has few. */
+static void attend_own_keys(const struct job *j, struct work *w, int kv_head, const struct attention_tile *tile,
+                            int32_t rows)
+{
+	for (int32_t start = 0, any = 1; any; start += BLOCK) {
+		any = 0;
+		for (struct attention_span span = {0}; attention_next_span(&span, tile, j->segments, j->group);) {
+			int32_t end = span.row + span.count * j->group, first = own_keys_seen(j, w, &span, start),
+			        left = span.segment->kv_len - start;
+			if (first == end)
+				continue;
+			any = 1;
+			score_keys(j, w, kv_head, first, end, (int64_t)span.segment->kv_start + start, left < BLOCK ? left : BLOCK);
 		}
-		if (first == end)
-			break;
-		attend_block(j, w, kv_head, first, end, (int64_t)s->kv_start + start, count);
+		for (int32_t first = 0, end; any && first < rows; first = end) {
+			for (end = first; end < rows && w->visible[end] > 0; end++)
+				;
+			if (end > first)
+				weigh_keys(j, w, first, end);
+			else
+				end++;
+		}
+		for (struct attention_span span = {0}; any && attention_next_span(&span, tile, j->segments, j->group);) {
+			int32_t end = span.row + span.count * j->group, first = span.row, left = span.segment->kv_len - start;
+			while (first < end && !w->visible[first])
+				first++;
+			if (first < end)
+				take_values(j, w, kv_head, first, end, (int64_t)span.segment->kv_start + start,
+				            left < BLOCK ? left : BLOCK);
+		}
 	}
 }
 
@@ -215,16 +280,10 @@ static void attend_tile(const struct job *j, struct work *w, const struct attent
 	memset(w->o, 0, (size_t)rows * (size_t)j->padded * sizeof(float));
 	for (struct attention_span span = {0}; attention_next_span(&span, tile, j->segments, j->group);)
 		load_span(j, w, kv_head, &span);
-	for (int32_t start = 0; start < s->prefix_len; start += BLOCK) {
-		int32_t count = s->prefix_len - start < BLOCK ? s->prefix_len - start : BLOCK;
-		for (int32_t r = 0; r < rows; r++)
-			w->visible[r] = count;
-		attend_block(j, w, kv_head, 0, rows, (int64_t)s->prefix_start + start, count);
-	}
-	for (struct attention_span span = {0}; attention_next_span(&span, tile, j->segments, j->group);) {
-		attend_own_keys(j, w, kv_head, &span);
+	attend_prefix(j, w, kv_head, s, rows);
+	attend_own_keys(j, w, kv_head, tile, rows);
+	for (struct attention_span span = {0}; attention_next_span(&span, tile, j->segments, j->group);)
 		store_span(j, w, kv_head, &span);
-	}
 }
 
 void cpu_attention(struct backend *b, struct tensor o, float *lse, struct tensor q, struct tensor k, struct tensor v,

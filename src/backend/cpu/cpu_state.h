@@ -6,10 +6,18 @@
 
 struct matmul_state;
 
+/* Whose logits the scratch memory still holds: all rows of the last head_logprob, whose backward usually comes next.
+ * lse NULL: nobody's. */
+struct head_call {
+	const float *h, *w, *lse;
+	int64_t rows, vocabulary;
+};
+
 struct cpu_state {
 	struct matmul_state *matmul; /* owned: oneDNN's primitives and packed weights */
 	void *scratch;               /* owned: see cpu_scratch; free() it */
 	size_t scratch_bytes;
+	struct head_call logits; /* in scratch */
 };
 
 /* At least `bytes` of memory for the length of one op, 64-byte aligned, contents undefined. Grows on demand and is

@@ -1,6 +1,7 @@
 /* The fused head: log-probabilities of given tokens, and their backward, without a [T, V] array for all T. Rows are
  * taken in chunks and each chunk's logits made by the same product that decoding uses, whole rows at a time: a row's
- * bits don't depend on the chunk, so they are the sampler's. The backward makes the logits again. */
+ * bits don't depend on the chunk, so they are the sampler's. The backward makes the logits again, unless they all fitted
+ * one chunk and nothing has used the scratch memory since. */
 #include "backend/cpu/cpu_ops.h"
 #include "backend/cpu/cpu_state.h"
 #include "backend/cpu/matmul.h"
@@ -14,6 +15,19 @@ static int64_t chunk_rows(int64_t T, int64_t V)
 	int64_t rows = CHUNK_ELEMENTS / V;
 	rows = rows < CHUNK_ROWS_MIN ? CHUNK_ROWS_MIN : rows;
 	return rows < T ? rows : T;
+}
+
+static struct head_call call_of(struct tensor h, struct tensor w, const float *lse)
+{
+	return (struct head_call){h.data, w.data, lse, h.rows, w.rows};
+}
+
+/* Does the scratch memory hold this call's logits? */
+static int holds(const struct backend *b, struct head_call c)
+{
+	const struct head_call *have = &((const struct cpu_state *)b->state)->logits;
+	return have->lse == c.lse && have->h == c.h && have->w == c.w && have->rows == c.rows &&
+	       have->vocabulary == c.vocabulary;
 }
 
 static void check_targets(const char *op, const int32_t *target, int64_t T, int64_t V)
@@ -44,6 +58,8 @@ void cpu_head_logprob(struct backend *b, float *logp, float *entropy, float *lse
 				entropy[first + i] = (float)s.entropy;
 		}
 	}
+	if (most == T)
+		((struct cpu_state *)b->state)->logits = call_of(h, w, lse);
 }
 
 /* dL/dlogit[j] = g (1[j = target] - p[j]) / temperature, in place of the logits; then dh = dlogits w, dw += dlogits^T
@@ -53,11 +69,13 @@ void cpu_head_logprob_backward(struct backend *b, struct tensor dh, struct tenso
 {
 	int64_t T = h.rows, V = w.rows, most = chunk_rows(T, V);
 	check_targets("head_logprob_backward", target, T, V);
+	const int held = holds(b, call_of(h, w, lse));
 	float *memory = cpu_scratch(b, (size_t)most * (size_t)V * sizeof *memory);
 	for (int64_t first = 0; first < T; first += most) {
 		int64_t n = T - first < most ? T - first : most;
 		struct tensor logits = tensor_of(memory, n, V), rows = tensor_rows(h, first, n);
-		cpu_linear(b, logits, rows, w, NULL, 0);
+		if (!held)
+			cpu_linear(b, logits, rows, w, NULL, 0);
 #pragma omp parallel for num_threads(cpu_threads(b, n * V)) schedule(static)
 		for (int64_t i = 0; i < n; i++) {
 			float *row = logits.data + i * V, row_lse = lse[first + i], scale = g[first + i] / temperature;

@@ -392,5 +392,7 @@ void cpu_linear_backward_weight(struct backend *b, struct tensor dw, float *dbia
 
 void cpu_weights_changed(struct backend *b)
 {
-	packed_weights_stale(state_of(b)->packed);
+	struct cpu_state *s = b->state;
+	packed_weights_stale(s->matmul->packed);
+	s->logits = (struct head_call){0};
 }

@@ -20,39 +20,61 @@ enum {
 	KERNEL_ROWS = TILE_LANES == 16 ? 12 : 6, /* x VECTORS accumulators, of 32 registers with AVX-512, else of 16 */
 	ROWS_BLOCK = 96,                         /* a multiple of KERNEL_ROWS */
 	DEPTH = TILE_LANES == 16 ? 256 : 512,    /* x PANEL: half a first cache to all of one */
-	LINE = 16,                               /* floats in a cache line */
-	AHEAD_ROWS = 2 * KERNEL_ROWS, /* up to so many rows, memory is slower than the kernel: fetch the next panel early */
+	LINE = 64,                               /* bytes in a cache line */
+	STEPS = 4,                               /* of k between two fetches of panels */
+	AHEAD_ROWS = 4 * KERNEL_ROWS, /* up to so many rows, memory is slower than the kernel: fetch the next panel early */
 	PACK_STEP = 8,
 	PACK_WORTH_THREADS = 1 << 14,
 };
 
 /* --- the kernel --- */
 
-/* c[rows, PANEL] = start + a b; row i of `start` is start + i * start_row; NULL: 0. b is floats, or bfloat16 if narrow.
- * ahead: also fetch b[next + ...], as long as b, which is read next. Constants where it is inlined: rows; a_row or
- * a_col; narrow; ahead. */
-ALWAYS_INLINE void kernel(int rows, float *c, int64_t c_row, const float *start, int64_t start_row, const float *a,
-                          int64_t a_row, int64_t a_col, const void *b, int narrow, int64_t depth, int ahead,
-                          int64_t next)
+/* What a kernel fetches early, meanwhile. */
+enum fetch {
+	FETCH_NOTHING,
+	FETCH_PANEL, /* cache lines of the next panel, one behind the other, `lines` every STEPS of k */
+	FETCH_ROWS,  /* the rows of a that come next: they lie apart, each too short for the machine to foresee it */
+};
+
+/* One step of k. */
+ALWAYS_INLINE void step(vec (*sum)[VECTORS], int rows, const float *a, int64_t a_row, const void *b, int narrow)
 {
+	vec right[VECTORS];
+	for (int v = 0; v < VECTORS; v++)
+		right[v] = narrow ? vec_widen((const uint16_t *)b + v * TILE_LANES) : vec_load((const float *)b + v * TILE_LANES);
+	for (int i = 0; i < rows; i++) {
+		vec left = vec_all(a[i * a_row]);
+		for (int v = 0; v < VECTORS; v++)
+			sum[i][v] = vec_fused(left, right[v], sum[i][v]);
+	}
+}
+
+/* c[rows, PANEL] = start + a b; row i of `start` is start + i * start_row; NULL: 0. b is floats, or bfloat16 if narrow.
+ * Constants where it is inlined: rows; a_row or a_col; narrow; fetch. */
+ALWAYS_INLINE void kernel(int rows, float *c, int64_t c_row, const float *start, int64_t start_row, const float *a,
+                          int64_t a_row, int64_t a_col, const void *b, int narrow, int64_t depth, enum fetch fetch,
+                          const char *next, int lines)
+{
+	const int64_t row_bytes = PANEL * (narrow ? (int64_t)sizeof(uint16_t) : (int64_t)sizeof(float));
+	const int steps = fetch == FETCH_ROWS ? LINE / (int)sizeof(float) : STEPS;
 	vec sum[KERNEL_ROWS][VECTORS];
 	for (int i = 0; i < rows; i++)
 		for (int v = 0; v < VECTORS; v++)
 			sum[i][v] = start ? vec_load(start + i * start_row + v * TILE_LANES) : (vec){0};
+	for (int i = 0; fetch != FETCH_PANEL && i < rows; i++)
+		__builtin_prefetch(c + (rows + i) * c_row, 1, 3);
+	int64_t k = 0;
+	for (; k + steps <= depth; k += steps) {
+		for (int l = 0; fetch == FETCH_PANEL && l < lines; l++, next += LINE)
+			__builtin_prefetch(next, 0, 2);
+		for (int i = 0; fetch == FETCH_ROWS && i < rows; i++)
+			__builtin_prefetch(a + (rows + i) * a_row + k, 0, 3);
 #pragma GCC unroll 4
-	for (int64_t k = 0; k < depth; k++) {
-		vec right[VECTORS];
-		for (int v = 0; v < VECTORS; v++)
-			right[v] = narrow ? vec_widen((const uint16_t *)b + k * PANEL + v * TILE_LANES)
-			                  : vec_load((const float *)b + k * PANEL + v * TILE_LANES);
-		for (int v = 0; ahead && v < PANEL; v += LINE)
-			__builtin_prefetch((const char *)b + (next + k * PANEL + v) * (narrow ? 2 : 4), 0, 2);
-		for (int i = 0; i < rows; i++) {
-			vec left = vec_all(a[i * a_row + k * a_col]);
-			for (int v = 0; v < VECTORS; v++)
-				sum[i][v] = vec_fused(left, right[v], sum[i][v]);
-		}
+		for (int s = 0; s < steps; s++)
+			step(sum, rows, a + (k + s) * a_col, a_row, (const char *)b + (k + s) * row_bytes, narrow);
 	}
+	for (; k < depth; k++)
+		step(sum, rows, a + k * a_col, a_row, (const char *)b + k * row_bytes, narrow);
 	for (int i = 0; i < rows; i++)
 		for (int v = 0; v < VECTORS; v++)
 			vec_store(c + i * c_row + v * TILE_LANES, sum[i][v]);
@@ -68,23 +90,26 @@ struct kernel_call {
 	const void *b;
 	int narrow; /* b is bfloat16; only with a_row */
 	int64_t depth;
-	int64_t next; /* elements from b to what is read next; 0: don't fetch it early; only with a_row */
+	enum fetch fetch;  /* only with a_row */
+	const char *next; /* FETCH_PANEL: from where on */
+	int lines;
 };
 
-#define KERNEL_CALL(rows, a_row, a_col, narrow, ahead)                                                                 \
-	kernel(rows, k->c, k->c_row, k->start, k->start_row, k->a, a_row, a_col, k->b, narrow, k->depth, ahead, k->next)
+#define KERNEL_CALL(rows, a_row, a_col, narrow, fetch)                                                                 \
+	kernel(rows, k->c, k->c_row, k->start, k->start_row, k->a, a_row, a_col, k->b, narrow, k->depth, fetch, k->next,   \
+	       k->lines)
 #define KERNEL(rows)                                                                                                   \
 	case rows:                                                                                                         \
 		if (!k->a_row)                                                                                                 \
-			KERNEL_CALL(rows, 1, KERNEL_ROWS, 0, 0);                                                                   \
-		else if (k->narrow && k->next)                                                                                 \
-			KERNEL_CALL(rows, k->a_row, 1, 1, 1);                                                                      \
+			KERNEL_CALL(rows, 1, KERNEL_ROWS, 0, FETCH_NOTHING);                                                       \
+		else if (k->narrow && k->fetch == FETCH_PANEL)                                                                 \
+			KERNEL_CALL(rows, k->a_row, 1, 1, FETCH_PANEL);                                                            \
 		else if (k->narrow)                                                                                            \
-			KERNEL_CALL(rows, k->a_row, 1, 1, 0);                                                                      \
-		else if (k->next)                                                                                              \
-			KERNEL_CALL(rows, k->a_row, 1, 0, 1);                                                                      \
+			KERNEL_CALL(rows, k->a_row, 1, 1, FETCH_ROWS);                                                             \
+		else if (k->fetch == FETCH_PANEL)                                                                              \
+			KERNEL_CALL(rows, k->a_row, 1, 0, FETCH_PANEL);                                                            \
 		else                                                                                                           \
-			KERNEL_CALL(rows, k->a_row, 1, 0, 0);                                                                      \
+			KERNEL_CALL(rows, k->a_row, 1, 0, FETCH_ROWS);                                                             \
 		break
 
 static void kernel_rows(const struct kernel_call *k, int64_t rows)
@@ -228,18 +253,19 @@ static void block_run(const struct own_product *p, const struct rectangle *r, in
 	const float *a = p->a + row * p->a_row + first * p->a_col;
 	if (p->a_col != 1)
 		pack_a(packed, a, p->a_col, rows, depth);
-	/* few rows: equal parts, 8 are 4 + 4 and not 6 + 2 */
-	int64_t step = KERNEL_ROWS;
-	if (rows < 2 * KERNEL_ROWS && p->a_col == 1) {
-		int64_t parts = (rows + KERNEL_ROWS - 1) / KERNEL_ROWS;
+	int64_t step = KERNEL_ROWS, parts = (rows + step - 1) / step;
+	if (rows < 2 * KERNEL_ROWS && p->a_col == 1) /* few rows: equal parts, 8 are 4 + 4 and not 6 + 2 */
 		step = (rows + parts - 1) / parts;
-	}
+	/* each part of the rows goes over the panel, and fetches its share of the next one meanwhile */
+	const int64_t element = p->narrow ? sizeof(uint16_t) : sizeof(float), row_bytes = PANEL * element;
+	const int64_t lines = (STEPS * row_bytes / LINE + parts - 1) / parts;
+	const int ahead = rows <= AHEAD_ROWS && p->a_col == 1;
 	for (int64_t panel = r->panel; panel < r->panel_end; panel++) {
 		int64_t column = panel * PANEL, width = p->n - column < PANEL ? p->n - column : PANEL;
 		struct kernel_call k = {.c_row = p->c_row, .depth = depth};
-		int64_t at = panel * PANEL * p->k + first * PANEL, next = panel + 1 < r->panel_end ? PANEL * p->k : 0;
 		k.narrow = p->narrow != NULL;
-		k.b = p->narrow ? (const void *)(p->narrow + at) : p->panels + at;
+		k.b = (p->narrow ? (const char *)p->narrow : (const char *)p->panels) + (panel * p->k + first) * row_bytes;
+		k.lines = (int)lines;
 		for (int64_t i = 0; i < rows; i += step) {
 			int64_t n = rows - i < step ? rows - i : step;
 			k.c = p->c + (row + i) * p->c_row + column;
@@ -257,7 +283,8 @@ static void block_run(const struct own_product *p, const struct rectangle *r, in
 			}
 			k.a = p->a_col == 1 ? a + i * p->a_row : packed + i * depth;
 			k.a_row = p->a_col == 1 ? p->a_row : 0;
-			k.next = rows <= AHEAD_ROWS && p->a_col == 1 && i + n == rows ? next : 0;
+			k.fetch = ahead && panel + 1 < r->panel_end ? FETCH_PANEL : FETCH_ROWS;
+			k.next = (const char *)k.b + p->k * row_bytes + i / step * (depth / STEPS * lines * LINE);
 			if (width == PANEL)
 				kernel_rows(&k, n);
 			else
@@ -277,14 +304,15 @@ static void rectangle_run(const struct own_product *p, const struct rectangle *r
 }
 
 /* How many parts to cut the rows in, the panels in threads / that many: the cut with the smallest largest rectangle; of
- * equals the one with most parts of columns, whose threads share a and not b. */
-static int row_parts(int64_t row_units, int64_t panels, int threads)
+ * equals the one with most parts of columns, whose threads share a and not b. Where a is copied, each thread copies the
+ * rows of its rectangle, which takes about as long as a panel does. */
+static int row_parts(int64_t row_units, int64_t panels, int copies, int threads)
 {
 	int best = 1;
 	int64_t best_cost = INT64_MAX;
 	for (int parts = 1; parts <= threads; parts++) {
 		int across = threads / parts;
-		int64_t cost = ((row_units + parts - 1) / parts) * ((panels + across - 1) / across);
+		int64_t cost = ((row_units + parts - 1) / parts) * ((panels + across - 1) / across + (copies != 0));
 		if (cost < best_cost) {
 			best = parts;
 			best_cost = cost;
@@ -307,7 +335,7 @@ void own_product_run(const struct own_product *p, int threads)
 				p->c[i * p->c_row + j] = (p->accumulate ? p->c[i * p->c_row + j] : 0) + (p->bias ? p->bias[j] : 0);
 		return;
 	}
-	int down = row_parts(units, panels, threads), across = threads / down;
+	int down = row_parts(units, panels, p->a_col != 1, threads), across = threads / down;
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
 	for (int t = 0; t < down * across; t++) {
 		int i = t / across, j = t % across;

@@ -8,6 +8,7 @@
 void *cpu_scratch(struct backend *b, size_t bytes)
 {
 	struct cpu_state *s = b->state;
+	s->logits = (struct head_call){0};
 	if (bytes > s->scratch_bytes) {
 		/* a quarter more than asked: sequences grow by a token at a time */
 		bytes += bytes / 4;

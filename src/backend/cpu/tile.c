@@ -5,8 +5,9 @@
 
 #include "backend/cpu/vec.h"
 
-/* 6 x 4 accumulators of the 32 registers of AVX-512, 6 x 2 of the 16 of AVX2 and SSE. */
-enum { TILE_ROWS = 6, TILE_VECTORS = TILE_LANES == 16 ? 4 : 2 };
+/* 6 x 4 accumulators of the 32 registers of AVX-512, 6 x 2 of the 16 of AVX2 and SSE; 2 x 4 of few rows, so that
+ * enough sums are under way at once. */
+enum { TILE_ROWS = 6, TILE_VECTORS = TILE_LANES == 16 ? 4 : 2, FEW_ROWS = 2, VECTORS_MAX = 4 };
 
 typedef float quad __attribute__((vector_size(16)));
 typedef float quad_anywhere __attribute__((vector_size(16), aligned(4), may_alias));
@@ -15,13 +16,13 @@ typedef float quad_anywhere __attribute__((vector_size(16), aligned(4), may_alia
 ALWAYS_INLINE void block(int rows, int vectors, float *c, int64_t c_row, const float *a, int64_t a_row, int64_t a_col,
                          const float *b, int64_t b_row, int64_t depth, int accumulate)
 {
-	vec sum[TILE_ROWS][TILE_VECTORS];
+	vec sum[TILE_ROWS][VECTORS_MAX];
 	for (int i = 0; i < rows; i++)
 		for (int v = 0; v < vectors; v++)
 			sum[i][v] = accumulate ? vec_load(c + i * c_row + v * TILE_LANES) : (vec){0};
 #pragma GCC unroll 2
 	for (int64_t k = 0; k < depth; k++) {
-		vec right[TILE_VECTORS];
+		vec right[VECTORS_MAX];
 		for (int v = 0; v < vectors; v++)
 			right[v] = vec_load(b + k * b_row + v * TILE_LANES);
 		for (int i = 0; i < rows; i++) {
@@ -56,6 +57,11 @@ static void block_of(int64_t rows, int64_t vectors, float *c, int64_t c_row, con
 #if defined __AVX512F__
 		BLOCKS(3);
 		BLOCKS(4);
+#else
+		BLOCK(1, 3);
+		BLOCK(2, 3);
+		BLOCK(1, 4);
+		BLOCK(2, 4);
 #endif
 	}
 }
@@ -71,7 +77,7 @@ void tile_product(float *c, int64_t c_row, const float *a, int64_t a_row, int64_
                   int64_t rows, int64_t cols, int64_t depth, int accumulate)
 {
 	for (int64_t left = cols / TILE_LANES; left > 0;) {
-		int64_t vectors = share(left, TILE_VECTORS);
+		int64_t vectors = share(left, rows <= FEW_ROWS ? VECTORS_MAX : TILE_VECTORS);
 		int64_t take;
 		for (int64_t i = 0; i < rows; i += take) {
 			take = share(rows - i, TILE_ROWS);
@@ -114,12 +120,47 @@ static void transpose_4x4(float *to, int64_t width, const float *from, int64_t s
 	*(quad_anywhere *)(to + 3 * width) = __builtin_shufflevector(c, d, 2, 3, 6, 7);
 }
 
+#if defined __AVX2__ && defined __FMA__
+typedef float oct __attribute__((vector_size(32)));
+typedef float oct_anywhere __attribute__((vector_size(32), aligned(4), may_alias));
+
+/* Elements first .. first + 3 of rows i and i + 4. */
+ALWAYS_INLINE oct two_quads(const float *from, int64_t stride, int i, int first)
+{
+	quad low = *(const quad_anywhere *)(from + i * stride + first),
+	     high = *(const quad_anywhere *)(from + (i + 4) * stride + first);
+	return __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7);
+}
+
+static void transpose_8x8(float *to, int64_t width, const float *from, int64_t stride)
+{
+	for (int half = 0; half < 8; half += 4, to += 4 * width) {
+		oct r0 = two_quads(from, stride, 0, half), r1 = two_quads(from, stride, 1, half);
+		oct r2 = two_quads(from, stride, 2, half), r3 = two_quads(from, stride, 3, half);
+		oct a = __builtin_shufflevector(r0, r1, 0, 8, 1, 9, 4, 12, 5, 13);
+		oct b = __builtin_shufflevector(r2, r3, 0, 8, 1, 9, 4, 12, 5, 13);
+		oct c = __builtin_shufflevector(r0, r1, 2, 10, 3, 11, 6, 14, 7, 15);
+		oct d = __builtin_shufflevector(r2, r3, 2, 10, 3, 11, 6, 14, 7, 15);
+		*(oct_anywhere *)to = __builtin_shufflevector(a, b, 0, 1, 8, 9, 4, 5, 12, 13);
+		*(oct_anywhere *)(to + width) = __builtin_shufflevector(a, b, 2, 3, 10, 11, 6, 7, 14, 15);
+		*(oct_anywhere *)(to + 2 * width) = __builtin_shufflevector(c, d, 0, 1, 8, 9, 4, 5, 12, 13);
+		*(oct_anywhere *)(to + 3 * width) = __builtin_shufflevector(c, d, 2, 3, 10, 11, 6, 7, 14, 15);
+	}
+}
+#endif
+
 void tile_transpose(float *to, int64_t width, const float *from, int64_t stride, int64_t rows, int64_t cols)
 {
-	int64_t whole = rows / 4 * 4;
-	for (int64_t i = 0; i < whole; i += 4)
+	int64_t whole = 0;
+#if defined __AVX2__ && defined __FMA__
+	if (cols % 8 == 0)
+		for (; whole + 8 <= rows; whole += 8)
+			for (int64_t j = 0; j < cols; j += 8)
+				transpose_8x8(to + j * width + whole, width, from + whole * stride + j, stride);
+#endif
+	for (; whole + 4 <= rows; whole += 4)
 		for (int64_t j = 0; j < cols; j += 4)
-			transpose_4x4(to + j * width + i, width, from + i * stride + j, stride);
+			transpose_4x4(to + j * width + whole, width, from + whole * stride + j, stride);
 	for (int64_t j = 0; j < cols && whole < width; j++)
 		for (int64_t i = whole; i < width; i++)
 			to[j * width + i] = i < rows ? from[i * stride + j] : 0.0f;
