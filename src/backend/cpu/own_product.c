@@ -22,6 +22,7 @@ enum {
 	DEPTH = TILE_LANES == 16 ? 256 : 512,    /* x PANEL: half a first cache to all of one */
 	LINE = 64,                               /* bytes in a cache line */
 	STEPS = 4,                               /* of k between two fetches of panels */
+	SAME_SET = 1024, /* rows so many floats apart, or a multiple, fall into the same few lines of the first cache */
 	AHEAD_ROWS = 4 * KERNEL_ROWS, /* up to so many rows, memory is slower than the kernel: fetch the next panel early */
 	PACK_STEP = 8,
 	PACK_WORTH_THREADS = 1 << 14,
@@ -31,9 +32,9 @@ enum {
 
 /* What a kernel fetches early, meanwhile. */
 enum fetch {
-	FETCH_NOTHING,
-	FETCH_PANEL, /* cache lines of the next panel, one behind the other, `lines` every STEPS of k */
-	FETCH_ROWS,  /* the rows of a that come next: they lie apart, each too short for the machine to foresee it */
+	FETCH_PANEL,  /* cache lines of the next panel, one behind the other, `lines` every STEPS of k */
+	FETCH_RESULT, /* the rows of c that come next */
+	FETCH_ROWS,   /* those, and the rows of a: they lie apart, too short for the machine to foresee them */
 };
 
 /* One step of k. */
@@ -90,7 +91,7 @@ struct kernel_call {
 	const void *b;
 	int narrow; /* b is bfloat16; only with a_row */
 	int64_t depth;
-	enum fetch fetch;  /* only with a_row */
+	enum fetch fetch; /* FETCH_PANEL only with a_row */
 	const char *next; /* FETCH_PANEL: from where on */
 	int lines;
 };
@@ -101,7 +102,7 @@ struct kernel_call {
 #define KERNEL(rows)                                                                                                   \
 	case rows:                                                                                                         \
 		if (!k->a_row)                                                                                                 \
-			KERNEL_CALL(rows, 1, KERNEL_ROWS, 0, FETCH_NOTHING);                                                       \
+			KERNEL_CALL(rows, 1, KERNEL_ROWS, 0, FETCH_RESULT);                                                       \
 		else if (k->narrow && k->fetch == FETCH_PANEL)                                                                 \
 			KERNEL_CALL(rows, k->a_row, 1, 1, FETCH_PANEL);                                                            \
 		else if (k->narrow)                                                                                            \
@@ -246,13 +247,26 @@ struct rectangle {
 	int64_t row, row_end, panel, panel_end;
 };
 
+/* Are rows of a, though contiguous, better copied first? */
+static int copies_rows(const struct own_product *p)
+{
+	return p->a_col == 1 && p->a_row % SAME_SET == 0 && p->m > AHEAD_ROWS;
+}
+
 /* Rows [row, row + rows) x the rectangle's panels, over [first, first + depth) of k. */
 static void block_run(const struct own_product *p, const struct rectangle *r, int64_t row, int64_t rows, int64_t first,
                       int64_t depth, float *packed)
 {
 	const float *a = p->a + row * p->a_row + first * p->a_col;
-	if (p->a_col != 1)
+	int64_t a_row = p->a_row;
+	if (p->a_col != 1) {
 		pack_a(packed, a, p->a_col, rows, depth);
+	} else if (copies_rows(p)) {
+		a_row = depth + LINE / (int64_t)sizeof(float);
+		for (int64_t i = 0; i < rows; i++)
+			memcpy(packed + i * a_row, a + i * p->a_row, (size_t)depth * sizeof(float));
+		a = packed;
+	}
 	int64_t step = KERNEL_ROWS, parts = (rows + step - 1) / step;
 	if (rows < 2 * KERNEL_ROWS && p->a_col == 1) /* few rows: equal parts, 8 are 4 + 4 and not 6 + 2 */
 		step = (rows + parts - 1) / parts;
@@ -281,8 +295,8 @@ static void block_run(const struct own_product *p, const struct rectangle *r, in
 				k.start = p->bias ? p->bias + column : NULL;
 				k.start_row = 0;
 			}
-			k.a = p->a_col == 1 ? a + i * p->a_row : packed + i * depth;
-			k.a_row = p->a_col == 1 ? p->a_row : 0;
+			k.a = p->a_col == 1 ? a + i * a_row : packed + i * depth;
+			k.a_row = p->a_col == 1 ? a_row : 0;
 			k.fetch = ahead && panel + 1 < r->panel_end ? FETCH_PANEL : FETCH_ROWS;
 			k.next = (const char *)k.b + p->k * row_bytes + i / step * (depth / STEPS * lines * LINE);
 			if (width == PANEL)
@@ -295,7 +309,7 @@ static void block_run(const struct own_product *p, const struct rectangle *r, in
 
 static void rectangle_run(const struct own_product *p, const struct rectangle *r)
 {
-	float packed[ROWS_BLOCK * DEPTH] __attribute__((aligned(64)));
+	float packed[ROWS_BLOCK * (DEPTH + LINE / (int)sizeof(float))] __attribute__((aligned(64)));
 	for (int64_t first = 0; first < p->k; first += DEPTH) {
 		int64_t depth = p->k - first < DEPTH ? p->k - first : DEPTH;
 		for (int64_t row = r->row; row < r->row_end; row += ROWS_BLOCK)
@@ -335,7 +349,7 @@ void own_product_run(const struct own_product *p, int threads)
 				p->c[i * p->c_row + j] = (p->accumulate ? p->c[i * p->c_row + j] : 0) + (p->bias ? p->bias[j] : 0);
 		return;
 	}
-	int down = row_parts(units, panels, p->a_col != 1, threads), across = threads / down;
+	int down = row_parts(units, panels, p->a_col != 1 || copies_rows(p), threads), across = threads / down;
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
 	for (int t = 0; t < down * across; t++) {
 		int i = t / across, j = t % across;
