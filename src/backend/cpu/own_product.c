@@ -21,7 +21,7 @@ enum {
 	ROWS_BLOCK = 96,                         /* a multiple of KERNEL_ROWS */
 	DEPTH = TILE_LANES == 16 ? 256 : 512,    /* x PANEL: half a first cache to all of one */
 	LINE = 64,                               /* bytes in a cache line */
-	STEPS = 4,                               /* of k between two fetches of panels */
+	STEPS = 8,                               /* of k between two fetches of panels */
 	SAME_SET = 1024, /* rows so many floats apart, or a multiple, fall into the same few lines of the first cache */
 	AHEAD_ROWS = 4 * KERNEL_ROWS, /* up to so many rows, memory is slower than the kernel: fetch the next panel early */
 	PACK_STEP = 8,
@@ -42,7 +42,7 @@ ALWAYS_INLINE void step(vec (*sum)[VECTORS], int rows, const float *a, int64_t a
 {
 	vec right[VECTORS];
 	for (int v = 0; v < VECTORS; v++)
-		right[v] = narrow ? vec_widen((const uint16_t *)b + v * TILE_LANES) : vec_load((const float *)b + v * TILE_LANES);
+		right[v] = narrow ? vec_widen((const uint16_t *)b + v * TILE_LANES) : vec_load_once((const float *)b + v * TILE_LANES);
 	for (int i = 0; i < rows; i++) {
 		vec left = vec_all(a[i * a_row]);
 		for (int v = 0; v < VECTORS; v++)

@@ -24,7 +24,7 @@ ALWAYS_INLINE void block(int rows, int vectors, float *c, int64_t c_row, const f
 	for (int64_t k = 0; k < depth; k++) {
 		vec right[VECTORS_MAX];
 		for (int v = 0; v < vectors; v++)
-			right[v] = vec_load(b + k * b_row + v * TILE_LANES);
+			right[v] = vec_load_once(b + k * b_row + v * TILE_LANES);
 		for (int i = 0; i < rows; i++) {
 			vec left = vec_all(a[i * a_row + k * a_col]);
 			for (int v = 0; v < vectors; v++)

@@ -20,9 +20,25 @@ ALWAYS_INLINE vec vec_load(const float *from)
 	return (vec) * (const vec_anywhere *)from;
 }
 
+/* The same, into a register, to be used several times: compilers that fold the load into each use make the load ports
+ * the limit. */
+ALWAYS_INLINE vec vec_load_once(const float *from)
+{
+	vec v = vec_load(from);
+#if defined __AVX512F__
+	__asm__("" : "+v"(v));
+#elif defined __AVX2__ && defined __FMA__
+	__asm__("" : "+x"(v));
+#endif
+	return v;
+}
+
 /* From bfloat16. */
 ALWAYS_INLINE vec vec_widen(const uint16_t *from)
 {
+#if defined __AVX2__ && !defined __AVX512F__
+	return (vec)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)from)), 16);
+#endif
 	typedef uint16_t halves __attribute__((vector_size(2 * TILE_LANES)));
 	typedef uint32_t words __attribute__((vector_size(4 * TILE_LANES)));
 	halves h;
