@@ -182,10 +182,10 @@ int64_t pass_bytes(const struct backend *b, const struct model_config *c, int64_
 	              S = (int64_t)c->vision.merge_size * c->vision.merge_size, C = c->vision.patch_dim;
 	/* bytes of a float and of an operand; gradients of the residual stream are copied where these differ */
 	const int64_t f = sizeof(float), o = (int64_t)element_size(b->operand), copies = o != f;
-	/* bytes a row: what towers.h saves, and the temporaries of one layer's backward */
-	int64_t layer = f * (2 * H + c->heads + 2) + o * (2 * H + 2 * Q + 2 * KV + 3 * F),
-	        layer_back = f * H + o * (3 * F + H + 2 * Q + 2 * KV + copies * 2 * H);
-	int64_t block = f * (E + c->vision.heads + 4) + o * (6 * E + 2 * M), block_back = o * (M + 4 * E + copies * 2 * E);
+	/* bytes a row: what towers.h saves, and the temporaries of one layer's backward, which are more than its forward's */
+	int64_t layer = f * (2 * H + c->heads + 2) + o * (2 * Q + 2 * KV + 2 * F),
+	        layer_back = f * H + o * (F + 2 * H + 2 * Q + 2 * KV + copies * 2 * H);
+	int64_t block = f * (E + c->vision.heads + 4) + o * (4 * E + M), block_back = o * (M + 5 * E + copies * 2 * E);
 	int64_t text = rows * (f * H * (recompute ? c->layers + 1 : 1) +
 	                       (recompute ? layer : c->layers * (layer + f * H)) + layer_back + f * H);
 	int64_t vision = patches * (o * C + copies * f * C + f * (2 * E + c->vision.head_dim));
@@ -193,6 +193,6 @@ int64_t pass_bytes(const struct backend *b, const struct model_config *c, int64_
 		vision += patches * (f * E * c->vision.depth + (recompute ? 1 : c->vision.depth) * block + block_back +
 		                     f * (3 * E + 2 * H / S) + copies * o * (E + H / S));
 	else
-		vision += patches * (block + f * 3 * E);
+		vision += patches * (block + o * (E + M) + f * 3 * E);
 	return text + vision + targets * (f * (2 * H + 8) + o * 2 * H);
 }

@@ -75,18 +75,17 @@ void text_layer_forward(const struct run *r, const struct model *m, int layer, c
 	const int64_t T = t->rows, H = c->hidden_size, F = c->intermediate_size, Q = (int64_t)c->heads * c->head_dim,
 	              N = Q + 2 * (int64_t)c->kv_heads * c->head_dim;
 	*s = (struct text_saved){.x = x,
-	                         .h1 = run_operand(r, T, H),
 	                         .qkv = run_operand(r, T, N),
 	                         .o = run_operand(r, T, Q),
 	                         .x2 = run_tensor(r, T, H),
-	                         .h2 = run_operand(r, T, H),
 	                         .gu = run_operand(r, T, 2 * F),
-	                         .a = run_operand(r, T, F),
 	                         .rstd1 = run_floats(r, T),
 	                         .lse = run_floats(r, T * c->heads),
 	                         .rstd2 = run_floats(r, T)};
-	op_rmsnorm(b, s->h1, s->rstd1, x, w->norm1_w, c->rms_eps);
-	op_linear(b, s->qkv, s->h1, tensor_of(w->q_w, N, H), w->q_b, 0); /* q, k, v lie side by side: one product */
+	struct arena_mark mark = arena_mark(r->arena);
+	struct tensor h = run_operand(r, T, H), a = run_operand(r, T, F); /* h1, then h2 */
+	op_rmsnorm(b, h, s->rstd1, x, w->norm1_w, c->rms_eps);
+	op_linear(b, s->qkv, h, tensor_of(w->q_w, N, H), w->q_b, 0); /* q, k, v lie side by side: one product */
 	struct qkv p = split(s->qkv, c);
 	op_rope(b, p.qk, c->heads + c->kv_heads, t->cos, t->sin, 0);
 	struct tensor k = p.k, v = p.v;
@@ -100,15 +99,16 @@ void text_layer_forward(const struct run *r, const struct model *m, int layer, c
 	             t->segment_count);
 	op_linear(b, s->x2, s->o, tensor_of(w->o_w, H, Q), NULL, 0);
 	op_add(b, s->x2, s->x2, x);
-	op_rmsnorm(b, s->h2, s->rstd2, s->x2, w->norm2_w, c->rms_eps);
-	op_linear(b, s->gu, s->h2, tensor_of(w->gate_w, 2 * F, H), NULL, 0);
-	op_swiglu(b, s->a, tensor_columns(s->gu, 0, F), tensor_columns(s->gu, F, F));
-	op_linear(b, y, s->a, tensor_of(w->down_w, H, F), NULL, 0);
+	op_rmsnorm(b, h, s->rstd2, s->x2, w->norm2_w, c->rms_eps);
+	op_linear(b, s->gu, h, tensor_of(w->gate_w, 2 * F, H), NULL, 0);
+	op_swiglu(b, a, tensor_columns(s->gu, 0, F), tensor_columns(s->gu, F, F));
+	op_linear(b, y, a, tensor_of(w->down_w, H, F), NULL, 0);
 	op_add(b, y, y, s->x2);
+	arena_reset(r->arena, mark);
 }
 
 void text_layer_backward(const struct run *r, const struct model *m, int layer, const struct text_rows *t,
-                         struct tensor dx, const struct text_saved *s, struct weights *grad)
+                         struct tensor dx, struct text_saved *s, struct weights *grad)
 {
 	struct backend *b = r->backend;
 	const struct model_config *c = &m->config;
@@ -117,16 +117,18 @@ void text_layer_backward(const struct run *r, const struct model *m, int layer, 
 	const int64_t T = t->rows, H = c->hidden_size, F = c->intermediate_size, Q = (int64_t)c->heads * c->head_dim,
 	              N = Q + 2 * (int64_t)c->kv_heads * c->head_dim;
 	struct arena_mark mark = arena_mark(r->arena);
-	struct tensor da = run_operand(r, T, F), dgu = run_operand(r, T, 2 * F), dh = run_operand(r, T, H),
+	struct tensor da = run_operand(r, T, F), h = run_operand(r, T, H), dh = run_operand(r, T, H),
 	              do_ = run_operand(r, T, Q), dqkv = run_operand(r, T, N);
+	struct tensor gate = tensor_columns(s->gu, 0, F), up = tensor_columns(s->gu, F, F), dgu = s->gu; /* in place */
 
 	struct tensor dy = run_as_operand(r, dx);
+	op_swiglu(b, da, gate, up); /* a again */
+	op_linear_backward_weight(b, tensor_of(g->down_w, H, F), NULL, dy, da);
 	op_linear_backward_input(b, da, dy, tensor_of(w->down_w, H, F), 0);
-	op_linear_backward_weight(b, tensor_of(g->down_w, H, F), NULL, dy, s->a);
-	op_swiglu_backward(b, tensor_columns(dgu, 0, F), tensor_columns(dgu, F, F), da, tensor_columns(s->gu, 0, F),
-	                   tensor_columns(s->gu, F, F));
+	op_swiglu_backward(b, gate, up, da, gate, up);
 	op_linear_backward_input(b, dh, dgu, tensor_of(w->gate_w, 2 * F, H), 0);
-	op_linear_backward_weight(b, tensor_of(g->gate_w, 2 * F, H), NULL, dgu, s->h2);
+	op_rmsnorm(b, h, s->rstd2, s->x2, w->norm2_w, c->rms_eps); /* h2 again */
+	op_linear_backward_weight(b, tensor_of(g->gate_w, 2 * F, H), NULL, dgu, h);
 	op_rmsnorm_backward(b, dx, g->norm2_w, dh, s->x2, w->norm2_w, s->rstd2);
 
 	dy = run_as_operand(r, dx);
@@ -138,7 +140,8 @@ void text_layer_backward(const struct run *r, const struct model *m, int layer, 
 	                      1.0f / sqrtf((float)c->head_dim), t->segments, t->segment_count);
 	op_rope(b, d.qk, c->heads + c->kv_heads, t->cos, t->sin, 1);
 	op_linear_backward_input(b, dh, dqkv, tensor_of(w->q_w, N, H), 0);
-	op_linear_backward_weight(b, tensor_of(g->q_w, N, H), g->q_b, dqkv, s->h1);
+	op_rmsnorm(b, h, s->rstd1, s->x, w->norm1_w, c->rms_eps);
+	op_linear_backward_weight(b, tensor_of(g->q_w, N, H), g->q_b, dqkv, h);
 	op_rmsnorm_backward(b, dx, g->norm1_w, dh, s->x, w->norm1_w, s->rstd1);
 	arena_reset(r->arena, mark);
 }

@@ -12,9 +12,9 @@
 #include "model/batch.h"
 #include "model/model.h"
 
-/* What a layer's backward needs; all [rows, ...] in the run's arena. */
+/* What a layer's backward needs; all [rows, ...] in the run's arena. h1, h2 and a are cheap to make again. */
 struct vision_saved {
-	struct tensor x, h1, qkv, o, x2, h2, f, a;
+	struct tensor x, qkv, o, x2, f;
 	float *mean1, *rstd1, *lse, *mean2, *rstd2;
 };
 struct merger_saved {
@@ -22,7 +22,7 @@ struct merger_saved {
 	float *mean, *rstd;
 };
 struct text_saved {
-	struct tensor x, h1, qkv, o, x2, h2, gu, a;
+	struct tensor x, qkv, o, x2, gu;
 	float *rstd1, *lse, *rstd2;
 };
 
@@ -70,8 +70,9 @@ void merger_backward(const struct run *r, const struct model *m, struct tensor d
 
 void text_layer_forward(const struct run *r, const struct model *m, int layer, const struct text_rows *t,
                         const struct kv_cache *cache, struct tensor x, struct tensor y, struct text_saved *s);
+/* dx holds dL/dy on entry and dL/dx on return; s->gu is overwritten. */
 void text_layer_backward(const struct run *r, const struct model *m, int layer, const struct text_rows *t,
-                         struct tensor dx, const struct text_saved *s, struct weights *grad);
+                         struct tensor dx, struct text_saved *s, struct weights *grad);
 
 /* Features [features, H] of the images without keeping anything: rollout, and a frozen tower. */
 struct tensor vision_features(const struct run *r, const struct model *m, const struct image_input *images,

@@ -83,31 +83,31 @@ void vision_block_forward(const struct run *r, const struct model *m, int block,
 	const struct vision_config *c = &m->config.vision;
 	const int64_t T = v->rows, E = c->embed_dim, M = c->mlp_dim;
 	*s = (struct vision_saved){.x = x,
-	                           .h1 = run_operand(r, T, E),
 	                           .qkv = run_operand(r, T, 3 * E),
 	                           .o = run_operand(r, T, E),
 	                           .x2 = run_tensor(r, T, E),
-	                           .h2 = run_operand(r, T, E),
 	                           .f = run_operand(r, T, M),
-	                           .a = run_operand(r, T, M),
 	                           .mean1 = run_floats(r, T),
 	                           .rstd1 = run_floats(r, T),
 	                           .lse = run_floats(r, T * c->heads),
 	                           .mean2 = run_floats(r, T),
 	                           .rstd2 = run_floats(r, T)};
-	op_layernorm(b, s->h1, s->mean1, s->rstd1, x, w->norm1_w, w->norm1_b, VISION_EPS);
-	op_linear(b, s->qkv, s->h1, tensor_of(w->qkv_w, 3 * E, E), w->qkv_b, 0);
+	struct arena_mark mark = arena_mark(r->arena);
+	struct tensor h = run_operand(r, T, E), a = run_operand(r, T, M); /* h1, then h2 */
+	op_layernorm(b, h, s->mean1, s->rstd1, x, w->norm1_w, w->norm1_b, VISION_EPS);
+	op_linear(b, s->qkv, h, tensor_of(w->qkv_w, 3 * E, E), w->qkv_b, 0);
 	op_rope(b, tensor_columns(s->qkv, 0, 2 * E), 2 * c->heads, v->cos, v->sin, 0);
 	op_attention(b, s->o, s->lse, tensor_columns(s->qkv, 0, E), tensor_columns(s->qkv, E, E),
 	             tensor_columns(s->qkv, 2 * E, E), c->heads, c->heads, 1.0f / sqrtf((float)c->head_dim), v->segments,
 	             v->segment_count);
 	op_linear(b, s->x2, s->o, tensor_of(w->proj_w, E, E), w->proj_b, 0);
 	op_add(b, s->x2, s->x2, x);
-	op_layernorm(b, s->h2, s->mean2, s->rstd2, s->x2, w->norm2_w, w->norm2_b, VISION_EPS);
-	op_linear(b, s->f, s->h2, tensor_of(w->fc1_w, M, E), w->fc1_b, 0);
-	op_activation(b, s->a, s->f, ACT_QUICK_GELU);
-	op_linear(b, y, s->a, tensor_of(w->fc2_w, E, M), w->fc2_b, 0);
+	op_layernorm(b, h, s->mean2, s->rstd2, s->x2, w->norm2_w, w->norm2_b, VISION_EPS);
+	op_linear(b, s->f, h, tensor_of(w->fc1_w, M, E), w->fc1_b, 0);
+	op_activation(b, a, s->f, ACT_QUICK_GELU);
+	op_linear(b, y, a, tensor_of(w->fc2_w, E, M), w->fc2_b, 0);
 	op_add(b, y, y, s->x2);
+	arena_reset(r->arena, mark);
 }
 
 void vision_block_backward(const struct run *r, const struct model *m, int block, const struct vision_rows *v,
@@ -119,14 +119,17 @@ void vision_block_backward(const struct run *r, const struct model *m, int block
 	const struct vision_config *c = &m->config.vision;
 	const int64_t T = v->rows, E = c->embed_dim, M = c->mlp_dim;
 	struct arena_mark mark = arena_mark(r->arena);
-	struct tensor dm = run_operand(r, T, M), de = run_operand(r, T, E), dqkv = run_operand(r, T, 3 * E);
+	struct tensor dm = run_operand(r, T, M), h = run_operand(r, T, E), de = run_operand(r, T, E),
+	              dqkv = run_operand(r, T, 3 * E);
 
 	struct tensor dy = run_as_operand(r, dx);
+	op_activation(b, dm, s->f, ACT_QUICK_GELU); /* a again */
+	op_linear_backward_weight(b, tensor_of(g->fc2_w, E, M), g->fc2_b, dy, dm);
 	op_linear_backward_input(b, dm, dy, tensor_of(w->fc2_w, E, M), 0);
-	op_linear_backward_weight(b, tensor_of(g->fc2_w, E, M), g->fc2_b, dy, s->a);
 	op_activation_backward(b, dm, dm, s->f, ACT_QUICK_GELU);
 	op_linear_backward_input(b, de, dm, tensor_of(w->fc1_w, M, E), 0);
-	op_linear_backward_weight(b, tensor_of(g->fc1_w, M, E), g->fc1_b, dm, s->h2);
+	op_layernorm(b, h, s->mean2, s->rstd2, s->x2, w->norm2_w, w->norm2_b, VISION_EPS); /* h2 again */
+	op_linear_backward_weight(b, tensor_of(g->fc1_w, M, E), g->fc1_b, dm, h);
 	op_layernorm_backward(b, dx, g->norm2_w, g->norm2_b, de, s->x2, w->norm2_w, s->mean2, s->rstd2);
 
 	dy = run_as_operand(r, dx);
@@ -139,7 +142,8 @@ void vision_block_backward(const struct run *r, const struct model *m, int block
 	                      v->segments, v->segment_count);
 	op_rope(b, tensor_columns(dqkv, 0, 2 * E), 2 * c->heads, v->cos, v->sin, 1);
 	op_linear_backward_input(b, de, dqkv, tensor_of(w->qkv_w, 3 * E, E), 0);
-	op_linear_backward_weight(b, tensor_of(g->qkv_w, 3 * E, E), g->qkv_b, dqkv, s->h1);
+	op_layernorm(b, h, s->mean1, s->rstd1, s->x, w->norm1_w, w->norm1_b, VISION_EPS);
+	op_linear_backward_weight(b, tensor_of(g->qkv_w, 3 * E, E), g->qkv_b, dqkv, h);
 	op_layernorm_backward(b, dx, g->norm1_w, g->norm1_b, de, s->x, w->norm1_w, s->mean1, s->rstd1);
 	arena_reset(r->arena, mark);
 }
