@@ -1,5 +1,6 @@
-/* The library crashes on a file: the child that tries it first dies, the process lives. The crash is played: this
- * program's own H5Literate stands before the library's. */
+/* The library crashes on a file: the child that tries it first dies, the process lives. A child that computes for long
+ * is a sign of life of its parent, one that sleeps is none. Both are played: this program's own H5Literate stands before
+ * the library's. */
 #include "checkpoint/checkpoint.h"
 #include "sample.h"
 
@@ -13,13 +14,24 @@
 #include <hdf5.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #undef H5Literate
 herr_t H5Literate(hid_t group, H5_index_t index, H5_iter_order_t order, hsize_t *at, H5L_iterate_t op, void *data);
 
+enum { COMPUTES = -1, SLEEPS = -2 }; /* for a moment */
 static pid_t the_parent;
-static int the_signal, calls_in_parent;
+static int the_signal, calls_in_parent, signs_of_life;
+
+static void compute(void)
+{
+	struct timespec begin, now;
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &begin);
+	do
+		clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+	while ((double)(now.tv_sec - begin.tv_sec) + 1e-9 * (double)(now.tv_nsec - begin.tv_nsec) < 0.3);
+}
 
 herr_t H5Literate(hid_t group, H5_index_t index, H5_iter_order_t order, hsize_t *at, H5L_iterate_t op, void *data)
 {
@@ -28,6 +40,10 @@ herr_t H5Literate(hid_t group, H5_index_t index, H5_iter_order_t order, hsize_t 
 	memcpy(&real, &found, sizeof real);
 	if (getpid() == the_parent)
 		calls_in_parent++;
+	else if (the_signal == COMPUTES)
+		compute();
+	else if (the_signal == SLEEPS)
+		nanosleep(&(struct timespec){0, 300000000}, NULL);
 	else if (the_signal == SIGUSR2)
 		_exit(7);
 	else if (the_signal)
@@ -74,8 +90,42 @@ static void test_crash(void **state)
 	sample_remove(folder);
 }
 
+static void count_sign(void *count)
+{
+	++*(int *)count;
+}
+
+static void test_works_or_sleeps(void **state)
+{
+	(void)state;
+	struct favor_error e = {""};
+	struct checkpoint made, read;
+	char *folder = sample_folder(), *path = favor_format("%s/c.h5", folder);
+	int signs[2];
+	the_parent = getpid();
+	the_signal = 0;
+	sample_make(&made, 3);
+	assert_int_equal(checkpoint_write(path, &made, &e), 0);
+	favor_process()->alive = count_sign;
+	favor_process()->alive_arg = &signs_of_life;
+	for (int i = 0; i < 2; i++) {
+		the_signal = i ? SLEEPS : COMPUTES;
+		signs_of_life = 0;
+		assert_int_equal(checkpoint_open(path, &read, &e), 0);
+		signs[i] = signs_of_life;
+		checkpoint_free(&read);
+	}
+	favor_process()->alive = NULL;
+	/* the words of several moments more than one that sleeps; what the open itself says comes to both */
+	if (signs[0] < signs[1] + 4)
+		fail_msg("%d signs of life while the child computes, %d while it sleeps", signs[0], signs[1]);
+	sample_free(&made);
+	free(path);
+	sample_remove(folder);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_crash)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_crash), cmocka_unit_test(test_works_or_sleeps)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
