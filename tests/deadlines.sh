@@ -7,7 +7,7 @@ stop_at=$build/tests/comm/stop_at
 deadline=3 # seconds, of start-up and of the run
 most=25    # a case takes no longer: deadline, order of speaking, the launcher's own time, a busy machine
 export FAVOR_START_DEADLINE=$deadline
-export ASAN_OPTIONS=detect_leaks=0
+export ASAN_OPTIONS=detect_leaks=0 STOP_AT_FOLDER="$work"
 
 # run_case FILE COMMAND...: FILE.log, FILE.result: "CODE SECONDS"
 run_case() {

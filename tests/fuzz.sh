@@ -4,7 +4,8 @@
 # Builds the targets of tests/fuzz with clang, libFuzzer, AddressSanitizer and UndefinedBehaviorSanitizer in build-fuzz, and runs them from
 # their seeds, from former findings (tests/fuzz/found) and from what earlier runs have kept in build-fuzz/corpus. FUZZ_JOBS of them run at
 # once (2). Prints "ok: fuzz TARGET: ..." or "FAIL: fuzz TARGET: ..." a target; a finding stays in build-fuzz/findings/TARGET. Each run adds
-# a line to build-fuzz/record.tsv: target, runs, CPU seconds, edges, findings; "fuzz.sh --record" sums it up.
+# a line to build-fuzz/record.tsv: target, runs, CPU seconds, edges, findings, day. "fuzz.sh --keep" adds its sums to tests/fuzz/record.tsv, which is
+# what all targets have had so far, and begins anew; "fuzz.sh --record" prints the sum of both.
 set -u
 root=$(cd "$(dirname "$0")/.." && pwd)
 build=${FUZZ_BUILD:-$root/build-fuzz}
@@ -23,15 +24,12 @@ limits() {
 	esac
 }
 
-# The sum of the lines of a target in record.tsv
-summary() {
-	[ -f "$build/record.tsv" ] || {
-		echo "fuzz.sh: nothing is recorded in $build/record.tsv" >&2
-		exit 1
-	}
-	printf 'target\truns\tcpu_minutes\tedges\tfindings\n'
-	awk -F '\t' '{ runs[$1] += $2; cpu[$1] += $3; if ($4 > edges[$1]) edges[$1] = $4; found[$1] += $5 }
-		END { for (t in runs) printf "%s\t%d\t%.1f\t%d\t%d\n", t, runs[t], cpu[t] / 60, edges[t], found[t] }' "$build/record.tsv" | sort
+kept=$root/tests/fuzz/record.tsv
+
+# sums FILE...: of the lines of each target: target, runs, CPU seconds, most edges, findings, last day
+sums() {
+	cat "$@" 2>/dev/null | awk -F '\t' '!/^#/ { runs[$1] += $2; cpu[$1] += $3; if ($4 > edges[$1]) edges[$1] = $4; found[$1] += $5; day[$1] = $6 }
+		END { for (t in runs) printf "%s\t%d\t%.0f\t%d\t%d\t%s\n", t, runs[t], cpu[t], edges[t], found[t], day[t] }' | sort
 }
 
 # one TARGET SECONDS: runs it, prints its line
@@ -56,7 +54,7 @@ one() {
 	edges=$(sed -n 's/.* cov: \([0-9]*\) .*/\1/p' "$log" | tail -n 1)
 	new=$(($(ls "$findings" | wc -l) - before))
 	[ "$runs" ] || runs=$(sed -n 's/^#\([0-9]*\).*/\1/p' "$log" | tail -n 1)
-	printf '%s\t%s\t%s\t%s\t%s\n' "$target" "${runs:-0}" "$cpu" "${edges:-0}" "$new" >>"$build/record.tsv"
+	printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$target" "${runs:-0}" "$cpu" "${edges:-0}" "$new" "$(date +%F)" >>"$build/record.tsv"
 	if [ "$code" -eq 0 ] && [ "$new" -eq 0 ]; then
 		echo "ok: fuzz $target: ${runs:-0} runs in ${cpu%.*} s, ${edges:-0} edges"
 	else
@@ -68,7 +66,16 @@ one() {
 
 case ${1:-} in
 --record)
-	summary
+	printf 'target\truns\tcpu_minutes\tedges\tfindings\tlast\n'
+	sums "$kept" "$build/record.tsv" | awk -F '\t' -v OFS='\t' '{ $3 = sprintf("%.1f", $3 / 60) } 1'
+	exit
+	;;
+--keep)
+	if [ ! -s "$build/record.tsv" ]; then
+		echo "fuzz.sh: nothing is recorded in $build/record.tsv" >&2
+		exit 1
+	fi
+	sums "$build/record.tsv" >>"$kept" && rm "$build/record.tsv"
 	exit
 	;;
 --targets)

@@ -5,8 +5,9 @@
  *   NAME     of a point below (AT), which the victim does not leave;
  *   none     nobody freezes.
  * FILES: the victim waits for a file that never opens, as on a server that is gone: "open" (a pipe without a writer),
- * "lock" (a file that another process has locked), "child" (a child process that never ends). test_deadline.sh and
- * tests/deadlines.sh look at how the job ends. */
+ * "lock" (a file that another process has locked), "child" (a child process that never ends). The files are made in
+ * $STOP_AT_FOLDER (/tmp) and stay there if the victim is killed. test_deadline.sh and tests/deadlines.sh look at how
+ * the job ends. */
 #include "comm/world.h"
 
 #include <fcntl.h>
@@ -94,11 +95,15 @@ int MPI_Ibcast(void *data, int n, MPI_Datatype type, int root, MPI_Comm comm, MP
 /* What a rank waits for although nobody else has to do with it. */
 static void wait_for_files(void)
 {
-	char path[] = "/tmp/favor-stop-at-XXXXXX", pipe_path[64];
-	int fd = mkstemp(path);
-	snprintf(pipe_path, sizeof pipe_path, "%s.pipe", path);
-	if (!is_victim || fd < 0)
+	const char *folder = getenv("STOP_AT_FOLDER");
+	char path[512], pipe_path[520];
+	if (!is_victim)
 		return;
+	snprintf(path, sizeof path, "%s/favor-stop-at-XXXXXX", folder ? folder : "/tmp");
+	int fd = mkstemp(path);
+	if (fd < 0)
+		return;
+	snprintf(pipe_path, sizeof pipe_path, "%s.pipe", path);
 	if (strcmp(stop_place, "open") == 0 && mkfifo(pipe_path, 0600) == 0)
 		open(pipe_path, O_RDONLY);
 	if (strcmp(stop_place, "lock") == 0) {

@@ -63,12 +63,12 @@ count() {
 	grep -Ec "$1" "$2"
 }
 
-# script NAME COMMAND...: a script suite, which prints "ok: ", "FAIL: " or "skipped: " lines
+# script NAME COMMAND...: a script suite, which prints "ok: ", "FAIL: " or "skipped: " lines. It is ended after $suite_seconds (half an hour).
 script() {
 	script_name=$1 script_begin=$(now)
 	script_log=$logs/$(echo "$1" | tr -c 'a-zA-Z0-9\n' -).log
 	shift
-	timeout -k 10 1800 "$@" >"$script_log" 2>&1
+	timeout -k 10 "${suite_seconds:-1800}" "$@" >"$script_log" 2>&1
 	script_code=$?
 	script_ok=$(count '^ok: ' "$script_log") script_bad=$(count '^FAIL: ' "$script_log")
 	script_skips=$(count '^skipped: ' "$script_log")
