@@ -10,10 +10,12 @@ step "packages" jobs/install.sh --tests || {
 }
 if compile "gcc" build; then
 	script "invariants, long" tests/invariants.sh build --long
+	suite_seconds=10800
 	script "faults, long" tests/faults.sh build --long
+	suite_seconds=
 	script "signals, long" tests/signals.sh build --long
 	script "elastic, long" tests/elastic.sh build --long
-	script "Slurm" tests/slurm.sh build
+	script "Slurm, long" tests/slurm.sh build --long
 	script "hosts, long" tests/hosts.sh build --long
 	script "load, long" tests/load.sh build --long
 fi

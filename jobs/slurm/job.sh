@@ -2,17 +2,20 @@
 #
 #   favor_job LAUNCHER... favor train CONFIG ... --resume auto
 #
-# The launcher is srun --mpi=pmix or mpirun. What comes and what is done:
+# The launcher is $favor_launch: srun with PMIx, or what FAVOR_LAUNCH says: "mpirun", "srun --mpi=pmi2". What comes and what is done:
 #   the warning before the time limit (#SBATCH --signal=B:USR1@N), or SIGTERM to this script: passed on to all ranks as SIGUSR1. favor
 #     gives up the step under way, saves the last finished one and leaves with 75; then the job puts itself back into the queue
 #   preemption: Slurm sends the ranks of a step of srun SIGTERM; the same happens. (Under mpirun ranks get no notice: the job goes on from its
 #     newest checkpoint.)
 #   scancel: the ranks of srun save and leave in the same way, and the job stays cancelled
 #   node failure: Slurm starts a job with --requeue again by itself
-#   a crash (any other code): back into the queue, $FAVOR_RESTARTS times at most (20)
+#   a crash (any other code): once more at once, on the same nodes (srun alone); then back into the queue, $FAVOR_RESTARTS times at most (20). The
+#     second step also helps where a node has come back from a loss of power: Slurm's PMIx leaves a socket behind in SlurmdSpoolDir,
+#     named after job and step, and the same step can't be started there again
 #   bad input (2): the job fails at once, with the message in its output; starting it again would not help
 # In the queue again, it goes on by --resume auto. --open-mode=append keeps the output of all starts in one file.
 
+read -r -a favor_launch <<<"${FAVOR_LAUNCH:-srun --mpi=pmix}"
 favor_launcher=
 favor_warned=
 
@@ -26,9 +29,8 @@ favor_state() {
 	squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T 2>/dev/null | head -n 1
 }
 
-favor_job() {
-	trap favor_pass_on USR1 TERM
-	echo "job $SLURM_JOB_ID, start $((${SLURM_RESTART_COUNT:-0} + 1)) on $SLURM_JOB_NODELIST: $*" >&2
+# favor_launch_once COMMAND...: its code in $favor_code
+favor_launch_once() {
 	"$@" &
 	favor_launcher=$!
 	[ -z "$favor_warned" ] || kill -USR1 "$favor_launcher" 2>/dev/null # it came before the launcher was there
@@ -37,6 +39,25 @@ favor_job() {
 		favor_code=$?
 		kill -0 "$favor_launcher" 2>/dev/null || break
 	done
+	favor_launcher=
+}
+
+# favor_once_more CODE LAUNCHER: whether a crash is worth a second step of this start. Not under mpirun: it may have been preempted without notice.
+favor_once_more() {
+	case $1 in
+	0 | 2 | 75) return 1 ;;
+	esac
+	[ "$2" = srun ] && [ -z "$favor_warned" ] && [ "$(favor_state)" = RUNNING ]
+}
+
+favor_job() {
+	trap favor_pass_on USR1 TERM
+	echo "job $SLURM_JOB_ID, start $((${SLURM_RESTART_COUNT:-0} + 1)) on $SLURM_JOB_NODELIST: $*" >&2
+	favor_launch_once "$@"
+	if favor_once_more "$favor_code" "$1"; then
+		echo "job $SLURM_JOB_ID: code $favor_code; once more on the same nodes" >&2
+		favor_launch_once "$@"
+	fi
 	case $favor_code in
 	0 | 2) exit $favor_code ;;
 	75) ;;
