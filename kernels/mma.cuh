@@ -28,6 +28,13 @@ inline float fragment_value(uint32_t pair, int which)
 {
 	return __uint_as_float(which ? pair & 0xffff0000u : pair << 16);
 }
+// The address that a lane gave ldmatrix.
+inline const void *row_address(const unsigned char *given, int lane)
+{
+	const void *row;
+	memcpy(&row, given + lane * emulation::GATHER_STRIDE, sizeof row);
+	return emulation::aligned(row, 16);
+}
 #endif
 
 // c += A B in float32
@@ -39,23 +46,25 @@ __device__ __forceinline__ void mma_16x8x16(float (&c)[4], const uint32_t (&a)[4
 	             : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
 	             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #else
-	struct Fragments {
+	struct alignas(emulation::GATHER_STRIDE) Fragments {
 		uint32_t a[4], b[2];
-	} mine, all[32];
+	} mine;
 	memcpy(mine.a, a, sizeof mine.a);
 	memcpy(mine.b, b, sizeof mine.b);
-	emulation::warp_gather(ALL_LANES, &mine, sizeof mine, all, {__FILE__, __LINE__});
+	const Fragments *all = reinterpret_cast<const Fragments *>(
+		emulation::warp_view(ALL_LANES, &mine, sizeof mine.a + sizeof mine.b, {__FILE__, __LINE__}));
 	const int g = (int)emulation::lane() / 4, q = (int)emulation::lane() % 4;
-	for (int i = 0; i < 4; i++) {
-		const int row = g + i / 2 * 8, column = 2 * q + i % 2;
-		float sum = 0;
-		for (int k = 0; k < 16; k++) {
-			const int owner = k % 8 / 2; // q of the lane that has this k
-			sum += fragment_value(all[row % 8 * 4 + owner].a[row / 8 + k / 8 * 2], k % 2) *
-			       fragment_value(all[column * 4 + owner].b[k / 8], k % 2);
+	float sum[4] = {};
+	for (int k = 0; k < 16; k++) {
+		const int owner = k % 8 / 2; // q of the lane that has this k
+		for (int i = 0; i < 4; i++) {
+			const int row = g + i / 2 * 8, column = 2 * q + i % 2;
+			sum[i] += fragment_value(all[row % 8 * 4 + owner].a[row / 8 + k / 8 * 2], k % 2) *
+			          fragment_value(all[column * 4 + owner].b[k / 8], k % 2);
 		}
-		c[i] += sum;
 	}
+	for (int i = 0; i < 4; i++)
+		c[i] += sum[i];
 #endif
 }
 
@@ -71,11 +80,10 @@ __device__ __forceinline__ void ldmatrix_x4(uint32_t (&r)[4], const void *row)
 	             : "r"(address)
 	             : "memory");
 #else
-	const void *rows[32];
-	emulation::warp_gather(ALL_LANES, &row, sizeof row, rows, {__FILE__, __LINE__});
+	const unsigned char *rows = emulation::warp_view(ALL_LANES, &row, sizeof row, {__FILE__, __LINE__});
 	const int g = (int)emulation::lane() / 4, q = (int)emulation::lane() % 4;
 	for (int m = 0; m < 4; m++)
-		r[m] = static_cast<const uint32_t *>(emulation::aligned(rows[m * 8 + g], 16))[q];
+		r[m] = static_cast<const uint32_t *>(row_address(rows, m * 8 + g))[q];
 #endif
 }
 
@@ -89,12 +97,11 @@ __device__ __forceinline__ void ldmatrix_x4_transposed(uint32_t (&r)[4], const v
 	             : "r"(address)
 	             : "memory");
 #else
-	const void *rows[32];
-	emulation::warp_gather(ALL_LANES, &row, sizeof row, rows, {__FILE__, __LINE__});
+	const unsigned char *rows = emulation::warp_view(ALL_LANES, &row, sizeof row, {__FILE__, __LINE__});
 	const int g = (int)emulation::lane() / 4, q = (int)emulation::lane() % 4;
 	for (int m = 0; m < 4; m++) {
-		uint32_t low = static_cast<const uint16_t *>(emulation::aligned(rows[m * 8 + 2 * q], 16))[g];
-		uint32_t high = static_cast<const uint16_t *>(emulation::aligned(rows[m * 8 + 2 * q + 1], 16))[g];
+		uint32_t low = static_cast<const uint16_t *>(row_address(rows, m * 8 + 2 * q))[g];
+		uint32_t high = static_cast<const uint16_t *>(row_address(rows, m * 8 + 2 * q + 1))[g];
 		r[m] = low | high << 16;
 	}
 #endif

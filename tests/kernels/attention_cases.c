@@ -113,3 +113,10 @@ struct kernel_decode_plan decode_planned(const struct kernel_attention *a, const
 	free(host);
 	return plan;
 }
+
+struct case_name case_name(const char *what, const char *name, struct heads h)
+{
+	struct case_name n;
+	snprintf(n.text, sizeof n.text, "%s, heads %d/%d of %d, %s", what, h.heads, h.kv_heads, h.depth, name);
+	return n;
+}

@@ -4,6 +4,8 @@
 
 #include "kernel_test.h"
 
+#include <stdio.h>
+
 enum { MOST_SEGMENTS = 16 };
 
 struct segments {
@@ -33,5 +35,11 @@ void inputs_free(struct inputs *in);
 struct kernel_attention_plan planned(const struct kernel_attention *a, const struct segment *list, int count, int backward);
 struct kernel_decode_plan decode_planned(const struct kernel_attention *a, const struct segment *list, int count,
                                          int64_t items);
+
+/* For what a case is called. */
+struct case_name {
+	char text[160];
+};
+struct case_name case_name(const char *what, const char *name, struct heads h);
 
 #endif

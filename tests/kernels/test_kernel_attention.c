@@ -4,8 +4,6 @@
 
 #include "base/error.h"
 
-#include <stdio.h>
-
 /* tensor cores where bfloat16's depth is a multiple of 8: of all sizes that they are made for, whole and padded */
 static const struct heads shapes[] = {{1, 1, 8},  {4, 2, 16}, {6, 1, 32}, {7, 1, 64},
                                       {2, 2, 80}, {2, 1, 128}, {3, 3, 10}, {12, 2, 40}};
@@ -47,11 +45,8 @@ static void forward_case(struct backend *b, enum kernel_type type, struct heads 
 	struct result r = attend(&in, s->list, s->count, h, layout);
 	b->ops.attention(b, r.o.host, r.lse.host.data, in.q.host, in.k.host, in.v.host, h.heads, h.kv_heads, in.a.scale,
 	                 s->list, s->count);
-	char what[128];
-	snprintf(what, sizeof what, "attention, %s, heads %d/%d of %d: o", s->name, h.heads, h.kv_heads, h.depth);
-	matrix_check(what, &r.o, 1e-6, type == KERNEL_BF16 ? 2.5e-3 : 1e-6 * (1 + score));
-	snprintf(what, sizeof what, "attention, %s, heads %d/%d of %d: lse", s->name, h.heads, h.kv_heads, h.depth);
-	matrix_check(what, &r.lse, 5e-7, 5e-7 * (1 + score));
+	matrix_check(case_name("attention: o", s->name, h).text, &r.o, 1e-6, type == KERNEL_BF16 ? 2.5e-3 : 1e-6 * (1 + score));
+	matrix_check(case_name("attention: lse", s->name, h).text, &r.lse, 5e-7, 5e-7 * (1 + score));
 	inputs_free(&in);
 	result_free(&r);
 }

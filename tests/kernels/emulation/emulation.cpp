@@ -30,7 +30,7 @@ enum {
 	PLAIN_SHARED = 49152,  // without opting in
 	STACK = 256 << 10,     // bytes of a fiber
 	MAX_COPIES = 256,      // asynchronous copies of a thread that nobody waited for yet
-	MAX_GATHER = 64,       // bytes that a lane gives
+	MAX_GATHER = (int)GATHER_STRIDE, // bytes that a lane gives
 	WARPS = MAX_THREADS / 32,
 	MASKS = 40             // different masks that one warp uses in one launch
 };
@@ -45,7 +45,7 @@ struct Team {
 	unsigned mask;
 	Barrier barrier;
 	unsigned round[32]; // how often each lane has exchanged: consecutive rounds use alternate slots
-	unsigned char slots[2][32][MAX_GATHER];
+	alignas(GATHER_STRIDE) unsigned char slots[2][32][MAX_GATHER];
 };
 
 struct Warp {
@@ -347,7 +347,7 @@ Team *team_of(unsigned mask, Place here)
 	if (w->teams == MASKS)
 		fatal("too many different masks in one warp", here);
 	if (!w->team[w->teams])
-		w->team[w->teams] = (Team *)malloc(sizeof(Team));
+		w->team[w->teams] = (Team *)aligned_alloc(alignof(Team), sizeof(Team));
 	Team *t = w->team[w->teams++];
 	memset(t, 0, sizeof *t);
 	t->mask = mask;
@@ -520,6 +520,12 @@ void warp_gather(unsigned mask, const void *mine, size_t bytes, void *all, Place
 	Team *t = give(mask, mine, bytes, here, &slot);
 	for (unsigned i = 0; i < 32; i++)
 		take(t, slot, i, bytes, (unsigned char *)all + i * bytes);
+}
+
+const unsigned char *warp_view(unsigned mask, const void *mine, size_t bytes, Place here)
+{
+	unsigned slot;
+	return give(mask, mine, bytes, here, &slot)->slots[slot][0];
 }
 
 void warp_exchange(unsigned mask, const void *mine, size_t bytes, unsigned from, void *its, Place here)

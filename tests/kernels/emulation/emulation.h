@@ -42,6 +42,9 @@ void sync_block(Place here);
 void sync_warp(unsigned mask, Place here);
 // all[i] = what lane i of the mask gave; entries of other lanes are 0xff bytes. bytes <= 64. No memory barrier.
 void warp_gather(unsigned mask, const void *mine, size_t bytes, void *all, Place here);
+// The same without a copy: what lane i of the mask gave lies at i * GATHER_STRIDE, until this thread's next exchange.
+constexpr size_t GATHER_STRIDE = 64;
+const unsigned char *warp_view(unsigned mask, const void *mine, size_t bytes, Place here);
 // The same for what one lane gave.
 void warp_exchange(unsigned mask, const void *mine, size_t bytes, unsigned from, void *its, Place here);
 
