@@ -193,7 +193,7 @@ int kernel_uniform(double *u, const struct kernel_draws *draws, int64_t n, kerne
  *
  * bfloat16 with head dimensions up to 128 that are multiples of 8, 16-byte aligned pointers and strides of whole 16 bytes, runs on
  * tensor cores; softmax weights and dS are rounded to bfloat16 there before they are multiplied. All else runs in float32 FMAs, far
- * slower. */
+ * slower. scratch is 16-byte aligned. */
 struct kernel_segment {
 	int32_t q_start, q_len, prefix_start, prefix_len, kv_start, kv_len, causal;
 };

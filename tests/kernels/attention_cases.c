@@ -32,7 +32,7 @@ const struct segments attention_cases[] = {
       {95, 10, 0, 0, 100, 10, 1},
       {30, 7, 100, 10, 30, 7, 1},
       {40, 17, 100, 10, 40, 17, 1}}},
-	{"chunks", 330, 600, 3, {{0, 20, 0, 0, 0, 300, 1}, {20, 300, 0, 280, 300, 300, 1}, {320, 3, 0, 0, 0, 600, 0}}},
+	{"chunks", 85, 600, 3, {{0, 12, 0, 0, 0, 300, 1}, {12, 70, 0, 280, 300, 300, 1}, {82, 3, 0, 0, 0, 600, 0}}},
 	{"more and fewer own keys than queries",
      80,
      200,
@@ -45,6 +45,9 @@ const struct segments attention_cases[] = {
      {{0, 4, 1, 65, 0, 0, 1}, {4, 5, 0, 0, 66, 4, 0}, {9, 6, 0, 0, 0, 0, 0}}},
 };
 const int attention_case_count = sizeof attention_cases / sizeof *attention_cases;
+
+const struct heads attention_shapes[SHAPES] = {{1, 1, 8},  {4, 2, 16},  {6, 1, 32}, {7, 1, 64},
+                                               {2, 2, 80}, {2, 1, 128}, {3, 3, 10}, {12, 2, 40}};
 
 struct inputs inputs_random(enum kernel_type type, struct heads h, int64_t q_rows, int64_t k_rows, struct layout layout,
                             double score)

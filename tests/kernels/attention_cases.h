@@ -16,10 +16,14 @@ struct segments {
 };
 extern const struct segments attention_cases[];
 extern const int attention_case_count;
+enum { CHUNKS_CASE = 5, SMALL_CASE = 7, GROUP_CASE = 3, TWO_GROUPS_CASE = 4 }; /* some of them */
 
 struct heads {
 	int heads, kv_heads, depth;
 };
+/* On tensor cores in bfloat16, where the depth is a multiple of 8: all sizes that the kernels are made for, whole and padded. */
+enum { SHAPES = 8 };
+extern const struct heads attention_shapes[SHAPES];
 
 /* q, k, v and what a launcher is told of them. */
 struct inputs {
