@@ -9,24 +9,12 @@
 void session_init(struct session *s, const struct model *m)
 {
 	*s = (struct session){.model = m};
-	s->k = favor_calloc((size_t)m->config.layers, sizeof *s->k);
-	s->v = favor_calloc((size_t)m->config.layers, sizeof *s->v);
 	batch_init(&s->batch, &m->config);
-}
-
-static void drop_cache(struct session *s)
-{
-	for (int i = 0; i < s->model->config.layers; i++) {
-		op_release(s->model->backend, s->k[i].data);
-		op_release(s->model->backend, s->v[i].data);
-	}
 }
 
 void session_free(struct session *s)
 {
-	drop_cache(s);
-	free(s->k);
-	free(s->v);
+	op_release(s->model->backend, s->cache.data);
 	batch_free(&s->batch);
 	*s = (struct session){0};
 }
@@ -39,18 +27,15 @@ int64_t session_bytes(const struct backend *b, const struct model_config *c, int
 void session_reset(struct session *s, int32_t rows)
 {
 	const struct model_config *c = &s->model->config;
-	const int64_t columns = (int64_t)c->kv_heads * c->head_dim;
+	const int64_t columns = 2 * (int64_t)c->kv_heads * c->head_dim;
 	s->used = 0;
 	if (rows <= s->capacity)
 		return;
-	drop_cache(s);
-	s->capacity = rows;
 	struct backend *b = s->model->backend;
-	for (int i = 0; i < c->layers; i++) {
-		size_t bytes = (size_t)(rows * columns) * element_size(b->operand);
-		s->k[i] = tensor_of_type(op_alloc(b, bytes), rows, columns, b->operand);
-		s->v[i] = tensor_of_type(op_alloc(b, bytes), rows, columns, b->operand);
-	}
+	op_release(b, s->cache.data);
+	s->capacity = rows;
+	const size_t bytes = (size_t)(c->layers * rows * columns) * element_size(b->operand);
+	s->cache = tensor_of_type(op_alloc(b, bytes), c->layers * rows, columns, b->operand);
 }
 
 /* Layers over rows that stand at cache rows kv_row; leaves the last layer's output in x. 1: given up. */
@@ -61,7 +46,7 @@ static int run_layers(struct session *s, const struct run *run, const struct tex
 		if (run_tick(run))
 			return 1;
 		struct arena_mark mark = arena_mark(run->arena);
-		struct kv_cache cache = {.k = s->k[i], .v = s->v[i], .rows = kv_row};
+		struct kv_cache cache = {.kv = tensor_rows(s->cache, (int64_t)i * s->capacity, s->capacity), .rows = kv_row};
 		struct text_saved saved;
 		text_layer_forward(run, s->model, i, t, &cache, x, x, &saved);
 		arena_reset(run->arena, mark);

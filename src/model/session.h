@@ -15,7 +15,7 @@
 struct session {
 	const struct model *model; /* borrowed */
 	int32_t capacity, used;    /* cache rows */
-	struct tensor *k, *v;      /* [layers] of [capacity, kv_heads * head_dim]; backend memory, owned */
+	struct tensor cache;       /* [layers * capacity, 2 * kv_heads * head_dim]: keys, values; backend memory, owned */
 	struct batch batch;        /* scratch of prefill */
 };
 

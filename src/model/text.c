@@ -89,11 +89,11 @@ void text_layer_forward(const struct run *r, const struct model *m, int layer, c
 	struct qkv p = split(s->qkv, c);
 	op_rope(b, p.qk, c->heads + c->kv_heads, t->cos, t->sin, 0);
 	struct tensor k = p.k, v = p.v;
-	if (cache && cache->k.data) {
-		op_scatter_rows(b, cache->k, p.k, cache->rows);
-		op_scatter_rows(b, cache->v, p.v, cache->rows);
-		k = cache->k;
-		v = cache->v;
+	if (cache && cache->kv.data) {
+		const int64_t KV = (int64_t)c->kv_heads * c->head_dim;
+		op_scatter_rows(b, cache->kv, tensor_columns(s->qkv, Q, 2 * KV), cache->rows);
+		k = tensor_columns(cache->kv, 0, KV);
+		v = tensor_columns(cache->kv, KV, KV);
 	}
 	op_attention(b, s->o, s->lse, p.q, k, v, c->heads, c->kv_heads, 1.0f / sqrtf((float)c->head_dim), t->segments,
 	             t->segment_count);

@@ -43,7 +43,7 @@ struct text_rows {
 /* Where keys and values stand. Training: cache absent, the rows themselves. Rollout: one layer's cache and the cache
  * row of each row. */
 struct kv_cache {
-	struct tensor k, v; /* [capacity, kv_heads * head_dim]; k.data NULL: absent */
+	struct tensor kv; /* [capacity, 2 * kv_heads * head_dim], a row's keys and values side by side; data NULL: absent */
 	const int32_t *rows;
 };
 
