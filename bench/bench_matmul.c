@@ -1,10 +1,13 @@
 /* How fast are the CPU's products? Prints GFLOP/s of linear (after a first call, which packs the weights where that
- * pays; its time stands beside it), of its two gradients, and of the own kernel that stands in where oneDNN has none.
+ * pays; its time stands beside it), of its two gradients, of the own kernel that stands in where oneDNN has none, and, to
+ * compare with, of oneDNN's fastest product with packed weights, whatever it does to rows.
  * Usage: bench_matmul [threads] */
 #include "backend/cpu/cpu_state.h"
 #include "backend/cpu/matmul.h"
+#include "backend/cpu/onednn.h"
 #include "backend/cpu/own_product.h"
 
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -32,12 +35,21 @@ static void measure(int threads, int64_t m, int64_t n, int64_t k)
 		favor_die("out of memory: the own kernel needs %zu bytes", own_bytes);
 	own_pack(panels, w.data, 1, k, k, n, threads);
 	own.panels = panels;
-	double flops = 2.0 * (double)m * (double)n * (double)k, best[4] = {1e9, 1e9, 1e9, 1e9}, start = now();
+	struct onednn *onednn = onednn_new();
+	onednn_allow_all(onednn);
+	omp_set_num_threads(threads);
+	const struct product packed_product = {.m = m, .n = n, .k = k, .a = BY_ROWS, .b = PACKED};
+	float *packed = aligned_alloc(64, (onednn_packed_bytes(onednn, n, k) + 63) / 64 * 64);
+	if (!packed)
+		favor_die("out of memory: oneDNN's packed weights");
+	onednn_pack(onednn, packed, w.data, n, k);
+	struct onednn_primitive *primitive = onednn_for(onednn, &packed_product);
+	double flops = 2.0 * (double)m * (double)n * (double)k, best[5] = {1e9, 1e9, 1e9, 1e9, 1e9}, start = now();
 	cpu_linear(&b, y, x, w, NULL, 0);
 	double first = now() - start;
 	int repeats = (int)(3e8 / flops) + 1;
 	for (int round = 0; round < 5; round++) {
-		for (int what = 0; what < 4; what++) {
+		for (int what = 0; what < 5; what++) {
 			start = now();
 			for (int r = 0; r < repeats; r++) {
 				if (what == 0)
@@ -46,19 +58,24 @@ static void measure(int threads, int64_t m, int64_t n, int64_t k)
 					cpu_linear_backward_input(&b, x, y, w, 0);
 				else if (what == 2)
 					cpu_linear_backward_weight(&b, w, NULL, y, x);
-				else
+				else if (what == 3)
 					own_product_run(&own, threads);
+				else
+					onednn_run(onednn, primitive, x.data, packed, NULL, y.data);
 			}
 			double time = (now() - start) / repeats;
 			best[what] = time < best[what] ? time : best[what];
-			for (int64_t i = 0; what != 3 && i < total; i++) /* gradients fed back would grow without bounds */
+			for (int64_t i = 0; what < 3 && i < total; i++) /* gradients fed back would grow without bounds */
 				memory[i] = (float)((i * 7919 + i / 13) % 1000) * 2e-3f - 1;
 		}
 	}
 	printf(
-	    "M %4d N %5d K %5d: linear %6.1f (first call %7.3f ms), backward input %6.1f, weight %6.1f, own kernel %6.1f\n",
+	    "M %4d N %5d K %5d: linear %6.1f (first call %7.3f ms), backward input %6.1f, weight %6.1f, own kernel %6.1f, "
+	    "oneDNN %6.1f\n",
 	    (int)m, (int)n, (int)k, 1e-9 * flops / best[0], 1e3 * first, 1e-9 * flops / best[1], 1e-9 * flops / best[2],
-	    1e-9 * flops / best[3]);
+	    1e-9 * flops / best[3], 1e-9 * flops / best[4]);
+	onednn_destroy(onednn);
+	free(packed);
 	matmul_state_destroy(state.matmul);
 	free(panels);
 	free(memory);
@@ -67,7 +84,8 @@ static void measure(int threads, int64_t m, int64_t n, int64_t k)
 int main(int argc, char **argv)
 {
 	int threads = argc > 1 ? atoi(argv[1]) : 1;
-	const int shapes[][3] = {{1024, 1024, 1024}, {640, 2048, 512}, {640, 512, 2048}, {640, 704, 256}, {8, 512, 512},
+	const int shapes[][3] = {{1024, 1024, 1024}, {628, 4096, 512}, {628, 512, 2048}, {628, 768, 512}, {628, 1408, 256},
+	                         {628, 256, 704}, {256, 1536, 384}, {256, 384, 1536}, {124, 4096, 512}, {8, 4096, 512}, {8, 512, 512},
 	                         {8, 2048, 512},     {8, 8192, 512},   {8, 4096, 4096},  {1, 2048, 512},  {32, 2048, 512}};
 	for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
 		measure(threads, shapes[i][0], shapes[i][1], shapes[i][2]);

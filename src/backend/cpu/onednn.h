@@ -26,6 +26,8 @@ struct onednn *onednn_new(void);
 void onednn_destroy(struct onednn *d); /* NULL is fine */
 /* Whether this machine has kernels that keep rows independent at all. */
 int onednn_keeps_rows(struct onednn *d);
+/* From now on any kernel will do, whether it keeps rows independent or not: to compare with, never to compute with. */
+void onednn_allow_all(struct onednn *d);
 /* Drops all primitives: they plan their split over threads when they are made. */
 void onednn_forget(struct onednn *d);
 /* The compiled product; NULL if there is no kernel for it that keeps rows independent. Valid until the next call. */
