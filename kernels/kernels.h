@@ -143,6 +143,19 @@ int64_t kernel_adamw_plan(struct kernel_adamw_tensor *tensors, int64_t count);
 int kernel_adamw(const struct kernel_adamw_tensor *tensors, int64_t count, int64_t blocks,
                  const struct kernel_adamw *how, kernel_stream stream);
 
+/* ---- head.cu: rows of logits, which the caller makes a chunk of rows at a time; 1 <= vocabulary < 2^19, temperature > 0 */
+
+/* With z = logits[rows, vocabulary] / temperature: lse[rows] = log sum exp z, logp = z[target] - lse, entropy of softmax z (may be NULL).
+ * logp has the bits that kernel_sample gives for the same logits, temperature and token. A target outside the vocabulary stops the
+ * kernel; logits that are no numbers give NaN. */
+int kernel_head_logprob(float *logp, float *entropy, float *lse, const float *logits, int64_t stride,
+                        const int32_t *target, float temperature, int64_t rows, int64_t vocabulary,
+                        kernel_stream stream);
+/* dlogits[rows, vocabulary] = g (1[v = target] - e^(z - lse)) / temperature, for g[rows] = dL/dlogp; float32 dlogits may alias logits */
+int kernel_head_backward(void *dlogits, int64_t dlogits_stride, enum kernel_type type, const float *logits,
+                         int64_t stride, const float *g, const float *lse, const int32_t *target, float temperature,
+                         int64_t rows, int64_t vocabulary, kernel_stream stream);
+
 /* ---- sample.cu */
 
 /* How a row of logits becomes a token; the fields and their meaning are those of the CPU's sampling. */
