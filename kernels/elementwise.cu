@@ -51,7 +51,8 @@ template <class T> struct SwigluBackward {
 };
 
 // GELU, x/2 (1 + erf(x / sqrt 2)), by erfc, which keeps its digits where x is far below 0
-template <enum kernel_activation KIND> __device__ __forceinline__ float activate(float x)
+// (KIND is an int: nvcc's host code takes the enum's name for that of the launcher)
+template <int KIND> __device__ __forceinline__ float activate(float x)
 {
 	if constexpr (KIND == KERNEL_GELU)
 		return 0.5f * x * erfcf(-0.70710678f * x);
@@ -60,7 +61,7 @@ template <enum kernel_activation KIND> __device__ __forceinline__ float activate
 }
 
 // gelu'(x) = erfc(-x / sqrt 2) / 2 + x exp(-x^2 / 2) / sqrt(2 pi); quick: s (1 + 1.702 x (1 - s)), s = sigmoid(1.702 x)
-template <enum kernel_activation KIND> __device__ __forceinline__ float slope(float x)
+template <int KIND> __device__ __forceinline__ float slope(float x)
 {
 	if constexpr (KIND == KERNEL_GELU) {
 		return 0.5f * erfcf(-0.70710678f * x) + x * expf(-0.5f * x * x) * 0.39894228f;
@@ -70,7 +71,7 @@ template <enum kernel_activation KIND> __device__ __forceinline__ float slope(fl
 	}
 }
 
-template <class T, enum kernel_activation KIND> struct Activation {
+template <class T, int KIND> struct Activation {
 	T *y;
 	const T *x;
 	int64_t y_stride, x_stride;
@@ -85,7 +86,7 @@ template <class T, enum kernel_activation KIND> struct Activation {
 	}
 };
 
-template <class T, enum kernel_activation KIND> struct ActivationBackward {
+template <class T, int KIND> struct ActivationBackward {
 	T *dx;
 	const T *dy, *x;
 	int64_t dx_stride, dy_stride, x_stride;
@@ -149,7 +150,7 @@ template <class T> bool wide(const T *p, int64_t stride)
 	return packs<ELEMENTS>(p, stride);
 }
 
-template <enum kernel_activation KIND>
+template <int KIND>
 int activation(void *y, int64_t y_stride, const void *x, int64_t x_stride, enum kernel_type type, int64_t rows,
                int64_t cols, cudaStream_t stream)
 {
@@ -161,7 +162,7 @@ int activation(void *y, int64_t y_stride, const void *x, int64_t x_stride, enum 
 	});
 }
 
-template <enum kernel_activation KIND>
+template <int KIND>
 int activation_backward(void *dx, int64_t dx_stride, const void *dy, int64_t dy_stride, const void *x, int64_t x_stride,
                         enum kernel_type type, int64_t rows, int64_t cols, cudaStream_t stream)
 {

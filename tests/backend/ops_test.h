@@ -12,8 +12,10 @@
 
 #include <cmocka.h>
 
+#include "backend/cuda/open.h"
 #include "backend/ops.h"
 #include "base/rng.h"
+#include "mirror.h"
 
 /* Uniform in [-scale, scale). Each array of a test has a seed of its own. */
 static inline float test_number(uint64_t seed, int64_t i, float scale)
@@ -112,7 +114,14 @@ static inline void test_differences(const char *what, struct tensor gradient, st
 		}
 }
 
-/* Both backends in turn, for tests that each must pass. */
+/* Kernels that the CPU emulates take milliseconds a block: tests that repeat themselves do so less often then. */
+static inline int test_emulated(void)
+{
+	return getenv("FAVOR_CUDA_LIBRARY") && strstr(getenv("FAVOR_CUDA_LIBRARY"), "emulated");
+}
+
+/* Both backends in turn, for tests that each must pass. Where FAVOR_CUDA_LIBRARY names one, the CUDA backend takes the
+ * CPU's place. */
 struct test_backends {
 	struct backend *reference, *cpu;
 };
@@ -120,7 +129,18 @@ struct test_backends {
 static inline int test_backends_new(void **state)
 {
 	struct test_backends *s = favor_malloc(sizeof *s);
-	*s = (struct test_backends){backend_reference_new(), backend_cpu_new(2)};
+	*s = (struct test_backends){.reference = backend_reference_new()};
+	if (getenv("FAVOR_CUDA_LIBRARY")) {
+		struct favor_error e = {""};
+		char device[64];
+		struct backend *cuda = backend_cuda_open(0, 1, device, sizeof device, &e);
+		if (!cuda)
+			fail_msg("%s", e.message);
+		s->cpu = mirror_new(cuda);
+		backend_set_threads(s->cpu, 2);
+	} else {
+		s->cpu = backend_cpu_new(2);
+	}
 	*state = s;
 	return 0;
 }

@@ -123,7 +123,7 @@ static void test_bits(void **state)
 	struct test_backends *s = *state;
 	static const int64_t shapes[][3] = {{129, 131101, 5}, {61, 1031, 48}};
 	for (int i = 0; i < 2; i++) {
-		int64_t T = shapes[i][0], V = shapes[i][1], K = shapes[i][2];
+		int64_t T = i == 0 && test_emulated() ? 3 : shapes[i][0], V = shapes[i][1], K = shapes[i][2];
 		struct head whole = head_new(s->cpu, T, V, K, 0, 0.9f), part = head_new(s->cpu, T, V, K, 3, 0.9f);
 		backend_set_threads(s->cpu, 1);
 		forward(&whole);
@@ -137,7 +137,7 @@ static void test_bits(void **state)
 		test_same_bits("dh, 3 threads", part.dh, whole.dh);
 		test_same_bits("dw, 3 threads", part.dw, whole.dw);
 		backend_set_threads(s->cpu, 2);
-		for (int64_t t = 0; t < T; t += i ? 1 : 43) {
+		for (int64_t t = 0; t < T; t += test_emulated() ? 20 : i ? 1 : 43) {
 			struct head row = part;
 			float logp, entropy, lse;
 			row.h = tensor_rows(part.h, t, 1);

@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "backend/cuda/open.h"
 #include "backend/ops.h"
 #include "golden.h"
 #include "model/pass.h"
@@ -24,6 +25,43 @@ struct fixture {
 	struct arena arena;
 	struct run run;
 };
+
+/* The CUDA backend, where FAVOR_CUDA_LIBRARY names one (tests/cuda): then it takes the CPU's place. Its products are
+ * bfloat16 with FAVOR_TEST_DTYPE=bfloat16. */
+static int on_cuda(void)
+{
+	return getenv("FAVOR_CUDA_LIBRARY") != NULL;
+}
+/* Whether decode and training must agree to the bit: on a GPU, cuBLASLt may use other algorithms for few rows. */
+static int bits(void)
+{
+	return !on_cuda() || strstr(getenv("FAVOR_CUDA_LIBRARY"), "emulated");
+}
+static int narrow(void)
+{
+	const char *dtype = getenv("FAVOR_TEST_DTYPE");
+	return dtype && !strcmp(dtype, "bfloat16");
+}
+static struct backend *backend_to_test(int threads)
+{
+	struct favor_error e = {""};
+	char device[320];
+	if (!on_cuda())
+		return backend_cpu_new(threads);
+	struct backend *b = backend_cuda_open(0, 1, device, sizeof device, &e);
+	if (!b)
+		fail_msg("%s", e.message);
+	backend_set_products(b, narrow() ? PRODUCTS_BFLOAT16 : PRODUCTS_FLOAT32);
+	return b;
+}
+
+/* n floats of the backend's memory; owned. */
+static float *downloaded(struct backend *b, const float *from, int64_t n)
+{
+	float *to = favor_malloc((size_t)n * sizeof *to);
+	op_download(b, to, from, (size_t)n * sizeof *to);
+	return to;
+}
 
 static void fixture_open(struct fixture *f, const char *config, struct backend *backend)
 {
@@ -72,7 +110,7 @@ static void check_logp(const char *config, int n, const float *logp, const struc
 	for (int i = 0; i < c->tokens; i++)
 		worst = fmax(worst, fabs((double)logp[i] - (double)c->logp[i]));
 	print_message("%s case %d: largest difference of log-probabilities %.2g\n", config, n, worst);
-	assert_true(worst < 2e-5);
+	assert_true(worst < (narrow() ? 0.06 : 2e-5)); /* of about -6: one part in 100, two units of bfloat16 */
 }
 
 /* max |a - b| / max |b| of one tensor */
@@ -116,14 +154,15 @@ static void gradients(const char *config, struct backend *backend, int recompute
 	}
 	double worst = 0;
 	int compared = 0;
+	float *values = downloaded(backend, block, total);
 	for (int i = 0; i < f.model->params.count; i++) {
 		const struct param *p = &f.model->params.params[i];
 		char *name = favor_format("grad.%s", p->name);
 		float *want = golden_floats(f.expected, name);
 		if (!want)
 			fail_msg("no golden gradient of %s", p->name);
-		double r = relative(block + p->offset, want, p->count);
-		if (r > 1e-4)
+		double r = relative(values + p->offset, want, p->count);
+		if (r > (narrow() ? 0.08 : 1e-4))
 			fail_msg("%s: gradient of %s differs by %.3g relative", config, p->name, r);
 		worst = fmax(worst, r);
 		compared++;
@@ -132,6 +171,7 @@ static void gradients(const char *config, struct backend *backend, int recompute
 	}
 	assert_int_equal(compared, f.model->params.count);
 	print_message("%s: gradients of %d tensors, largest relative difference %.2g\n", config, compared, worst);
+	free(values);
 	weights_unbind(&grad);
 	op_release(backend, block);
 	fixture_close(&f);
@@ -141,14 +181,14 @@ static void test_gradients_cpu(void **state)
 {
 	(void)state;
 	for (int i = 0; i < CONFIG_COUNT; i++)
-		gradients(CONFIGS[i], backend_cpu_new(2), 0);
+		gradients(CONFIGS[i], backend_to_test(2), 0);
 }
 
 static void test_gradients_recompute(void **state)
 {
 	(void)state;
 	for (int i = 0; i < CONFIG_COUNT; i++)
-		gradients(CONFIGS[i], backend_cpu_new(1), 1);
+		gradients(CONFIGS[i], backend_to_test(1), 1);
 }
 
 static void test_gradients_reference(void **state)
@@ -164,8 +204,9 @@ static void test_greedy(void **state)
 	(void)state;
 	for (int i = 0; i < CONFIG_COUNT; i++) {
 		struct fixture f;
-		fixture_open(&f, CONFIGS[i], backend_cpu_new(2));
+		fixture_open(&f, CONFIGS[i], backend_to_test(2));
 		struct session s;
+		int others = 0, tokens = 0;
 		session_init(&s, f.model);
 		for (int n = 0; n < CASE_COUNT; n++) {
 			struct favor_error e = {""};
@@ -184,12 +225,16 @@ static void test_greedy(void **state)
 			session_timeline(&s, &prompt, c.greedy_count, &t);
 			for (int k = 0; k < c.greedy_count; k++) {
 				op_sample(f.backend, &d, logits, &u, &greedy);
-				assert_int_equal(d.token, c.greedy[k]);
+				tokens++;
+				others += d.token != c.greedy[k];
+				d.token = c.greedy[k]; /* go on with transformers' */
 				session_decode(&s, &f.run, all, &d.token, 1, logits);
 			}
 			arena_reset(&f.arena, mark);
 			golden_free(&c);
 		}
+		print_message("%s: %d of %d greedy tokens are others\n", CONFIGS[i], others, tokens);
+		assert_true(narrow() ? others * 5 <= tokens : others == 0); /* near ties fall otherwise where operands are rounded */
 		session_free(&s);
 		fixture_close(&f);
 	}
@@ -201,10 +246,12 @@ static void test_shared_prefix(void **state)
 	(void)state;
 	for (int i = 0; i < CONFIG_COUNT; i++) {
 		struct fixture f;
-		fixture_open(&f, CONFIGS[i], backend_cpu_new(2));
+		fixture_open(&f, CONFIGS[i], backend_to_test(2));
 		const int64_t total = f.model->params.total;
-		float *packed = favor_calloc((size_t)total, sizeof *packed),
-		      *naive = favor_calloc((size_t)total, sizeof *naive);
+		float *packed = op_alloc(f.backend, (size_t)total * sizeof *packed),
+		      *naive = op_alloc(f.backend, (size_t)total * sizeof *naive);
+		op_zero(f.backend, packed, (size_t)total * sizeof *packed);
+		op_zero(f.backend, naive, (size_t)total * sizeof *naive);
 		struct weights grad_packed, grad_naive;
 		weights_bind(&grad_packed, &f.model->config, packed);
 		weights_bind(&grad_naive, &f.model->config, naive);
@@ -238,18 +285,21 @@ static void test_shared_prefix(void **state)
 				arena_reset(&f.arena, mark);
 				free(row);
 			}
-			assert_true(relative(logp, single, c.tokens) < 1e-5);
+			assert_true(relative(logp, single, c.tokens) < (narrow() ? 1e-2 : 1e-5));
 			free(logp);
 			batch_free(&b);
 			golden_free(&c);
 		}
-		double r = relative(packed, naive, total);
+		float *packed_here = downloaded(f.backend, packed, total), *naive_here = downloaded(f.backend, naive, total);
+		double r = relative(packed_here, naive_here, total);
+		free(packed_here);
+		free(naive_here);
 		print_message("%s: packed against naive gradients %.2g relative\n", CONFIGS[i], r);
-		assert_true(r < 1e-5);
+		assert_true(r < (narrow() ? 2e-2 : 1e-5)); /* dK, dV of a prompt: one sum, or G sums rounded to bfloat16 each */
 		weights_unbind(&grad_packed);
 		weights_unbind(&grad_naive);
-		free(packed);
-		free(naive);
+		op_release(f.backend, packed);
+		op_release(f.backend, naive);
 		fixture_close(&f);
 	}
 }
@@ -259,9 +309,9 @@ static void test_decode_equals_pass(void **state)
 {
 	(void)state;
 	for (int i = 0; i < CONFIG_COUNT; i++)
-		for (int threads = 1; threads <= 3; threads++) {
+		for (int threads = 1; threads <= (on_cuda() ? 1 : 3); threads++) {
 			struct fixture f;
-			fixture_open(&f, CONFIGS[i], backend_cpu_new(threads));
+			fixture_open(&f, CONFIGS[i], backend_to_test(threads));
 			struct session s;
 			session_init(&s, f.model);
 			for (int n = 0; n < CASE_COUNT; n++) {
@@ -300,9 +350,10 @@ static void test_decode_equals_pass(void **state)
 						break;
 					if (t)
 						session_decode(&s, &f.run, active, feed, count, tensor_rows(logits, 0, count));
+					float *all = downloaded(f.backend, logits.data, (int64_t)c.groups * V);
 					for (int k = 0; k < count; k++) {
 						/* u in the middle of the token's share of the distribution makes the sampler draw it */
-						const float *row = logits.data + (t ? k : 0) * (int64_t)V;
+						const float *row = all + (t ? k : 0) * (int64_t)V;
 						double z = 0, largest = row[0], before = 0, at = 0;
 						for (int v = 1; v < V; v++)
 							largest = fmax(largest, (double)row[v]);
@@ -321,8 +372,12 @@ static void test_decode_equals_pass(void **state)
 						assert_int_equal(d.token, c.responses[c.start[who[k]] + t]);
 						decoded[c.start[who[k]] + t] = d.logp;
 					}
+					free(all);
 				}
-				assert_memory_equal(logp, decoded, (size_t)c.tokens * sizeof *logp);
+				if (bits())
+					assert_memory_equal(logp, decoded, (size_t)c.tokens * sizeof *logp);
+				else
+					assert_true(relative(decoded, logp, c.tokens) < (narrow() ? 1e-2 : 1e-5));
 				arena_reset(&f.arena, mark);
 				free(logp);
 				batch_free(&b);
@@ -340,5 +395,7 @@ int main(void)
 	    cmocka_unit_test(test_gradients_recompute), cmocka_unit_test(test_greedy),
 	    cmocka_unit_test(test_shared_prefix),       cmocka_unit_test(test_decode_equals_pass),
 	};
+	if (on_cuda()) /* but for the reference, which is what it was */
+		return _cmocka_run_group_tests("golden, CUDA", tests + 1, sizeof tests / sizeof *tests - 1, NULL, NULL);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

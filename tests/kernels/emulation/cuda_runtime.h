@@ -2,6 +2,7 @@
 // of the runtime that kernels/ uses, with the meaning that the CUDA programming guide gives it. See emulation.h.
 #pragma once
 
+#include "cuda_runtime_api.h"
 #include "emulation.h"
 
 #include <cmath>
@@ -189,17 +190,8 @@ template <class A, class B> auto max(A a, B b) -> typename std::common_type<A, B
 
 // ---- the runtime: host calls
 
-typedef struct CUstream_st *cudaStream_t;
-enum cudaError_t {
-	cudaSuccess = 0,
-	cudaErrorInvalidValue = 1,
-	cudaErrorInvalidConfiguration = 9,
-	cudaErrorLaunchFailure = 719
-};
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 
-cudaError_t cudaGetLastError();
-const char *cudaGetErrorString(cudaError_t code);
 template <class Kernel> cudaError_t cudaFuncSetAttribute(Kernel *kernel, cudaFuncAttribute, int bytes)
 {
 	return emulation::allow_shared((const void *)kernel, bytes) ? cudaErrorInvalidValue : cudaSuccess;

@@ -103,6 +103,7 @@ struct Device {
 	const std::function<void()> *body;
 	Allowance allowed[64];
 	int allowed_count;
+	void (*before_launch)();
 	unsigned order;
 	uint64_t random;
 	bool trapped, running;
@@ -633,12 +634,19 @@ void trap(const char *format, ...)
 	abort();
 }
 
+void before_launch(void (*call)())
+{
+	device.before_launch = call;
+}
+
 int run(const void *kernel, Dim3 grid, Dim3 block, size_t shared, const std::function<void()> &thread)
 {
 	uint64_t threads = (uint64_t)block.x * block.y * block.z;
 	if (!grid.x || grid.x > 0x7fffffff || !grid.y || grid.y > 65535 || !grid.z || grid.z > 65535 || !threads ||
 	    threads > MAX_THREADS || block.z > 64 || shared > (size_t)allowance(kernel) || device.running)
 		return device.last_error = cudaErrorInvalidConfiguration;
+	if (device.before_launch)
+		device.before_launch();
 	device.running = true;
 	device.trapped = false;
 	device.grid = grid;
@@ -676,6 +684,11 @@ const char *cudaGetErrorString(cudaError_t code)
 	switch (code) {
 	case cudaSuccess: return "no error";
 	case cudaErrorInvalidValue: return "invalid argument";
+	case cudaErrorMemoryAllocation: return "out of memory";
+	case cudaErrorInsufficientDriver: return "CUDA driver version is insufficient for CUDA runtime version";
+	case cudaErrorNoDevice: return "no CUDA-capable device is detected";
+	case cudaErrorInvalidDevice: return "invalid device ordinal";
+	case cudaErrorInvalidResourceHandle: return "invalid resource handle";
 	case cudaErrorInvalidConfiguration: return "invalid configuration argument";
 	case cudaErrorLaunchFailure: return "unspecified launch failure";
 	}

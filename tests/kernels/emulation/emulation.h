@@ -9,8 +9,8 @@
 // CUDA thread as a thread: it finds two of a block that touch the same bytes with no barrier between. Without it, and for
 // blocks that disturb one another, the order in which threads and blocks run (emulation_set_order) makes these show.
 //
-// Not emulated: clusters, TMA, wgmma, cooperative groups, blocks that wait for one another, streams (a launch is over
-// when it returns).
+// Not emulated: clusters, TMA, wgmma, cooperative groups, blocks that wait for one another, several streams (a launch is
+// over when it returns). The host's side of the runtime is in runtime.cpp, cuBLASLt in cublaslt.cpp.
 #pragma once
 
 #include <cstddef>
@@ -73,6 +73,8 @@ int allow_shared(const void *kernel, int bytes);
 // The thread that calls it fails the launch, as __trap() does; emulation_trap_message says what it said.
 [[noreturn]] __attribute__((format(printf, 1, 2))) void trap(const char *format, ...);
 
+// Is called before each launch: copies that are still under way must be done then.
+void before_launch(void (*call)());
 // Runs all blocks; returns a cudaError_t. kernel is the function's address, for its allowance of shared memory.
 int run(const void *kernel, Dim3 grid, Dim3 block, size_t shared, const std::function<void()> &thread);
 

@@ -1,0 +1,172 @@
+/* The CUDA backend: its table, its start and end, its errors. A shared object of its own (library.h). One GPU and one stream
+ * a backend; every op is queued on the stream, and only sync, download, sample and sum_squares wait. */
+#include "backend/cuda/state.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The place in the source, from its folder on. */
+static const char *place(const char *file)
+{
+	const char *in = strstr(file, "backend/cuda/");
+	return in ? in : file;
+}
+
+void cuda_check(const struct cuda_state *s, cudaError_t code, const char *call, const char *file, int line)
+{
+	if (code != cudaSuccess)
+		s->host.die("CUDA: %s at %s:%d on GPU %d (%s): %s (%d)", call, place(file), line, s->device, s->name,
+		            cudaGetErrorString(code), (int)code);
+}
+
+void cuda_check_kernel(const struct cuda_state *s, int code, const char *call, const char *file, int line)
+{
+	if (code)
+		s->host.die("CUDA: %s at %s:%d on GPU %d (%s): %s (%d)", call, place(file), line, s->device, s->name,
+		            kernel_error(code), code);
+}
+
+static void set_threads(struct backend *b, int threads)
+{
+	b->threads = threads; /* the host's; no op uses them */
+}
+
+static void destroy(struct backend *b)
+{
+	struct cuda_state *s = cuda_of(b);
+	CUDA(s, cudaStreamSynchronize(s->stream));
+	cuda_attention_destroy(s, s->attention);
+	cuda_products_destroy(s, s->products);
+	cuda_memory_end(s);
+	CUDA(s, cudaStreamDestroy(s->stream));
+	free(s);
+	free(b);
+}
+
+static const struct backend_ops OPS = {
+    .name = "cuda",
+    .alloc = cuda_alloc,
+    .release = cuda_release,
+    .upload = cuda_upload,
+    .download = cuda_download,
+    .zero = cuda_zero,
+    .sync = cuda_sync,
+    .set_threads = set_threads,
+    .own_bytes = cuda_own_bytes,
+    .memory_limit = cuda_memory_limit,
+    .destroy = destroy,
+    .linear = cuda_linear,
+    .linear_backward_input = cuda_linear_backward_input,
+    .linear_backward_weight = cuda_linear_backward_weight,
+    .weights_changed = cuda_weights_changed,
+    .rmsnorm = cuda_rmsnorm,
+    .rmsnorm_backward = cuda_rmsnorm_backward,
+    .layernorm = cuda_layernorm,
+    .layernorm_backward = cuda_layernorm_backward,
+    .rope = cuda_rope,
+    .segments = cuda_segments,
+    .attention = cuda_attention,
+    .attention_backward = cuda_attention_backward,
+    .swiglu = cuda_swiglu,
+    .swiglu_backward = cuda_swiglu_backward,
+    .activation = cuda_activation,
+    .activation_backward = cuda_activation_backward,
+    .cast = cuda_cast,
+    .add = cuda_add,
+    .gather_rows = cuda_gather_rows,
+    .scatter_rows = cuda_scatter_rows,
+    .scatter_rows_add = cuda_scatter_rows_add,
+    .head_logprob = cuda_head_logprob,
+    .head_logprob_backward = cuda_head_logprob_backward,
+    .sample = cuda_sample,
+    .sum_squares = cuda_sum_squares,
+    .adamw = cuda_adamw,
+};
+
+static void describe(char *text, size_t size)
+{
+	int runtime = 0;
+	cudaRuntimeGetVersion(&runtime);
+	const size_t lt = cublasLtGetVersion();
+	snprintf(text, size, "%sCUDA %d.%d, cuBLASLt %zu.%zu.%zu", FAVOR_CUDA_EMULATED ? "an emulation of " : "",
+	         runtime / 1000, runtime / 10 % 100, lt / 10000, lt / 100 % 100, lt % 100);
+}
+
+/* The first call of the runtime: it may find no driver, an old one, or no GPU. */
+static int find_device(struct cuda_state *s, int place, char *why, size_t size)
+{
+	int count = 0, driver = 0, runtime = 0;
+	cudaError_t code = cudaGetDeviceCount(&count);
+	if (code == cudaErrorInsufficientDriver) {
+		cudaDriverGetVersion(&driver);
+		cudaRuntimeGetVersion(&runtime);
+		snprintf(why, size, "the driver is for CUDA %d.%d, and this library needs one for %d.%d", driver / 1000,
+		         driver / 10 % 100, runtime / 1000, runtime / 10 % 100);
+		return -1;
+	}
+	if (code != cudaSuccess || count == 0) {
+		snprintf(why, size, "there is no usable GPU: %s", code ? cudaGetErrorString(code) : "none was found");
+		return -1;
+	}
+	struct cudaDeviceProp properties;
+	s->device = place % count;
+	code = cudaGetDeviceProperties(&properties, s->device);
+	if (!code)
+		code = cudaSetDevice(s->device);
+	if (code) {
+		snprintf(why, size, "GPU %d can't be used: %s", s->device, cudaGetErrorString(code));
+		return -1;
+	}
+	snprintf(s->name, sizeof s->name, "%s", properties.name);
+	if (properties.major < 8) {
+		snprintf(why, size, "GPU %d (%s) has compute capability %d.%d; 8.0 or newer is needed", s->device, s->name,
+		         properties.major, properties.minor);
+		return -1;
+	}
+	return count;
+}
+
+static struct backend *open_backend(const struct cuda_host *host, int place, int processes, char *device,
+                                    size_t device_size, char *why, size_t size)
+{
+	struct backend *b = calloc(1, sizeof *b);
+	struct cuda_state *s = calloc(1, sizeof *s);
+	if (!b || !s)
+		host->die("out of memory: no room for the CUDA backend's state");
+	s->host = *host;
+	const int count = find_device(s, place, why, size);
+	if (count < 0) {
+		free(s);
+		free(b);
+		return NULL;
+	}
+	size_t available = 0, total = 0;
+	CUDA(s, cudaMemGetInfo(&available, &total));
+	/* places are given in turns: so many processes come to this GPU */
+	s->processes_here = processes / count + (s->device < processes % count);
+	if (s->processes_here < 1)
+		s->processes_here = 1;
+	s->limit = total / (size_t)s->processes_here;
+	if (s->processes_here == 1 && available < s->limit)
+		s->limit = available;
+	CUDA(s, cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking));
+	cuda_memory_init(s);
+	s->products = cuda_products_new(s);
+	s->attention = cuda_attention_new(s);
+	b->ops = OPS;
+	b->state = s;
+	b->threads = 1;
+	b->narrow_operands = 1;
+	snprintf(device, device_size, "GPU %d, %s", s->device, s->name);
+	return b;
+}
+
+__attribute__((visibility("default"))) extern const struct cuda_library favor_cuda_library;
+const struct cuda_library favor_cuda_library = {.format = CUDA_LIBRARY_FORMAT,
+                                                .backend_bytes = sizeof(struct backend),
+                                                .tensor_bytes = sizeof(struct tensor),
+                                                .version = FAVOR_VERSION,
+                                                .needs_driver = !FAVOR_CUDA_EMULATED,
+                                                .describe = describe,
+                                                .open = open_backend};
