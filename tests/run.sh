@@ -20,6 +20,7 @@ if compile "gcc" build; then
 	script "elastic" tests/elastic.sh build
 	script "Slurm" tests/slurm.sh build
 	script "hosts" tests/hosts.sh build
+	script "CUDA, emulated" tests/cuda.sh build
 	script "load" tests/load.sh build
 fi
 compile "clang" build-clang --native-file tests/e2e/clang.ini

@@ -29,19 +29,26 @@ static int report(const struct setup *s, const struct evaluation *v, const char 
 
 int cmd_eval(int argc, char **argv, struct favor_error *e)
 {
-	static const char usage[] = "eval CONFIG.yaml [key.path=value ...] [--name NAME]";
-	const char *name = "latest", *words[256];
+	static const char usage[] = "eval CONFIG.yaml [key.path=value ...] [--name NAME] [--device D]";
+	const char *name = "latest", *device = NULL, *words[256];
 	int count, code;
 	const struct option options[] = {
-	    {"--name", OPTION_TEXT, &name, 0, 0, "predictions go to run.dir/eval-NAME.json (default: latest)"}};
+	    {"--name", OPTION_TEXT, &name, 0, 0, "predictions go to run.dir/eval-NAME.json (default: latest)"},
+	    {"--device", OPTION_TEXT, &device, 0, 0, "cuda, cpu or auto: instead of the configuration's device"}};
 	struct world *w = world_open(&argc, &argv);
-	code = options_parse(argc, argv, options, 1, words, 256, &count, usage, e);
+	code = options_parse(argc, argv, options, 2, words, 255, &count, usage, e);
 	if (code == 0 && count < 1)
 		code = favor_fail(e, "usage: favor %s", usage);
 	if (code == 0 && strchr(name, '/'))
 		code = favor_fail(e, "--name is part of a file's name: \"%s\" has a /", name);
+	enum device named;
+	if (code == 0 && device)
+		code = device_named("--device", device, &named, e);
 	if (code)
 		return setup_end(w, code < 0 ? 2 : 0, e);
+	char *override = device ? favor_format("device=%s", device) : NULL;
+	if (override)
+		words[count++] = override;
 	struct setup s;
 	struct rollout r = {0};
 	struct evaluation v = {0};
@@ -51,6 +58,7 @@ int cmd_eval(int argc, char **argv, struct favor_error *e)
 		input = world_agree(w, !world_plays(w, ROLE_ROLLOUT) || !setup_rollout(&s, &r, e), e);
 	int bad = 0;
 	if (!input) {
+		setup_say_device(&s);
 		phase_evaluate(&s, r.model ? &r : NULL, &round_number, 0, &v);
 		bad = world_agree(w, !world_is_leader(w) || !report(&s, &v, name, e), e);
 	}
@@ -58,5 +66,6 @@ int cmd_eval(int argc, char **argv, struct favor_error *e)
 	if (r.model)
 		rollout_free(&r);
 	setup_close(&s);
+	free(override);
 	return setup_end(w, input ? 2 : bad ? 1 : 0, e);
 }

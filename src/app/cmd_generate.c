@@ -2,6 +2,7 @@
  * same session, same pass. */
 #include "app/assets.h"
 #include "app/commands.h"
+#include "app/device.h"
 #include "app/options.h"
 #include "data/template.h"
 #include "model/pass.h"
@@ -15,7 +16,7 @@
 
 /* What both commands open. */
 struct one_prompt {
-	const char *model, *prompt, *system, *dtype;
+	const char *model, *prompt, *system, *dtype, *device;
 	struct option_list images;
 	int raw;
 	struct backend *backend;
@@ -30,8 +31,15 @@ static int open_prompt(struct one_prompt *o, struct favor_error *e)
 	const int bf16 = !strcmp(o->dtype, "bfloat16");
 	if (!bf16 && strcmp(o->dtype, "float32"))
 		return favor_fail(e, "--dtype: \"%s\" is neither float32 nor bfloat16", o->dtype);
-	o->backend = backend_cpu_new(0);
-	backend_set_products(o->backend, bf16 ? PRODUCTS_BFLOAT16 : PRODUCTS_FLOAT32);
+	enum device device = DEVICE_AUTO;
+	struct device_note note;
+	if (o->device && device_named("--device", o->device, &device, e))
+		return -1;
+	o->backend = device_open(device, bf16 ? MODEL_BFLOAT16 : MODEL_FLOAT32, 0, 1, &note, e);
+	if (!o->backend)
+		return -1;
+	if (o->device && device == DEVICE_AUTO)
+		fprintf(stderr, "favor: device: %s\n", note.text);
 	if (assets_open(&o->assets, o->model, WEIGHTS_FILE, 0, o->backend, 1, e))
 		return -1;
 	struct encoder en = assets_encoder(&o->assets);
@@ -94,7 +102,7 @@ int cmd_generate(int argc, char **argv, struct favor_error *e)
 {
 	static const char usage[] =
 	    "generate --model M --prompt T [--image F ...] [--samples N] [--temperature X] [--top-p X] [--top-k N] "
-	    "[--min-p X] [--max-tokens N] [--seed N] [--system T] [--raw] [--dtype D] [--json]";
+	    "[--min-p X] [--max-tokens N] [--seed N] [--system T] [--raw] [--dtype D] [--device D] [--json]";
 	struct one_prompt o = {.system = "default", .dtype = "float32"};
 	int64_t samples = 1, top_k = 0, max_tokens = 256, seed = 0;
 	double temperature = 1, top_p = 1, min_p = 0;
@@ -113,6 +121,7 @@ int cmd_generate(int argc, char **argv, struct favor_error *e)
 	    {"--system", OPTION_TEXT, &o.system, 0, 0, "default | none | the system text"},
 	    {"--raw", OPTION_FLAG, &o.raw, 0, 0, "the prompt as it is, without the chat template"},
 	    {"--dtype", OPTION_TEXT, &o.dtype, 0, 0, "of matrix products: float32 (default) or bfloat16"},
+	    {"--device", OPTION_TEXT, &o.device, 0, 0, "cuda, cpu, or auto (default): a GPU where there is one"},
 	    {"--json", OPTION_FLAG, &json, 0, 0,
 	     "one JSON object a line: text, response_ids, logprobs, sampling_logprobs, finish"},
 	};
@@ -153,7 +162,7 @@ done:
 int cmd_score(int argc, char **argv, struct favor_error *e)
 {
 	static const char usage[] = "score --model M --prompt T --response T [--image F ...] [--temperature X] [--system "
-	                            "T] [--raw] [--dtype D] [--json]";
+	                            "T] [--raw] [--dtype D] [--device D] [--json]";
 	struct one_prompt o = {.system = "default", .dtype = "float32"};
 	const char *response = NULL;
 	double temperature = 1;
@@ -167,6 +176,7 @@ int cmd_score(int argc, char **argv, struct favor_error *e)
 	    {"--system", OPTION_TEXT, &o.system, 0, 0, "default | none | the system text"},
 	    {"--raw", OPTION_FLAG, &o.raw, 0, 0, "the prompt as it is, without the chat template"},
 	    {"--dtype", OPTION_TEXT, &o.dtype, 0, 0, "of matrix products: float32 (default) or bfloat16"},
+	    {"--device", OPTION_TEXT, &o.device, 0, 0, "cuda, cpu, or auto (default): a GPU where there is one"},
 	    {"--json", OPTION_FLAG, &json, 0, 0, "prompt_ids, response_ids, logprobs as one JSON object"},
 	};
 	int code = options_parse(argc, argv, options, sizeof options / sizeof *options, NULL, 0, &count, usage, e);

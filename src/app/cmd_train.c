@@ -18,6 +18,7 @@ int trainer_gradient(struct trainer *t, uint64_t first, int64_t count, int64_t m
 	const int64_t batch = t->s.config.learner.micro_batch, learners = world_role_count(w, ROLE_LEARNER);
 	int result = 0;
 	learner_zero(l);
+	exchange_zero_sum(t);
 	for (int64_t at = 0; at < mine && !l->sum && !result; at += batch)
 		result = pass(arg, at, (int)(mine - at < batch ? mine - at : batch));
 	/* round k has an item of each learner: they are neighbours, beginning with the owner of the first */
@@ -32,8 +33,7 @@ int trainer_gradient(struct trainer *t, uint64_t first, int64_t count, int64_t m
 		/* who has given up still takes part, with what is good for nothing: the others wait for it */
 		const int64_t left = count - k * learners;
 		world_phase(w, "add gradients", t->step, -1);
-		world_add_in_order(w, l->sum + l->first, l->gradient + l->first, l->count, owner,
-		                   (int)(left < learners ? left : learners));
+		exchange_add_in_order(t, owner, (int)(left < learners ? left : learners));
 	}
 	return result;
 }
@@ -44,9 +44,9 @@ double trainer_update(struct trainer *t, float lr, double *reduce_seconds, doubl
 	double begin = clock_seconds();
 	world_phase(t->s.world, "sum gradients", t->step, -1);
 	if (l->sum)
-		world_share_slices(t->s.world, l->sum + l->first, l->count);
+		exchange_share_sum(t);
 	else
-		world_sum_gradients(t->s.world, l->gradient + l->first, l->count);
+		exchange_sum_gradients(t);
 	double summed = clock_seconds();
 	world_phase(t->s.world, "optimizer", t->step, -1);
 	double norm = learner_step(l, lr);
@@ -222,7 +222,10 @@ static int start(struct trainer *t, const char *resume, struct favor_error *e)
 			run_log_note(t->log, "favor: resumed from %s after step %lld", from, (long long)t->step);
 	}
 	free(from);
-	return world_agree(s->world, ok, e);
+	if (world_agree(s->world, ok, e))
+		return -1;
+	setup_say_device(s);
+	return 0;
 }
 
 /* 0, -1, or 1: given up, since the run stops. */
@@ -340,6 +343,7 @@ static void finish(struct trainer *t)
 	assets_files_free(t->files, t->file_count);
 	for (int i = 0; i < SAMPLES_KEPT; i++)
 		free(t->samples[i]);
+	exchange_free(t);
 	setup_close(&t->s);
 	free(t);
 }

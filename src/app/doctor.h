@@ -52,8 +52,9 @@ struct doctor_facts {
 	/* OpenMP and clock */
 	char omp_threads[32], omp_wait[32], omp_bind[32], clock_source[32];
 	/* GPU */
-	char gpu[DOCTOR_TEXT], gpu_backend[64]; /* what is there, in words */
-	int gpus, gpu_trouble;                  /* trouble: a driver is there that can't be used */
+	char gpu[DOCTOR_TEXT], gpu_backend[2 * DOCTOR_TEXT]; /* what is there, in words */
+	int gpus, gpu_trouble;                               /* trouble: a driver is there that can't be used */
+	int gpu_backend_opens;
 };
 void doctor_facts(struct doctor_facts *f, const struct world *w);
 /* doctor_gpu.c: the GPU's part of the facts. */

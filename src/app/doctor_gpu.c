@@ -1,17 +1,12 @@
 /* Is there a GPU that favor could use? The driver's library is opened by name, so that this runs on machines without
  * one and needs no CUDA toolkit. */
 #include "app/doctor.h"
+#include "backend/cuda/open.h"
 
 #include <dlfcn.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
-
-/* Whether this build has a CUDA backend, in words: the one place to extend when there is one. */
-static const char *backend_state(void)
-{
-	return "not built";
-}
 
 /* Functions of a library whose headers are not here. */
 static void *function(void *library, const char *name, int *missing)
@@ -71,7 +66,7 @@ static void read_driver(struct doctor_facts *f, void *cuda)
 
 void doctor_gpu(struct doctor_facts *f)
 {
-	snprintf(f->gpu_backend, sizeof f->gpu_backend, "%s", backend_state());
+	f->gpu_backend_opens = !backend_cuda_describe(f->gpu_backend, sizeof f->gpu_backend);
 	void *cuda = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
 	if (cuda) {
 		read_driver(f, cuda); /* stays open: a driver is not made to be unloaded */

@@ -207,8 +207,11 @@ static void judge_threads(struct findings *f, const struct doctor_facts *h, int 
 
 static void judge_gpu(struct findings *f, const struct doctor_facts *h)
 {
-	enum doctor_level level = h->gpu_trouble ? DOCTOR_WARN : h->gpus && !strcmp(h->gpu_backend, "not built") ? DOCTOR_NOTE : DOCTOR_GOOD;
-	find(f, level, "gpu", h->gpu_trouble ? "see nvidia-smi; driver and device files must fit" : NULL,
+	enum doctor_level level = h->gpu_trouble ? DOCTOR_WARN : h->gpus && !h->gpu_backend_opens ? DOCTOR_NOTE : DOCTOR_GOOD;
+	find(f, level, "gpu",
+	     h->gpu_trouble                          ? "see nvidia-smi; driver and device files must fit"
+	     : level == DOCTOR_NOTE ? "runs are on the CPU: docs/GPU.md says how to build and install the CUDA backend"
+	                                             : NULL,
 	     "%s: %s; CUDA backend: %s", h->host, h->gpu, h->gpu_backend);
 }
 

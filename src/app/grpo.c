@@ -315,14 +315,9 @@ int grpo_step(struct trainer *t, struct metrics *m)
 	const double learned = clock_seconds();
 	uint64_t version = t->s.assets.model ? t->s.assets.model->version : 0;
 	world_phase(w, "publish weights", t->step, -1);
-	struct model *model = t->s.assets.model;
-	world_publish(w, model ? model->block : NULL, model ? model->params.total : 0, &version, &given_up);
+	exchange_publish(t, &version, &given_up);
 	if (given_up)
 		return 1;
-	if (model && !t->learns) {
-		model->version = version;
-		model_changed(model);
-	}
 	if (t->leads) {
 		metrics_set(m, "epoch", (double)((uint64_t)(t->step + 1) * per_step) / (double)t->s.train.count);
 		loss_metrics(t, m, &losses);

@@ -15,7 +15,7 @@ static const struct command {
 } COMMANDS[] = {
     {"train", "CONFIG.yaml [key.path=value ...] [--resume auto|CKPT.h5]",
      "train by GRPO or SFT (under mpirun: many ranks)", cmd_train},
-    {"eval", "CONFIG.yaml [key.path=value ...] [--name NAME]", "greedy accuracy on data.eval, with its 95% interval",
+    {"eval", "CONFIG.yaml [key.path=value ...] [--name NAME] [--device D]", "greedy accuracy on data.eval, with its 95% interval",
      cmd_eval},
     {"generate", "--model M [--image F ...] --prompt T [...]", "sample responses", cmd_generate},
     {"score", "--model M [--image F ...] --prompt T --response T", "log-probabilities of a response", cmd_score},

@@ -201,8 +201,12 @@ int setup_begin(struct setup *s, struct world *w, const char *config_path, const
 	if (world_assign(w, &placement, s->config.run.deadline, e))
 		return -1;
 	world_phase(w, "open data", -1, -1);
-	s->backend = backend_cpu_new(1);
-	backend_set_products(s->backend, s->config.model.dtype == MODEL_BFLOAT16 ? PRODUCTS_BFLOAT16 : PRODUCTS_FLOAT32);
+	/* ranks that only score need no GPU */
+	int place;
+	const int computing = world_node_computing(w, &place);
+	s->backend = device_open(place < 0 ? DEVICE_CPU : s->config.device, s->config.model.dtype, place, computing, &s->device, e);
+	if (world_agree(w, s->backend != NULL, e))
+		return -1;
 	setup_threads(s, world_plays(w, ROLE_LEARNER)   ? ROLE_LEARNER
 	                 : world_plays(w, ROLE_ROLLOUT) ? ROLE_ROLLOUT
 	                                                : ROLE_REWARD);
@@ -244,13 +248,28 @@ int setup_open(struct setup *s, struct world *w, const char *config_path, const 
 void setup_close(struct setup *s)
 {
 	assets_close(&s->assets);
-	backend_destroy(s->backend);
+	backend_destroy(s->backend); /* NULL is fine */
 	classes_free(&s->classes);
 	dataset_free(&s->train);
 	dataset_free(&s->eval);
 	free(s->data);
 	config_free(&s->config);
 	*s = (struct setup){0};
+}
+
+void setup_say_device(const struct setup *s)
+{
+	int place;
+	world_node_computing(s->world, &place);
+	double ranks[2] = {s->device.cuda, place >= 0};
+	world_sum_all(s->world, ranks, 2);
+	if (world_rank(s->world) != 0)
+		return;
+	if (ranks[0] == ranks[1] || ranks[0] == 0)
+		fprintf(stderr, "favor: device: %s\n", s->device.text);
+	else
+		fprintf(stderr, "favor: device: cuda on %.0f of %.0f ranks that compute; here: %s\n", ranks[0], ranks[1],
+		        s->device.text);
 }
 
 int setup_end(struct world *w, int code, struct favor_error *e)

@@ -4,6 +4,7 @@
 #define FAVOR_APP_SETUP_H
 
 #include "app/assets.h"
+#include "app/device.h"
 #include "base/clock.h"
 #include "base/config.h"
 #include "comm/world.h"
@@ -17,6 +18,7 @@ struct setup {
 	struct world *world;
 	struct config config;
 	struct backend *backend;
+	struct device_note device; /* what backend is, and why */
 	struct assets assets;
 	struct dataset train, eval;
 	struct class_list classes;
@@ -42,6 +44,8 @@ int setup_begin(struct setup *s, struct world *w, const char *config_path, const
                 int override_count, int needs, struct favor_error *e);
 int setup_load(struct setup *s, const char *config_path, int needs, struct favor_error *e);
 void setup_close(struct setup *s);
+/* Collective: the leader says what the ranks compute on. */
+void setup_say_device(const struct setup *s);
 /* Collective: says the message that all ranks have, once, and closes the world. Returns code. */
 int setup_end(struct world *w, int code, struct favor_error *e);
 /* Records that an evaluation looks at: data.eval_limit applied. */

@@ -24,6 +24,7 @@ struct trainer {
 	struct checkpoint_file *files; /* leader: small files of the model folder */
 	int32_t file_count;
 	char *samples[SAMPLES_KEPT]; /* leader: a ring of JSON lines */
+	float *host_blocks[2];       /* owned: exchange.c's; NULL until they are needed */
 	int64_t sample_count;
 };
 
@@ -42,6 +43,16 @@ int trainer_gradient(struct trainer *t, uint64_t first, int64_t count, int64_t m
 double trainer_update(struct trainer *t, float lr, double *reduce_seconds, double *optimizer_seconds);
 /* Metrics that both have: idle, memory, rates. Collective over all ranks. */
 void trainer_common_metrics(struct trainer *t, struct metrics *m, double begin, double tokens);
+
+/* exchange.c: what passes between ranks, wherever the backend has it. Gradients over learners; with comm.reproducible a
+ * zeroed sum, to which gradients are added, and which all then share; the leader's weights to ranks that only roll out, and
+ * version and stop to all (as world_publish). Collective as what they call in comm. */
+void exchange_sum_gradients(struct trainer *t);
+void exchange_zero_sum(struct trainer *t);
+void exchange_add_in_order(struct trainer *t, int first, int count);
+void exchange_share_sum(struct trainer *t);
+void exchange_publish(struct trainer *t, uint64_t *version, int *stop);
+void exchange_free(struct trainer *t);
 
 /* Leader: writes checkpoints/step-N.h5 and prunes. */
 int trainer_save(struct trainer *t, struct favor_error *e);

@@ -10,6 +10,7 @@
 
 enum method { METHOD_GRPO, METHOD_SFT };
 enum vision_mode { VISION_FULL, VISION_FROZEN };
+enum device { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
 enum model_dtype { MODEL_FLOAT32, MODEL_BFLOAT16 };
 enum loss_type { LOSS_GRPO, LOSS_DR_GRPO, LOSS_DAPO };
 enum scale_rewards { SCALE_GROUP, SCALE_NONE };
@@ -93,12 +94,13 @@ struct run_options {
 	uint64_t seed;
 	double deadline;          /* seconds of silence after which a wait ends the job */
 	int32_t threads;          /* per rank; 0 = the node's cores / compute ranks of the phase on the node */
-	int64_t memory_limit;     /* MiB per rank that the plan may use; 0 = the node's memory / its ranks */
+	int64_t memory_limit;     /* MiB per rank that the plan may use; 0 = the node's (or the GPU's) memory / its ranks */
 	int32_t samples_per_step; /* groups written to samples.jsonl per step; -1 = all */
 };
 
 struct config {
 	enum method method;
+	enum device device; /* what ranks that roll out or learn compute on */
 	struct model_options model;
 	struct data_options data;
 	struct rollout_options rollout;

@@ -215,7 +215,7 @@ static int fail_unknown(struct reader *r, const char *path, size_t line)
 		favor_fail(r->error, "unknown key %.120s; the nearest valid key is %s", path, near);
 	else
 		favor_fail(r->error,
-		           "unknown key %.120s; valid at the top are method, model, data, rollout, reward, learner, placement, "
+		           "unknown key %.120s; valid at the top are method, device, model, data, rollout, reward, learner, placement, "
 		           "checkpoint and run",
 		           path);
 	return at_place(r, line);

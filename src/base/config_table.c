@@ -9,6 +9,7 @@
 #include <string.h>
 
 static const char *const method_names[] = {"grpo", "sft", NULL};
+static const char *const device_names[] = {"auto", "cpu", "cuda", NULL};
 static const char *const vision_names[] = {"full", "frozen", NULL};
 static const char *const dtype_names[] = {"float32", "bfloat16", NULL};
 static const char *const init_names[] = {"random", NULL};
@@ -37,6 +38,8 @@ static const char *const placement_names[] = {"auto", "colocate", NULL};
 
 const struct option config_options[] = {
 	ENUM("method", method, "grpo", method_names, "what train does: reinforcement learning, or supervised fine-tuning"),
+	ENUM("device", device, "auto", device_names,
+	     "what ranks that roll out or learn compute on: GPUs by CUDA, the CPU, or GPUs where there are any"),
 
 	TEXT("model.path", model.path, "", "Hugging Face folder or checkpoint to start from"),
 	{.key = "model.init", .kind = OPTION_STRING, .offset = AT(model.init), .fallback = "", .names = init_names,
@@ -44,7 +47,8 @@ const struct option config_options[] = {
 	         "tokenizer.json only)"},
 	ENUM("model.vision", model.vision, "full", vision_names, "train the vision tower too, or leave it as it is"),
 	{.key = "model.dtype", .kind = OPTION_ENUM, .offset = AT(model.dtype), .fallback = "float32", .names = dtype_names,
-	 .help = "what matrix products multiply: floats, or each rounded to bfloat16; weights, sums and all else are float32"},
+	 .help = "what matrix products multiply: floats, or each rounded to bfloat16 (on GPUs also stored so); weights, sums "
+	         "and all else are float32"},
 
 	TEXT("data.train", data.train, "", "training set: .jsonl, .csv, or a folder with one folder per class"),
 	TEXT("data.eval", data.eval, "", "held-out set, in the same forms"),

@@ -157,6 +157,20 @@ int world_node_ranks(const struct world *w)
 	return ranks;
 }
 
+int world_node_computing(const struct world *w, int *place)
+{
+	int ranks = 0;
+	*place = -1;
+	for (int i = 0; i < w->size; i++) {
+		if (!same_node(w, i) || !(world_roles_of(w, i) & (ROLE_ROLLOUT | ROLE_LEARNER)))
+			continue;
+		if (i == w->rank)
+			*place = ranks;
+		ranks++;
+	}
+	return ranks;
+}
+
 /* The node's cores / ranks of the role on this node, at least 1. */
 static int core_share(const struct world *w, enum role r)
 {

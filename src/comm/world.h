@@ -61,6 +61,9 @@ int world_is_leader(const struct world *w);
 char *world_placement_text(const struct world *w);
 /* Ranks on this rank's node, itself included. */
 int world_node_ranks(const struct world *w);
+/* Ranks on this rank's node that compute (roll out or learn), once roles are assigned, and this one's place among them (in
+ * rank order; -1 if it only scores): which GPU is whose. */
+int world_node_computing(const struct world *w, int *place);
 /* Cores that this rank may use while ranks of that role compute: the node's cores / ranks of the role on this node,
  * at least 1. A binding that was asked for (mpirun --bind-to, srun) is kept to; mpirun's default one is lifted by
  * world_assign where it is in the way, so call that before the first parallel region. */

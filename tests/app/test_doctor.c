@@ -33,7 +33,7 @@ static struct job *sound_job(void)
 		strcpy(f->cpu, "A processor");
 		strcpy(f->clock_source, "tsc");
 		strcpy(f->gpu, "no CUDA driver");
-		strcpy(f->gpu_backend, "not built");
+		strcpy(f->gpu_backend, "there is none");
 		f->has_avx2 = f->built_avx2 = 1;
 		f->cores_online = 8;
 		f->cores_bound = 4;

@@ -152,7 +152,7 @@ static void test_places(void **state)
 	REFUSED("learnr: {steps: 3}\n", NULL, "t.yaml:1: unknown key learnr", "nearest valid key is ");
 	REFUSED("steps: 3\n", NULL, "unknown key steps", "learner.steps");
 	REFUSED("", "rollout.temprature=1", "unknown key rollout.temprature", "rollout.temperature");
-	REFUSED("xyzzyqwerty: 3\n", NULL, "unknown key xyzzyqwerty", "valid at the top are method");
+	REFUSED("xyzzyqwerty: 3\n", NULL, "unknown key xyzzyqwerty", "valid at the top are method, device");
 	REFUSED("? {a: b}\n: 1\n", NULL, "t.yaml:1", "key must be a plain word");
 	REFUSED("\"\": 1\n", NULL, "unknown key");
 }

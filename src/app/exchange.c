@@ -1,0 +1,94 @@
+/* Gradients and weights between ranks. MPI reads and writes host memory; where the backend's is another, blocks pass through
+ * copies on the host, made once. */
+#include "app/trainer.h"
+
+#include "backend/ops.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static int direct(const struct trainer *t)
+{
+	return t->s.backend->in_host_memory;
+}
+
+/* The host's copy of a block like the weights'. */
+static float *host_block(struct trainer *t, int which)
+{
+	if (!t->host_blocks[which])
+		t->host_blocks[which] = favor_malloc((size_t)t->s.assets.model->params.total * sizeof(float));
+	return t->host_blocks[which];
+}
+
+void exchange_free(struct trainer *t)
+{
+	free(t->host_blocks[0]);
+	free(t->host_blocks[1]);
+}
+
+void exchange_sum_gradients(struct trainer *t)
+{
+	struct learner *l = &t->learner;
+	struct world *w = t->s.world;
+	float *gradient = l->gradient + l->first;
+	if (world_role_count(w, ROLE_LEARNER) == 1)
+		return;
+	if (direct(t)) {
+		op_sync(t->s.backend);
+		world_sum_gradients(w, gradient, l->count);
+		return;
+	}
+	float *host = host_block(t, 0);
+	const size_t bytes = (size_t)l->count * sizeof *host;
+	op_download(t->s.backend, host, gradient, bytes);
+	world_sum_gradients(w, host, l->count);
+	op_upload(t->s.backend, gradient, host, bytes);
+}
+
+void exchange_zero_sum(struct trainer *t)
+{
+	if (t->learner.sum && !direct(t))
+		memset(host_block(t, 1), 0, (size_t)t->learner.count * sizeof(float));
+}
+
+void exchange_add_in_order(struct trainer *t, int first, int count)
+{
+	struct learner *l = &t->learner;
+	float *gradient = l->gradient + l->first, *sum = l->sum + l->first;
+	if (!direct(t)) {
+		float *host = host_block(t, 0);
+		op_download(t->s.backend, host, gradient, (size_t)l->count * sizeof *host);
+		gradient = host;
+		sum = host_block(t, 1);
+	}
+	world_add_in_order(t->s.world, sum, gradient, l->count, first, count);
+}
+
+void exchange_share_sum(struct trainer *t)
+{
+	struct learner *l = &t->learner;
+	float *sum = direct(t) ? l->sum + l->first : host_block(t, 1);
+	world_share_slices(t->s.world, sum, l->count);
+	if (!direct(t))
+		op_upload(t->s.backend, l->sum + l->first, sum, (size_t)l->count * sizeof *sum);
+}
+
+void exchange_publish(struct trainer *t, uint64_t *version, int *stop)
+{
+	struct world *w = t->s.world;
+	struct model *m = t->s.assets.model;
+	/* weights go to ranks that roll out and don't learn */
+	const int travel = world_role_count(w, ROLE_LEARNER) < world_size(w), takes = travel && t->rolls && !t->learns;
+	const int copies = m && !direct(t) && travel && (takes || t->leads);
+	const size_t bytes = m ? (size_t)m->params.total * sizeof(float) : 0;
+	float *weights = copies ? host_block(t, 0) : m ? m->block : NULL;
+	if (copies && t->leads && !*stop)
+		op_download(t->s.backend, weights, m->block, bytes);
+	world_publish(w, weights, m ? m->params.total : 0, version, stop);
+	if (*stop || !m || t->learns)
+		return;
+	if (copies)
+		op_upload(t->s.backend, m->block, weights, bytes);
+	m->version = *version;
+	model_changed(m);
+}
