@@ -11,9 +11,9 @@
 #define CUDA_LIBRARY_FILE   "libfavor_cuda.so"
 
 /* What the program lends. Copied. */
-typedef void cuda_die(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
+typedef void (*cuda_die)(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
 struct cuda_host {
-	cuda_die *die; /* favor_die */
+	cuda_die die; /* favor_die */
 };
 
 /* Goes up when the meaning of this struct or of the backend's table changes. */

@@ -96,7 +96,7 @@ static const struct cuda_library *open_library(char *path, size_t size, struct f
 struct backend *backend_cuda_open(int place, int processes, char *device, size_t size, struct favor_error *e)
 {
 	const char *named = getenv("FAVOR_CUDA_LIBRARY");
-	const struct cuda_host host = {(cuda_die *)favor_die}; /* (its _Noreturn is no part of its type) */
+	const struct cuda_host host = {(cuda_die)favor_die}; /* (its _Noreturn is no part of its type) */
 	char path[PATH_MAX + 64], why[512] = "";
 	if (!(named && *named) && !driver_is_there(e))
 		return NULL;
