@@ -302,10 +302,17 @@ static int stop(struct trainer *t, struct favor_error *e)
 	return STOP_EXIT_CODE;
 }
 
+static void note_loss(void *trainer, const char *text)
+{
+	run_log_note(((struct trainer *)trainer)->log, "%s", text);
+}
+
 /* Returns the exit code. */
 static int loop(struct trainer *t, struct favor_error *e)
 {
 	const struct config *c = &t->s.config;
+	if (world_survive(t->s.world, note_loss, t) && t->leads)
+		run_log_note(t->log, "favor: this MPI goes on after a failure: ranks that roll out or score may be lost");
 	int stopped = evaluate_first(t, e);
 	while (!stopped && t->step < c->learner.steps) {
 		struct metrics m = {0};

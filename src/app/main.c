@@ -38,6 +38,8 @@ static void usage(FILE *f)
 		fprintf(f, "  favor %-10s %s\n%19s%s\n", COMMANDS[i].name, COMMANDS[i].arguments, "", COMMANDS[i].what);
 	fprintf(f, "\nM is a Hugging Face folder or a checkpoint. `favor COMMAND --help` says more; `favor help config` "
 	           "lists every option.\n"
+	           "On several ranks: mpirun -n N favor train CONFIG.yaml; with Open MPI 5 and mpirun --with-ft ulfm ranks "
+	           "that roll out or score may be lost without the job.\n"
 	           "Exit codes: 0 good, 1 the work failed, 2 bad usage or bad input; train: 75 stopped by a signal, saved, "
 	           "go on with --resume auto.\n");
 }

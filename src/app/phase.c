@@ -130,31 +130,29 @@ static int64_t owned(const struct round *q, uint64_t count, uint64_t mine)
 int phase_round(struct setup *s, struct rollout *r, const struct round *q, struct group ***groups, int64_t *count)
 {
 	struct world *w = s->world;
-	int stopped = 0;
 	*groups = NULL;
 	*count = 0;
-	if (world_is_leader(w))
-		world_offer(w, q->number, q->first, q->count);
+	if (world_is_leader(w)) {
+		const struct world_units units = {q->unit, q->shuffled ? UINT64_MAX : q->groups, q->stride};
+		world_offer_units(w, q->number, q->first, q->count, &units);
+	}
 	if (world_plays(w, ROLE_ROLLOUT)) {
 		uint64_t unit;
 		setup_threads(s, ROLE_ROLLOUT);
 		for (;;) {
 			world_phase(w, "wait for work", q->step, -1);
-			if (world_pull(w, q->number, &unit))
-				break;
-			if (roll(s, r, q, unit))
+			const int none = world_pull(w, q->number, &unit);
+			if (none == 1 || (!none && roll(s, r, q, unit)))
 				break;
 			for (struct group *g; world_plays(w, ROLE_REWARD) && (g = world_try(w, STAGE_SAMPLED));)
 				score(s, q, g);
 		}
 	} else if (world_plays(w, ROLE_REWARD)) {
 		int64_t mine = owned(q, (uint64_t)world_role_count(w, ROLE_REWARD), (uint64_t)world_role_index(w, ROLE_REWARD));
-		for (int64_t i = 0; i < mine && !stopped; i++) {
+		for (struct group *g = NULL;; score(s, q, g), mine--) {
 			world_phase(w, "wait for sampled groups", q->step, -1);
-			struct group *g = world_take(w, STAGE_SAMPLED);
-			if (g)
-				score(s, q, g);
-			stopped = !g;
+			if (!(g = world_take_sampled(w, q->number, mine)))
+				break;
 		}
 	}
 	if (!world_plays(w, ROLE_LEARNER))

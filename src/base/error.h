@@ -30,6 +30,7 @@ struct favor_process {
 	void (*abort_job)(int code); /* NULL: exit(code); the comm room sets it to end all ranks */
 	struct fault *faults;        /* to happen on purpose (fault.h); NULL: none */
 	volatile int stuck;          /* the main thread is: abort_job runs on another one and must not wait for it */
+	int alone_if_stuck;          /* then only this process ends: the others can do without it */
 	void (*alive)(void *arg);    /* see favor_alive; the comm room sets it */
 	void *alive_arg;
 };

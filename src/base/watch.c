@@ -157,6 +157,8 @@ static _Noreturn void end(int may_abort, const char *text)
 	ssize_t written = write(2, line, (size_t)n);
 	(void)written;
 	process->stuck = 1;
+	if (process->alone_if_stuck)
+		raise(SIGKILL); /* of a mere exit the others would not hear */
 	if (may_abort && process->abort_job)
 		process->abort_job(1);
 	_exit(1);

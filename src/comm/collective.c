@@ -12,13 +12,17 @@ void world_combine(struct world *w, MPI_Comm comm, double *x, int n, int maximum
 {
 	if (w->alone || n == 0)
 		return;
+	if (w->survives && comm == w->team) {
+		world_star_combine(w, x, n, maximum, what);
+		return;
+	}
 	int members = 0;
 	MPI_Request request = MPI_REQUEST_NULL;
-	world_check(MPI_Comm_size(comm, &members), "MPI_Comm_size");
+	world_check(w, MPI_Comm_size(comm, &members), "MPI_Comm_size");
 	/* Everybody gets everybody's numbers and combines them in rank order: no algorithm of the library's choice
 	 * decides the bits. */
 	double *all = favor_malloc((size_t)members * (size_t)n * sizeof *all);
-	world_iallgather(x, all, n, MPI_DOUBLE, comm, &request);
+	world_iallgather(w, x, all, n, MPI_DOUBLE, comm, &request);
 	world_wait_request(w, &request, MPI_STATUS_IGNORE, what, -1);
 	for (int i = 0; i < n; i++) {
 		double value = all[i];
@@ -48,6 +52,10 @@ void world_spread(struct world *w, MPI_Comm comm, void *data, size_t bytes, cons
 {
 	if (w->alone)
 		return;
+	if (w->survives && comm == w->team) {
+		world_star_tell(w, data, bytes, what);
+		return;
+	}
 	MPI_Request flight[BLOCKS_IN_FLIGHT];
 	size_t blocks = (bytes + BLOCK_BYTES - 1) / BLOCK_BYTES;
 	for (size_t b = 0; b < blocks + BLOCKS_IN_FLIGHT; b++) {
@@ -57,7 +65,7 @@ void world_spread(struct world *w, MPI_Comm comm, void *data, size_t bytes, cons
 		if (b >= blocks)
 			continue;
 		size_t at = b * BLOCK_BYTES, n = bytes - at < BLOCK_BYTES ? bytes - at : BLOCK_BYTES;
-		world_ibcast((char *)data + at, (int)n, 0, comm, r);
+		world_ibcast(w, (char *)data + at, (int)n, 0, comm, r);
 	}
 }
 
@@ -83,14 +91,19 @@ int64_t world_leader_says(struct world *w, int64_t x)
 
 void world_gather(struct world *w, const void *mine, size_t n, void *all)
 {
+	static const char what[] = "wait for what all ranks say";
 	memcpy(all, mine, w->alone ? n : 0);
 	if (w->alone || n == 0)
 		return;
+	if (w->survives) {
+		world_star_gather(w, mine, n, all, what);
+		return;
+	}
 	if (n > INT_MAX)
 		favor_die("%zu bytes of each rank are too many to be gathered", n);
 	MPI_Request request = MPI_REQUEST_NULL;
-	world_iallgather(mine, all, (int)n, MPI_BYTE, w->team, &request);
-	world_wait_request(w, &request, MPI_STATUS_IGNORE, "wait for what all ranks say", -1);
+	world_iallgather(w, mine, all, (int)n, MPI_BYTE, w->team, &request);
+	world_wait_request(w, &request, MPI_STATUS_IGNORE, what, -1);
 }
 
 int world_agree(struct world *w, int ok, struct favor_error *e)
@@ -98,6 +111,8 @@ int world_agree(struct world *w, int ok, struct favor_error *e)
 	static const char what[] = "wait for all ranks to agree";
 	if (w->alone)
 		return ok ? 0 : -1;
+	if (w->survives)
+		return world_star_agree(w, ok, e, what);
 	/* the lowest rank that failed; as a maximum of negatives, since that is what there is */
 	double lowest = ok ? -(double)w->size : -(double)w->rank;
 	world_combine(w, w->team, &lowest, 1, 1, what);
@@ -108,7 +123,7 @@ int world_agree(struct world *w, int ok, struct favor_error *e)
 	if (failed == w->rank)
 		snprintf(message, sizeof message, "%s", e && e->message[0] ? e->message : "failed without a message");
 	MPI_Request request = MPI_REQUEST_NULL;
-	world_ibcast(message, (int)sizeof message, failed, w->team, &request);
+	world_ibcast(w, message, (int)sizeof message, failed, w->team, &request);
 	world_wait_request(w, &request, MPI_STATUS_IGNORE, what, failed);
 	message[sizeof message - 1] = 0;
 	return favor_fail(e, "%s", message);

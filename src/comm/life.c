@@ -57,11 +57,11 @@ void world_take_beat(struct world *w, int peer, const struct beat *b)
 static void send_beat(struct world *w, int peer, const char *phase, int works)
 {
 	struct peer *p = &w->peers[peer];
-	if (!world_test(&p->beat_request))
+	if (!world_test(w, &p->beat_request, peer))
 		return; /* the last one is not taken yet: the next one will do */
 	p->beat = (struct beat){.step = w->step, .sample = w->sample, .works = works};
 	snprintf(p->beat.phase, sizeof p->beat.phase, "%s", phase);
-	world_isend(&p->beat, (int)sizeof p->beat, MPI_BYTE, peer, TAG_BEAT, w->mail, &p->beat_request);
+	world_isend(w, &p->beat, (int)sizeof p->beat, MPI_BYTE, peer, TAG_BEAT, w->mail, &p->beat_request);
 }
 
 static void beat_now(struct world *w, const char *phase, int works, double now)
@@ -73,7 +73,7 @@ static void beat_now(struct world *w, const char *phase, int works, double now)
 	}
 	int somebody = works || w->work_heard;
 	for (int r = 1; r < w->size; r++)
-		if (!w->peers[r].bye)
+		if (!w->peers[r].bye && !w->peers[r].lost)
 			send_beat(w, r, phase, somebody);
 	w->work_heard = 0;
 }
@@ -106,7 +106,7 @@ static void begin_stop(struct world *w, int signal)
 		return;
 	w->stop = signal;
 	for (int r = 1; r < w->size; r++)
-		if (!w->peers[r].bye)
+		if (!w->peers[r].bye && !w->peers[r].lost)
 			world_send(w, r, TAG_STOP, &n, NULL, sizeof n);
 }
 
@@ -165,18 +165,24 @@ static int suspect(const struct world *w, int peer, double now)
 	int found = peer > 0 ? peer : -1;
 	for (int r = 1; r < w->size; r++) {
 		double lead = found < 0 ? 0 : w->peers[found].seen - w->peers[r].seen;
-		if (!w->peers[r].bye && (found < 0 || lead > (found == peer ? margin : 0)))
+		if (!w->peers[r].bye && !w->peers[r].lost && (found < 0 || lead > (found == peer ? margin : 0)))
 			found = r;
 	}
 	return found;
 }
 
-static _Noreturn void give_up(struct world *w, const char *what, int peer, double silence)
+/* Nobody has been heard for too long: ends the job, unless it can go on without the one that is to blame. */
+static void give_up(struct world *w, const char *what, int peer, double silence)
 {
 	static const char remedy[] = "see its log, memory and load; if a phase may be silent that long, raise run.deadline";
 	static const char unlikely[] = "if the network is sound this is an error of favor, please report it";
 	double now = clock_seconds();
 	int who = suspect(w, peer, now);
+	const double quiet = who < 0 ? 0 : now - w->peers[who].seen;
+	if (w->rank == LEADER && who > 0 && quiet > 2 * world_beat_seconds(w) && world_can_lose(w, who)) {
+		world_lose(w, who, quiet);
+		return;
+	}
 	favor_process()->phase = what;
 	if (who < 0)
 		favor_die("nothing has come and nobody has worked for %.0f s; %s", silence, remedy);
@@ -235,22 +241,26 @@ void world_wait(struct world *w, int (*done)(struct world *w, void *arg), void *
 			signs = w->signs;
 			silence = 0;
 		}
-		if (silence > patience(w))
+		if (silence > patience(w)) {
 			give_up(w, what, peer, silence);
+			silence = 0;
+		}
 		world_beat(w, what, 0);
 	}
 }
 
 static int is_complete(struct world *w, void *request)
 {
-	(void)w;
-	int flag = 0;
-	world_check(MPI_Request_get_status(*(MPI_Request *)request, &flag, MPI_STATUS_IGNORE), "MPI_Request_get_status");
+	int flag = 0, rc = MPI_Request_get_status(*(MPI_Request *)request, &flag, MPI_STATUS_IGNORE);
+	/* a failed one is complete; MPI_Wait says with what */
+	if (rc != MPI_SUCCESS && world_is_failure(rc))
+		return 1;
+	world_check(w, rc, "MPI_Request_get_status");
 	return flag;
 }
 
 void world_wait_request(struct world *w, MPI_Request *request, MPI_Status *status, const char *what, int peer)
 {
 	world_wait(w, is_complete, request, what, peer);
-	world_check(MPI_Wait(request, status), "MPI_Wait"); /* returns at once, and frees the request */
+	world_check(w, MPI_Wait(request, status), "MPI_Wait"); /* returns at once, and frees the request */
 }

@@ -56,14 +56,17 @@ void world_send(struct world *w, int peer, enum tag tag, const void *small, void
 	l->large = large;
 	if (small)
 		memcpy(&l->small, small, bytes);
-	world_isend(letter_data(l), l->bytes, MPI_BYTE, peer, tag, w->mail, &l->request);
+	world_isend(w, letter_data(l), l->bytes, MPI_BYTE, peer, tag, w->mail, &l->request);
 	letter_append(&w->out, l);
 }
 
 int world_all_sent(struct world *w, void *unused)
 {
 	(void)unused;
-	return !w->out;
+	for (const struct letter *l = w->out; l; l = l->next)
+		if (!w->peers[l->peer].lost) /* a frozen rank takes nothing, for ever */
+			return 0;
+	return 1;
 }
 
 /* Bytes that a message of this tag has; -1: any number, 0 excluded; -2: no such tag. */
@@ -78,7 +81,13 @@ static int expected_bytes(int tag)
 		return (int)sizeof(struct work_answer);
 	case TAG_SAMPLED:
 	case TAG_SCORED:
+	case TAG_GIFT:
+	case TAG_TOLD:
 		return -1;
+	case TAG_LOSS: return (int)sizeof(struct loss_notice);
+	case TAG_DONE: return (int)sizeof(struct done_notice);
+	case TAG_OVER: return (int)sizeof(struct over_notice);
+	case TAG_END: return (int)sizeof(struct end_notice);
 	case TAG_STOP: return (int)sizeof(struct stop_notice);
 	case TAG_BYE:
 		return 0;
@@ -89,6 +98,8 @@ static int expected_bytes(int tag)
 
 static void deliver(struct world *w, struct letter *l)
 {
+	if (w->peers[l->peer].lost)
+		return; /* its part is with others now, even if it has woken up */
 	world_seen(w, l->peer);
 	w->taken_in++;
 	switch (l->tag) {
@@ -111,6 +122,12 @@ static void deliver(struct world *w, struct letter *l)
 	case TAG_BYE:
 		w->peers[l->peer].bye = 1;
 		break;
+	case TAG_LOSS: world_take_loss(w, l->peer, &l->small.loss); break;
+	case TAG_DONE: world_take_done(w, l->peer, &l->small.done); break;
+	case TAG_OVER: world_take_over(w, l->peer, &l->small.over); break;
+	case TAG_END: world_take_end(w, l->peer, &l->small.end);
+	case TAG_GIFT: world_take_gift(w, l->peer, letter_data(l), (size_t)l->bytes); break;
+	case TAG_TOLD: world_take_told(w, l->peer, letter_data(l), (size_t)l->bytes); break;
 	default: /* expected_bytes has let no other through */
 		break;
 	}
@@ -119,13 +136,12 @@ static void deliver(struct world *w, struct letter *l)
 /* Starts to take in one message; 0 if none is there. */
 static int accept_one(struct world *w)
 {
-	int flag = 0, bytes = 0;
+	int bytes = 0;
 	MPI_Message message;
 	MPI_Status status;
-	world_check(MPI_Improbe(MPI_ANY_SOURCE, MPI_ANY_TAG, w->mail, &flag, &message, &status), "MPI_Improbe");
-	if (!flag)
+	if (!world_improbe(w, &message, &status))
 		return 0;
-	world_check(MPI_Get_count(&status, MPI_BYTE, &bytes), "MPI_Get_count");
+	world_check(w, MPI_Get_count(&status, MPI_BYTE, &bytes), "MPI_Get_count");
 	int expected = expected_bytes(status.MPI_TAG);
 	if (bytes < 0 || (expected == -1 ? bytes == 0 : bytes != expected)) {
 		char who[128];
@@ -136,8 +152,10 @@ static int accept_one(struct world *w)
 	struct letter *l = letter_new(w, status.MPI_SOURCE, status.MPI_TAG, bytes);
 	if (expected == -1)
 		l->large = favor_malloc((size_t)bytes);
-	world_imrecv(letter_data(l), bytes, &message, &l->request);
-	letter_append(&w->in, l);
+	if (world_imrecv(w, letter_data(l), bytes, l->peer, &message, &l->request))
+		letter_recycle(w, l);
+	else
+		letter_append(&w->in, l);
 	return 1;
 }
 
@@ -146,21 +164,24 @@ void world_progress(struct world *w)
 	watch_turn();
 	if (w->alone)
 		return;
+	world_look_for_failures(w);
 	while (accept_one(w))
 		continue;
 	for (struct letter **at = &w->in; *at;) {
 		struct letter *l = *at;
-		if (!world_test(&l->request)) {
+		const int whole = world_test(w, &l->request, l->peer);
+		if (!whole) {
 			at = &l->next;
 			continue;
 		}
 		*at = l->next;
-		deliver(w, l); /* may send an answer, which goes to the other list */
+		if (whole > 0)
+			deliver(w, l); /* may send an answer, which goes to the other list */
 		letter_recycle(w, l);
 	}
 	for (struct letter **at = &w->out; *at;) {
 		struct letter *l = *at;
-		if (!world_test(&l->request)) {
+		if (!world_test(w, &l->request, l->peer)) {
 			at = &l->next;
 			continue;
 		}

@@ -8,6 +8,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -107,6 +108,22 @@ static int place_on_host(int own)
 	if (!place)
 		place = getenv("SLURM_LOCALID");
 	return place ? atoi(place) : own;
+}
+
+void world_kill_ranks(int number)
+{
+	const char *job = getenv("PMIX_NAMESPACE"), *own = getenv("PMIX_RANK");
+	DIR *d = job && own ? opendir("/proc") : NULL;
+	for (struct dirent *t; d && (t = readdir(d));) {
+		const long pid = strtol(t->d_name, NULL, 10);
+		if (pid <= 0 || pid == (long)getpid())
+			continue;
+		const struct seen s = look_at(pid, job);
+		if (s.rank >= 0 && s.rank != atoi(own) && (number < 0 || s.rank == number))
+			kill((pid_t)pid, SIGKILL);
+	}
+	if (d)
+		closedir(d);
 }
 
 double world_missing(int call, char *text, size_t size)

@@ -34,11 +34,11 @@ static double real_seconds(void)
 }
 
 /* 0 when it is complete, -1 when patience is over. */
-static int complete(struct world *w, MPI_Request *request, double patience)
+static int complete(struct world *w, int peer, MPI_Request *request, double patience)
 {
 	const double start = clock_seconds();
 	double last = start, waited = 0;
-	while (!world_test(request)) {
+	while (!world_test(w, request, peer)) {
 		const double now = clock_seconds();
 		waited += now - last < PAUSE ? now - last : PAUSE;
 		last = now;
@@ -58,15 +58,15 @@ static int complete(struct world *w, MPI_Request *request, double patience)
 static int send_wait(struct world *w, int peer, enum tag tag, const void *data, int bytes, double patience)
 {
 	MPI_Request request = MPI_REQUEST_NULL;
-	world_isend(data, bytes, MPI_BYTE, peer, tag, w->team, &request);
-	return complete(w, &request, patience);
+	world_isend(w, data, bytes, MPI_BYTE, peer, tag, w->team, &request);
+	return complete(w, peer, &request, patience);
 }
 
 static int receive_wait(struct world *w, int peer, enum tag tag, void *data, int bytes, double patience)
 {
 	MPI_Request request = MPI_REQUEST_NULL;
-	world_irecv(data, bytes, MPI_BYTE, peer, tag, w->team, &request);
-	return complete(w, &request, patience);
+	world_irecv(w, data, bytes, MPI_BYTE, peer, tag, w->team, &request);
+	return complete(w, peer, &request, patience);
 }
 
 struct buffers {

@@ -39,7 +39,7 @@ static void wait_received(struct world *w, MPI_Request *request, int peer, int e
 	MPI_Status status;
 	int n = -1;
 	world_wait_request(w, request, &status, "wait for gradients", peer);
-	world_check(MPI_Get_count(&status, MPI_FLOAT, &n), "MPI_Get_count");
+	world_check(w, MPI_Get_count(&status, MPI_FLOAT, &n), "MPI_Get_count");
 	if (n != expected)
 		favor_die("learner %d sent %d gradients where %d are due; do all learners train the same model?", peer, n,
 		          expected);
@@ -50,7 +50,7 @@ static MPI_Request *send_slice(struct world *w, const float *x, int64_t from, in
                                MPI_Request *next)
 {
 	for (int64_t at = from; at < to; at += BLOCK)
-		world_isend(x + at, block_length(at, to), MPI_FLOAT, peer, tag, w->learners, next++);
+		world_isend(w, x + at, block_length(at, to), MPI_FLOAT, peer, tag, w->learners, next++);
 	return next;
 }
 
@@ -100,7 +100,7 @@ static void ask_part(struct world *w, struct parts *p)
 	if (at >= p->to)
 		return;
 	int64_t slot = part % BLOCKS_IN_FLIGHT;
-	world_irecv(p->ring[slot], block_length(at, p->to), MPI_FLOAT, part_peer(p, part), TAG_SLICE, w->learners,
+	world_irecv(w, p->ring[slot], block_length(at, p->to), MPI_FLOAT, part_peer(p, part), TAG_SLICE, w->learners,
 	            &p->request[slot]);
 	p->asked++;
 }
@@ -157,7 +157,7 @@ static void gather_slices(struct world *w, float *x, int64_t n, int learners, in
 	for (int i = 0; i < learners; i++) {
 		int64_t to = slice_start(n, learners, i + 1);
 		for (int64_t at = slice_start(n, learners, i); at < to && i != me; at += BLOCK)
-			world_irecv(x + at, block_length(at, to), MPI_FLOAT, i, TAG_WHOLE, w->learners, next++);
+			world_irecv(w, x + at, block_length(at, to), MPI_FLOAT, i, TAG_WHOLE, w->learners, next++);
 	}
 	MPI_Request *received = next;
 	for (int i = 0; i < learners; i++)
@@ -277,5 +277,8 @@ void world_publish(struct world *w, float *weights, int64_t n, uint64_t *version
 	if (head.n != n)
 		favor_die("the leader publishes %lld weights, this rank has room for %lld; do all ranks load the same model?",
 		          (long long)head.n, (long long)n);
-	world_spread(w, w->publish, weights, (size_t)n * sizeof *weights, what);
+	if (w->survives)
+		world_star_publish(w, weights, (size_t)n * sizeof *weights, what);
+	else
+		world_spread(w, w->publish, weights, (size_t)n * sizeof *weights, what);
 }

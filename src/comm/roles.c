@@ -51,7 +51,7 @@ int world_cores(const struct world *w, int *cores, int max)
 
 int world_plays(const struct world *w, enum role r)
 {
-	return (world_roles_of(w, w->rank) & r) != 0;
+	return ((world_roles_of(w, w->rank) | (w->scores ? ROLE_REWARD : 0)) & (int)r) != 0;
 }
 
 int world_role_count(const struct world *w, enum role r)
@@ -81,7 +81,7 @@ int world_rank_of(const struct world *w, enum role r, int index)
 
 int world_role_index(const struct world *w, enum role r)
 {
-	return world_plays(w, r) ? w->rank - first_rank(w, r) : -1;
+	return world_roles_of(w, w->rank) & r ? w->rank - first_rank(w, r) : -1;
 }
 
 int world_is_leader(const struct world *w)
@@ -205,10 +205,10 @@ static void widen_binding(struct world *w)
 static void split(struct world *w, int in, MPI_Comm *comm)
 {
 	watch_enter("MPI_Comm_split", 1);
-	world_check(MPI_Comm_split(w->team, in ? 0 : MPI_UNDEFINED, w->rank, comm), "MPI_Comm_split");
+	world_check(w, MPI_Comm_split(w->team, in ? 0 : MPI_UNDEFINED, w->rank, comm), "MPI_Comm_split");
 	watch_leave();
 	if (*comm != MPI_COMM_NULL)
-		world_check(MPI_Comm_set_errhandler(*comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+		world_check(w, MPI_Comm_set_errhandler(*comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
 }
 
 int world_assign(struct world *w, const struct placement_options *p, double deadline, struct favor_error *e)

@@ -1,5 +1,5 @@
 /* Every kind of message between ranks. All travel on the world's mail communicator but TAG_SLICE and TAG_WHOLE, which
- * go among the learners, and TAG_PING and TAG_LOAD, which two ranks exchange on the team's. */
+ * go among the learners, and TAG_PING, TAG_LOAD and TAG_WEIGHTS, which two ranks exchange on the team's. */
 #ifndef FAVOR_COMM_TAGS_H
 #define FAVOR_COMM_TAGS_H
 
@@ -15,6 +15,14 @@ enum tag {
 	TAG_WHOLE,    /* floats: the summed slice -> all other learners */
 	TAG_PING,     /* struct ping: there and back */
 	TAG_LOAD,     /* bytes that are only timed */
+	/* where ranks may be lost */
+	TAG_LOSS,     /* struct loss_notice: leader -> any rank, that one is lost */
+	TAG_DONE,     /* struct done_notice: learner -> leader, a scored group has come */
+	TAG_OVER,     /* struct over_notice: leader -> reward, all groups of the round have come */
+	TAG_GIFT,     /* number of the call, bytes: any rank -> leader, its part of a collective call */
+	TAG_TOLD,     /* number of the call, bytes: leader -> any rank, what comes of it */
+	TAG_WEIGHTS,  /* floats: leader -> rollout */
+	TAG_END,      /* struct end_notice: any rank -> any rank, the job is over */
 };
 
 #endif

@@ -72,16 +72,16 @@ static void fill_up(struct told *all, int n, int *counts)
 	}
 }
 
-static void reorder(MPI_Comm *comm, int key)
+static void reorder(struct world *w, MPI_Comm *comm, int key)
 {
 	MPI_Comm sorted = MPI_COMM_NULL;
 	watch_enter("MPI_Comm_split", 1);
-	world_check(MPI_Comm_split(*comm, 0, key, &sorted), "MPI_Comm_split");
+	world_check(w, MPI_Comm_split(*comm, 0, key, &sorted), "MPI_Comm_split");
 	watch_leave();
 	watch_enter("MPI_Comm_free", 1);
-	world_check(MPI_Comm_free(comm), "MPI_Comm_free");
+	world_check(w, MPI_Comm_free(comm), "MPI_Comm_free");
 	watch_leave();
-	world_check(MPI_Comm_set_errhandler(sorted, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+	world_check(w, MPI_Comm_set_errhandler(sorted, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
 	*comm = sorted;
 }
 
@@ -90,7 +90,7 @@ void world_hear_wishes(struct world *w)
 	struct told own = own_wish(), *all = favor_calloc((size_t)w->size, sizeof *all);
 	int counts[WISH_UNKNOWN + 1], asked = 0;
 	watch_enter("MPI_Allgather", 1);
-	world_check(MPI_Allgather(&own, (int)sizeof own, MPI_BYTE, all, (int)sizeof own, MPI_BYTE, w->team),
+	world_check(w, MPI_Allgather(&own, (int)sizeof own, MPI_BYTE, all, (int)sizeof own, MPI_BYTE, w->team),
 	            "MPI_Allgather");
 	watch_leave();
 	wishes_by_gpu(all, w->size);
@@ -101,9 +101,9 @@ void world_hear_wishes(struct world *w)
 		w->asked = (struct asked_roles){1, counts[WISH_UNKNOWN], counts[WISH_LEARNER], counts[WISH_REWARD],
 		                                counts[WISH_ROLLOUT]};
 		const int key = all[w->rank].wish * w->size + w->rank;
-		reorder(&w->mail, key);
-		reorder(&w->team, key);
-		world_check(MPI_Comm_rank(w->mail, &w->rank), "MPI_Comm_rank");
+		reorder(w, &w->mail, key);
+		reorder(w, &w->team, key);
+		world_check(w, MPI_Comm_rank(w->mail, &w->rank), "MPI_Comm_rank");
 		favor_process()->rank = w->rank;
 	}
 	free(all);

@@ -59,30 +59,35 @@ static void abort_job(int code)
 	if (!favor_process()->stuck)
 		fflush(NULL);
 	world_watch_launcher();
-	MPI_Abort(MPI_COMM_WORLD, code);
+	struct world *w = favor_process()->alive_arg;
+	if (w && w->tells_failures)
+		world_end_others(w, code);
+	else
+		MPI_Abort(MPI_COMM_WORLD, code);
 }
 
-static void duplicate(MPI_Comm *comm)
+static void duplicate(struct world *w, MPI_Comm *comm)
 {
 	watch_enter("MPI_Comm_dup", 1);
-	world_check(MPI_Comm_dup(MPI_COMM_WORLD, comm), "MPI_Comm_dup");
+	world_check(w, MPI_Comm_dup(MPI_COMM_WORLD, comm), "MPI_Comm_dup");
 	watch_leave();
-	world_check(MPI_Comm_set_errhandler(*comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+	world_check(w, MPI_Comm_set_errhandler(*comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
 }
 
 static void open_mpi(struct world *w, int *argc, char ***argv)
 {
 	int provided = MPI_THREAD_SINGLE;
 	watch_enter("MPI_Init_thread", 0);
-	world_check(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
+	world_check(w, MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
 	watch_leave();
 	favor_process()->abort_job = abort_job;
 	if (provided < MPI_THREAD_FUNNELED)
 		favor_die("this MPI can't be used beside threads (MPI_THREAD_FUNNELED is refused)");
-	duplicate(&w->mail);
-	duplicate(&w->team);
-	world_check(MPI_Comm_rank(w->mail, &w->rank), "MPI_Comm_rank");
-	world_check(MPI_Comm_size(w->mail, &w->size), "MPI_Comm_size");
+	w->tells_failures = world_tells_failures();
+	duplicate(w, &w->mail);
+	duplicate(w, &w->team);
+	world_check(w, MPI_Comm_rank(w->mail, &w->rank), "MPI_Comm_rank");
+	world_check(w, MPI_Comm_size(w->mail, &w->size), "MPI_Comm_size");
 	favor_process()->rank = w->rank;
 	favor_process()->ranks = w->size;
 	check_size(w);
@@ -91,6 +96,7 @@ static void open_mpi(struct world *w, int *argc, char ***argv)
 
 struct identity {
 	char host[HOST_MAX];
+	int number;           /* that the launcher gave it */
 	cpu_set_t node_cores; /* that this rank knows of */
 };
 
@@ -116,7 +122,8 @@ static int bound_by_default(void)
 
 static struct identity own_identity(const struct world *w)
 {
-	struct identity own = {.node_cores = w->own_cores};
+	const char *number = getenv("PMIX_RANK");
+	struct identity own = {.number = number ? atoi(number) : w->rank, .node_cores = w->own_cores};
 	if (gethostname(own.host, sizeof own.host - 1))
 		strcpy(own.host, "?");
 	if (w->may_widen) {
@@ -134,11 +141,12 @@ static void meet(struct world *w)
 	all[w->rank] = own;
 	if (!w->alone) {
 		MPI_Request request = MPI_REQUEST_NULL;
-		world_iallgather(&own, all, (int)sizeof own, MPI_BYTE, w->team, &request);
+		world_iallgather(w, &own, all, (int)sizeof own, MPI_BYTE, w->team, &request);
 		world_wait_request(w, &request, MPI_STATUS_IGNORE, "wait for all ranks to start", -1);
 	}
 	for (int r = 0; r < w->size; r++) {
 		memcpy(w->peers[r].host, all[r].host, sizeof w->peers[r].host);
+		w->peers[r].number = all[r].number;
 		if (strcmp(all[r].host, own.host) == 0)
 			CPU_OR(&w->node_cores, &w->node_cores, &all[r].node_cores);
 	}
@@ -207,7 +215,16 @@ static int all_bye(struct world *w, void *unused)
 	if (w->rank != LEADER)
 		return w->peers[LEADER].bye;
 	for (int r = 1; r < w->size; r++)
-		if (!w->peers[r].bye)
+		if (!w->peers[r].bye && !w->peers[r].lost)
+			return 0;
+	return 1;
+}
+
+static int no_beats(struct world *w, void *unused)
+{
+	(void)unused;
+	for (int r = 0; r < w->size; r++)
+		if (!w->peers[r].lost && !world_test(w, &w->peers[r].beat_request, r))
 			return 0;
 	return 1;
 }
@@ -223,6 +240,8 @@ static void say_bye(struct world *w, int peer)
 static void part(struct world *w)
 {
 	static const char what[] = "wait for all ranks to finish";
+	w->parting = 1;
+	w->note = NULL; /* what it writes to may be gone */
 	world_wait(w, world_all_sent, NULL, "wait for messages to be taken", -1);
 	if (w->rank != LEADER) {
 		w->bye_said = 1;
@@ -231,38 +250,42 @@ static void part(struct world *w)
 	world_wait(w, all_bye, NULL, what, LEADER);
 	w->bye_said = 1;
 	for (int r = 1; r < w->size && w->rank == LEADER; r++)
-		say_bye(w, r);
+		if (!w->peers[r].lost)
+			say_bye(w, r);
 	world_wait(w, world_all_sent, NULL, what, -1);
-	for (int r = 0; r < w->size; r++)
-		world_wait_request(w, &w->peers[r].beat_request, MPI_STATUS_IGNORE, what, r);
+	world_wait(w, no_beats, NULL, what, -1);
 }
 
-static void free_comm(MPI_Comm *comm)
+static void free_comm(struct world *w, MPI_Comm *comm)
 {
 	if (*comm != MPI_COMM_NULL)
-		world_check(MPI_Comm_free(comm), "MPI_Comm_free");
+		world_check(w, MPI_Comm_free(comm), "MPI_Comm_free");
 }
 
 void world_close(struct world *w)
 {
 	if (!w)
 		return;
-	if (!w->alone) {
+	if (!w->alone)
 		part(w);
+	if (!w->alone && !w->survives) {
 		watch_enter("MPI_Comm_free", 1);
-		free_comm(&w->publish);
-		free_comm(&w->learners);
-		free_comm(&w->team);
-		free_comm(&w->mail);
+		free_comm(w, &w->publish);
+		free_comm(w, &w->learners);
+		free_comm(w, &w->team);
+		free_comm(w, &w->mail);
 		watch_leave();
 		watch_enter("MPI_Finalize", 0);
-		world_check(MPI_Finalize(), "MPI_Finalize");
+		world_check(w, MPI_Finalize(), "MPI_Finalize");
 		watch_leave();
-		favor_process()->abort_job = NULL;
 	}
+	favor_process()->abort_job = NULL;
 	watch_stop();
 	favor_process()->alive = NULL;
+	favor_process()->alive_arg = NULL;
 	world_free_inbox(w);
+	world_free_ledger(w);
+	world_free_star(w);
 	world_free_mail(w);
 	free(w->peers);
 	free(w);

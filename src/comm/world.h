@@ -18,6 +18,8 @@
  * neither what it waits for nor a sign of work from anybody has come. The leader speaks first; others wait 2 s longer
  * so that one message appears.
  *
+ * With an MPI that goes on after a failure ranks that only roll out or score may be lost: see world_survive.
+ *
  * What can't be waited for so (MPI_Init, MPI_Comm_split, MPI_Finalize, a file on a server that is gone) is under a watch
  * (base/watch.h). docs/RELIABILITY.md lists every wait. */
 #ifndef FAVOR_COMM_WORLD_H
@@ -57,6 +59,11 @@ int world_plays(const struct world *w, enum role r);     /* this rank */
 int world_role_count(const struct world *w, enum role r);
 int world_role_index(const struct world *w, enum role r); /* 0.. among that role; -1 if it doesn't play it */
 int world_is_leader(const struct world *w);
+/* From now on the job goes on without ranks that only roll out or score, should they die or freeze: their groups go to
+ * others, and if no reward rank is left rollout ranks score what they make (world_plays says so then). 1; or 0 where
+ * that can't be: MPI ends the job itself, or no rank could be spared. The leader calls note with a line for each rank
+ * that is lost. Same on all ranks; after a collective call that all have left. See survive.c. */
+int world_survive(struct world *w, void (*note)(void *arg, const char *text), void *arg);
 /* "rollout 2, reward 1, learner 1"; new string, owned by the caller. */
 char *world_placement_text(const struct world *w);
 /* Ranks on this rank's node, itself included. */
@@ -116,7 +123,15 @@ int64_t world_leader_says(struct world *w, int64_t x);
  * is offered, those for an earlier one find nothing left. Steps of offers grow, and an offer follows when the one
  * before is all taken. */
 void world_offer(struct world *w, int64_t step, uint64_t first, uint64_t count);
-/* Rollout ranks: the next group of the step; 0 with *index, or 1 if none is left or the run stops. Waits. */
+/* The same where `first` and `count` count units of several groups: unit u has the positions from u * unit on, up to
+ * (u + 1) * unit or `end`; the group at a position has the index position * stride. */
+struct world_units {
+	int32_t unit;
+	uint64_t end, stride;
+};
+void world_offer_units(struct world *w, int64_t step, uint64_t first, uint64_t count, const struct world_units *units);
+/* Rollout ranks: the next unit of the step; 0 with *index, or 1 if none is left or the run stops. Waits. 2: there are
+ * groups in the inbox to be scored by this rank (world_try; see world_survive), then ask again. */
 int world_pull(struct world *w, int64_t step, uint64_t *index);
 /* Sends the group on; takes ownership. Does not wait for delivery. */
 void world_push(struct world *w, enum stage s, struct group *g);
@@ -124,6 +139,10 @@ void world_push(struct world *w, enum stage s, struct group *g);
  * try returns NULL if there is none now. */
 struct group *world_take(struct world *w, enum stage s);
 struct group *world_try(struct world *w, enum stage s);
+/* Reward ranks: the next group of that round (the step of its offer) to be scored; NULL if the run stops or the round
+ * is over, which is after `left` more groups of this rank's own, or, where ranks may be lost, when the leader says
+ * so. */
+struct group *world_take_sampled(struct world *w, int64_t round, int64_t left);
 /* How many groups of [first, first + count) come to this rank in that stage (owner by index). With colocate and
  * SAMPLED this is not known before (-1): own ones are scored where they are made. */
 int64_t world_expected(const struct world *w, enum stage s, uint64_t first, uint64_t count);

@@ -7,12 +7,13 @@
 #include "comm/internal.h"
 
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { RANKS = 4, COLOCATE = 1, OFFERED = 2, ASKED = 4 };
+enum { RANKS = 4, COLOCATE = 1, OFFERED = 2, ASKED = 4, SURVIVES = 8 };
 
 /* The mail that is left. */
 static const uint8_t *mail_at;
@@ -36,6 +37,14 @@ _Noreturn void __wrap_favor_die(const char *format, ...)
 	va_start(args, format);
 	vsnprintf(last_words, sizeof last_words, format, args);
 	va_end(args);
+	longjmp(death, 1);
+}
+
+/* A rank that hears that it is lost. */
+int raise(int signal)
+{
+	(void)signal;
+	snprintf(last_words, sizeof last_words, "lost");
 	longjmp(death, 1);
 }
 
@@ -109,12 +118,10 @@ static void open_world(struct world *w, int rank, int state)
 		w->peers[r].beat_request = MPI_REQUEST_NULL;
 		snprintf(w->peers[r].host, sizeof w->peers[r].host, "node%d", r);
 	}
-	if (w->rank == LEADER && state & OFFERED) {
-		w->offered = 1;
-		w->offer_step = 3;
-		w->offer_next = 100;
-		w->offer_end = 104;
-	}
+	w->survives = state & SURVIVES && !w->colocate;
+	w->over = w->arrivals.round = -1;
+	if (w->rank == LEADER && state & OFFERED)
+		world_offer(w, 3, 100, 4);
 	if (state & ASKED) {
 		w->pull = PULL_ASKED;
 		w->answer.step = 3;
@@ -137,11 +144,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		for (int s = 0; s < STAGES; s++)
 			for (struct group *g; (g = world_try(&w, (enum stage)s));)
 				group_destroy(g);
+		if (w.rank == LEADER && w.survives && data[1] & OFFERED)
+			world_lose(&w, 3, 0);
 		world_beat(&w, "wait", 0);
 	} else {
 		FUZZ_WANT(last_words[0]);
 	}
 	world_free_inbox(&w);
+	world_free_ledger(&w);
+	world_free_star(&w);
 	world_free_mail(&w);
 	free(w.peers);
 	LEAKS_ALLOWED(enable);

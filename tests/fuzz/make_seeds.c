@@ -112,6 +112,47 @@ static void mails(const char *folder)
 	write_seed(folder, "mail", "colocate", colocate.data, colocate.n);
 }
 
+/* The same where ranks may be lost: the number of the round stands behind a group. */
+static void mails_of_survivors(const char *folder)
+{
+	const struct work_request request = {.step = 3};
+	const struct loss_notice loss = {.rank = 1}, own = {.rank = 2, .frozen = 1};
+	const struct over_notice over = {.round = 3};
+	const struct done_notice done = {.round = 3, .index = 100};
+	const int64_t part[2] = {0, 1};
+	unsigned char group[2048];
+	const int64_t round = 3;
+	for (int scored = 0; scored < 2; scored++) {
+		void *data;
+		size_t n;
+		pack(100, scored, &data, &n);
+		memcpy(group, data, n);
+		memcpy(group + n, &round, sizeof round);
+		free(data);
+		struct mail m = {.data = {scored ? 0 : 1, 8 + 2}, .n = 2};
+		put(&m, 2, TAG_PULL, &request, sizeof request);
+		put(&m, scored ? 1 : 3, scored ? TAG_SCORED : TAG_SAMPLED, group, n + sizeof round);
+		put(&m, scored ? 1 : 3, scored ? TAG_SCORED : TAG_SAMPLED, group, n + sizeof round);
+		if (scored) {
+			put(&m, 3, TAG_GIFT, part, sizeof part);
+		} else {
+			memmove(m.data + 2, m.data + 6 + sizeof request, m.n - 6 - sizeof request);
+			m.n -= 4 + sizeof request;
+			put(&m, 0, TAG_OVER, &over, sizeof over);
+		}
+		write_seed(folder, "mail", scored ? "leader-survives" : "reward-survives", m.data, m.n);
+	}
+	struct mail rollout = {.data = {2, 8 + 4}, .n = 2};
+	put(&rollout, 0, TAG_LOSS, &loss, sizeof loss);
+	put(&rollout, 0, TAG_TOLD, part, sizeof part);
+	put(&rollout, 0, TAG_LOSS, &own, sizeof own);
+	write_seed(folder, "mail", "rollout-survives", rollout.data, rollout.n);
+	struct mail done_twice = {.data = {0, 8 + 2}, .n = 2};
+	put(&done_twice, 0, TAG_DONE, &done, sizeof done);
+	put(&done_twice, 0, TAG_DONE, &done, sizeof done);
+	write_seed(folder, "mail", "done-survives", done_twice.data, done_twice.n);
+}
+
 /* Small, so that mutations meet what matters: one tensor with moments, one without, a file, a metric, a sample. */
 static void checkpoints(const char *folder)
 {
@@ -162,5 +203,6 @@ int main(int argc, char **argv)
 	checkpoints(argv[1]);
 	groups(argv[1]);
 	mails(argv[1]);
+	mails_of_survivors(argv[1]);
 	return 0;
 }
