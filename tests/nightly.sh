@@ -13,6 +13,7 @@ if compile "gcc" build; then
 	suite_seconds=10800
 	script "faults, long" tests/faults.sh build --long
 	suite_seconds=
+	script "survival, long" tests/survive.sh build --long
 	script "signals, long" tests/signals.sh build --long
 	script "elastic, long" tests/elastic.sh build --long
 	script "Slurm, long" tests/slurm.sh build --long

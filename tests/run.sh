@@ -16,6 +16,7 @@ if compile "gcc" build; then
 	script "doctor" tests/doctor.sh build
 	script "invariants" tests/invariants.sh build
 	script "faults" tests/faults.sh build
+	script "survival" tests/survive.sh build
 	script "signals" tests/signals.sh build
 	script "elastic" tests/elastic.sh build
 	script "Slurm" tests/slurm.sh build
