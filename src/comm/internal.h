@@ -86,7 +86,7 @@ struct peer {
 	double seen;      /* when the last message came from it; the leader hears from everyone, others from the leader */
 	struct beat last; /* what it said that it does */
 	int heard;        /* last is filled */
-	int bye;          /* it sends nothing more */
+	int bye;          /* goodbyes that have come: it sends nothing more, but a second one (world.c) */
 	int pulls;        /* leader: it waits for work of pull_step */
 	int64_t pull_step;
 	int dead;  /* MPI says so */
@@ -241,6 +241,8 @@ void world_wait(struct world *w, int (*done)(struct world *w, void *arg), void *
 void world_wait_request(struct world *w, MPI_Request *request, MPI_Status *status, const char *what, int peer);
 /* A message came from peer: it lives. */
 void world_seen(struct world *w, int peer);
+/* Its last goodbye has come: nothing of it is waited for. */
+int world_has_left(const struct world *w, int peer);
 void world_take_beat(struct world *w, int peer, const struct beat *b);
 /* Passes a signal that came to this process on to the leader; the leader tells all. */
 void world_watch_signals(struct world *w);

@@ -155,6 +155,11 @@ double world_idle_seconds(struct world *w)
 	return idle;
 }
 
+int world_has_left(const struct world *w, int peer)
+{
+	return w->peers[peer].bye >= (w->rank == LEADER && w->survives && w->bye_said ? 2 : 1);
+}
+
 /* Whom to name: the leader, who hears everybody, names whom it has not heard longest; but the one that it waits for
  * if they are all heard. Others hear the leader alone, and it should have spoken before them. -1: not known. */
 static int suspect(const struct world *w, int peer, double now)
@@ -165,7 +170,7 @@ static int suspect(const struct world *w, int peer, double now)
 	int found = peer > 0 ? peer : -1;
 	for (int r = 1; r < w->size; r++) {
 		double lead = found < 0 ? 0 : w->peers[found].seen - w->peers[r].seen;
-		if (!w->peers[r].bye && !w->peers[r].lost && (found < 0 || lead > (found == peer ? margin : 0)))
+		if (!world_has_left(w, r) && !w->peers[r].lost && (found < 0 || lead > (found == peer ? margin : 0)))
 			found = r;
 	}
 	return found;

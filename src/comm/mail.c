@@ -120,7 +120,7 @@ static void deliver(struct world *w, struct letter *l)
 		break;
 	case TAG_STOP: world_take_stop(w, l->peer, &l->small.stop); break;
 	case TAG_BYE:
-		w->peers[l->peer].bye = 1;
+		w->peers[l->peer].bye++;
 		break;
 	case TAG_LOSS: world_take_loss(w, l->peer, &l->small.loss); break;
 	case TAG_DONE: world_take_done(w, l->peer, &l->small.done); break;

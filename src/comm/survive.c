@@ -305,9 +305,12 @@ void world_look_for_failures(struct world *w)
 	w->looked = now;
 	if (newly_dead(w) < 0)
 		return;
+	/* those that have said their last may leave; who has said its own cares for the leader alone */
+	const int last = w->rank == LEADER && w->survives ? 2 : 1;
 	for (int r = 0; r < w->size; r++) {
-		if (!w->peers[r].dead || w->peers[r].lost || w->peers[r].bye || (w->bye_said && w->rank != LEADER && r != LEADER))
-			continue; /* known, or it has left in peace */
+		if (!w->peers[r].dead || w->peers[r].lost || w->peers[r].bye >= last ||
+		    (w->bye_said && w->rank != LEADER && r != LEADER))
+			continue;
 		if (!world_can_lose(w, r))
 			end_of(w, r, 0);
 		if (w->rank == LEADER)

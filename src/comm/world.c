@@ -215,7 +215,7 @@ static int all_bye(struct world *w, void *unused)
 	if (w->rank != LEADER)
 		return w->peers[LEADER].bye;
 	for (int r = 1; r < w->size; r++)
-		if (!w->peers[r].bye && !w->peers[r].lost)
+		if (!world_has_left(w, r) && !w->peers[r].lost)
 			return 0;
 	return 1;
 }
@@ -236,7 +236,8 @@ static void say_bye(struct world *w, int peer)
 
 /* Every rank tells the leader when all its letters have gone, and sends nothing after that; when all have, the leader
  * tells them. Messages between two ranks don't overtake each other, so that nothing is under way when MPI_Finalize
- * comes. */
+ * comes. Where ranks may be lost there is no MPI_Finalize that would wait for one that freezes now: each says goodbye
+ * once more when it leaves, and the leader leaves last. */
 static void part(struct world *w)
 {
 	static const char what[] = "wait for all ranks to finish";
@@ -254,6 +255,13 @@ static void part(struct world *w)
 			say_bye(w, r);
 	world_wait(w, world_all_sent, NULL, what, -1);
 	world_wait(w, no_beats, NULL, what, -1);
+	if (!w->survives)
+		return;
+	if (w->rank != LEADER)
+		say_bye(w, LEADER);
+	else
+		world_wait(w, all_bye, NULL, what, LEADER);
+	world_wait(w, world_all_sent, NULL, what, -1);
 }
 
 static void free_comm(struct world *w, MPI_Comm *comm)
