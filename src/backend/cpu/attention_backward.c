@@ -399,9 +399,9 @@ void cpu_attention_backward(struct backend *b, struct tensor dq, struct tensor d
 	j.tile_count = attention_tiles(NULL, segments, segment_count, j.tile_queries);
 	if (j.tile_count == 0)
 		return;
-	/* tiles and parts first: they say how much the threads need */
-	struct attention_tile *tiles = favor_malloc((size_t)j.tile_count * (sizeof *tiles + sizeof(struct part)));
-	struct part *parts = (struct part *)(tiles + j.tile_count);
+	/* tiles and parts first: they say how much the threads need. Parts before tiles, which are aligned to less. */
+	struct part *parts = favor_malloc((size_t)j.tile_count * (sizeof *parts + sizeof(struct attention_tile)));
+	struct attention_tile *tiles = (struct attention_tile *)(parts + j.tile_count);
 	attention_tiles(tiles, segments, segment_count, j.tile_queries);
 	j.tiles = tiles;
 	const int64_t part_count = make_parts(&j, parts);
@@ -434,5 +434,5 @@ void cpu_attention_backward(struct backend *b, struct tensor dq, struct tensor d
 				dkv_chunk(&j, &w, (int)(u % kv_heads), u / kv_heads * CHUNK);
 		}
 	}
-	free(tiles);
+	free(parts);
 }
