@@ -372,10 +372,11 @@ if [ "$kind" = --long ]; then
 	killed_by_kernel 4 rollout
 	for rank in 0 1 2 3 4; do
 		{
-			phases_of $rank | tr '|' '\n' | sed '/^\(checkpoint\|remove\|log metrics\)/s/$/:3/; /:3$/!s/$/:2/'
+			# the step that a phase has on that rank: after the third step (2) all evaluate and agree, as 3
+			phases_of $rank | tr '|' '\n' | sed '/^\(checkpoint\|remove\|log metrics\|wait for all ranks to agree\)/s/$/:3/; /:3$/!s/$/:2/'
 			echo evaluation:3
 			echo "$start_phases" | tr '|' '\n' | sed 's/$/:-1/'
-			echo "$end_phases:5"
+			echo "$end_phases:6"
 		} >"$work/phases"
 		while IFS=: read -r phase step; do
 			for action in kill stop oom:2000; do

@@ -9,10 +9,9 @@ step "packages" jobs/install.sh --tests || {
 	exit 1
 }
 if compile "gcc" build; then
-	script "invariants, long" tests/invariants.sh build --long
 	suite_seconds=10800
+	script "invariants, long" tests/invariants.sh build --long
 	script "faults, long" tests/faults.sh build --long
-	suite_seconds=
 	script "survival, long" tests/survive.sh build --long
 	script "signals, long" tests/signals.sh build --long
 	script "elastic, long" tests/elastic.sh build --long
