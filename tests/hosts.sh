@@ -147,11 +147,12 @@ wait_for_steps() {
 	done
 }
 
-# cut CASE HOST SECONDS: the cable of a host is pulled in step 3, and is back after that time
+# cut CASE HOST SECONDS: the cable of a host is pulled in step 3, and is back after that time. TCP tries again at intervals that double, so
+# that packets may come as long after that as the cable was out: a deadline has to be longer than both.
 cut() {
 	network
 	rm -rf "$work/far"
-	far far &
+	far far run.deadline=$((4 * $3)) &
 	job=$!
 	wait_for_steps 2
 	echo "cut $2" >&8
