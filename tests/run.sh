@@ -10,6 +10,7 @@ step "packages" jobs/install.sh --tests || {
 script "include directions" tests/test_includes.sh
 if compile "gcc" build; then
 	units "unit tests" build
+	script "mutants of the kernels" tests/kernels/mutations.sh build --short
 	script "bad input" tests/bad_input.sh build
 	script "files that are made" tests/files_made.sh build
 	script "deadlines" tests/deadlines.sh build

@@ -57,7 +57,7 @@ struct inputs inputs_random(enum kernel_type type, struct heads h, int64_t q_row
 	struct inputs in = {
 		.q = matrix_random(type, q_rows, (int64_t)h.heads * h.depth, layout, 1, size),
 		.k = matrix_random(type, k_rows, (int64_t)h.kv_heads * h.depth, layout, 2, size),
-		.v = matrix_random(type, k_rows, (int64_t)h.kv_heads * h.depth, layout, 3, 1),
+		.v = matrix_random(type, k_rows, (int64_t)h.kv_heads * h.depth, wider(layout), 3, 1),
 	};
 	in.a = (struct kernel_attention){.type = type,
 	                                 .q = in.q.data,
@@ -73,6 +73,53 @@ struct inputs inputs_random(enum kernel_type type, struct heads h, int64_t q_row
 	                                 .head_dim = h.depth,
 	                                 .scale = 1 / sqrtf((float)h.depth)};
 	return in;
+}
+
+struct layout wider(struct layout layout)
+{
+	return (struct layout){layout.pad + 8, layout.offset};
+}
+
+static int covers(int64_t start, int64_t length, int64_t row)
+{
+	return row >= start && row < start + length;
+}
+
+int is_query(const struct segment *list, int count, int64_t row)
+{
+	for (int s = 0; s < count; s++)
+		if (covers(list[s].q_start, list[s].q_len, row))
+			return 1;
+	return 0;
+}
+
+int is_key(const struct segment *list, int count, int64_t row)
+{
+	for (int s = 0; s < count; s++)
+		if (covers(list[s].prefix_start, list[s].prefix_len, row) || covers(list[s].kv_start, list[s].kv_len, row))
+			return 1;
+	return 0;
+}
+
+static void poison(struct matrix *m, int (*is_covered)(const struct segment *, int, int64_t), const struct segment *list, int count)
+{
+	struct matrix old = *m;
+	struct layout layout = {m->stride - m->cols, ((char *)m->data - (char *)m->block) / (m->type == KERNEL_BF16 ? 2 : 4)};
+	for (int64_t row = 0; row < m->rows; row++)
+		for (int64_t c = 0; c < m->cols && !is_covered(list, count, row); c++)
+			old.host.data[row * m->cols + c] = NAN;
+	*m = matrix_of(m->type, m->rows, m->cols, layout, old.host.data);
+	matrix_free(&old);
+}
+
+void inputs_poison(struct inputs *in, const struct segment *list, int count)
+{
+	poison(&in->q, is_query, list, count);
+	poison(&in->k, is_key, list, count);
+	poison(&in->v, is_key, list, count);
+	in->a.q = in->q.data;
+	in->a.k = in->k.data;
+	in->a.v = in->v.data;
 }
 
 void inputs_free(struct inputs *in)

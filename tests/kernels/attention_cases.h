@@ -33,6 +33,13 @@ struct inputs {
 /* Uniform in [-size, size) times 1 for v, and q and k such that scaled scores are of size `score`. */
 struct inputs inputs_random(enum kernel_type type, struct heads h, int64_t q_rows, int64_t k_rows, struct layout layout,
                             double score);
+/* The layout with rows 16 bytes further apart (bfloat16), so that no two matrices have the same stride by chance. */
+struct layout wider(struct layout layout);
+/* Whether a segment of the list has row `row` as a query, or as a key. */
+int is_query(const struct segment *list, int count, int64_t row);
+int is_key(const struct segment *list, int count, int64_t row);
+/* Rows that no segment covers become NaN: nobody may look at them. */
+void inputs_poison(struct inputs *in, const struct segment *list, int count);
 void inputs_free(struct inputs *in);
 
 /* A plan of the first `count` of the list, uploaded: device_release((void *)plan.list). */

@@ -12,46 +12,42 @@ struct pass {
 	struct kernel_attention_plan plan;
 };
 
-static int covers(int64_t start, int64_t length, int64_t row)
-{
-	return row >= start && row < start + length;
-}
-
 /* Gradients of rows that a segment covers start at 0 in the reference, which adds; others stay what they are. */
-static void zero_covered(struct matrix *m, const struct segment *list, int count, int keys)
+static void zero_covered(struct matrix *m, int (*is_covered)(const struct segment *, int, int64_t), const struct segment *list, int count)
 {
 	for (int64_t row = 0; row < m->rows; row++)
-		for (int s = 0; s < count; s++)
-			if (keys ? covers(list[s].prefix_start, list[s].prefix_len, row) || covers(list[s].kv_start, list[s].kv_len, row)
-			         : covers(list[s].q_start, list[s].q_len, row))
-				memset(m->host.data + row * m->cols, 0, (size_t)m->cols * sizeof(float));
+		if (is_covered(list, count, row))
+			memset(m->host.data + row * m->cols, 0, (size_t)m->cols * sizeof(float));
 }
 
 static struct pass pass_new(struct backend *b, enum kernel_type type, struct heads h, int64_t q_rows, int64_t k_rows,
                             const struct segment *list, int count, struct layout layout, int accumulate, double score)
 {
 	struct pass p = {.in = inputs_random(type, h, q_rows, k_rows, layout, score)};
+	inputs_poison(&p.in, list, count);
 	const int64_t queries = (int64_t)h.heads * h.depth, keys = (int64_t)h.kv_heads * h.depth;
 	size_t lse_bytes = (size_t)(h.heads * q_rows) * sizeof(float);
 	p.lse = favor_calloc((size_t)(h.heads * q_rows + 1), sizeof(float));
-	float *o = favor_calloc((size_t)(q_rows * queries + 1), sizeof(float));
+	float *o = favor_malloc((size_t)(q_rows * queries + 1) * sizeof(float));
+	for (int64_t i = 0; i < q_rows * queries; i++)
+		o[i] = NAN;
 	b->ops.attention(b, tensor_of(o, q_rows, queries), p.lse, p.in.q.host, p.in.k.host, p.in.v.host, h.heads, h.kv_heads,
 	                 p.in.a.scale, list, count);
 	p.o = matrix_of(type, q_rows, queries, layout, o);
 	free(o);
 	p.lse_there = device_array(p.lse, lse_bytes);
-	p.dout = matrix_random(type, q_rows, queries, layout, 4, 1);
+	p.dout = matrix_random(type, q_rows, queries, wider(layout), 4, 1);
 	if (accumulate) {
 		p.dq = matrix_random(type, q_rows, queries, layout, 5, 1);
-		p.dk = matrix_random(type, k_rows, keys, layout, 6, 1);
-		p.dv = matrix_random(type, k_rows, keys, layout, 7, 1);
+		p.dk = matrix_random(type, k_rows, keys, wider(wider(layout)), 6, 1);
+		p.dv = matrix_random(type, k_rows, keys, wider(layout), 7, 1);
 	} else {
 		p.dq = matrix_empty(type, q_rows, queries, layout);
-		p.dk = matrix_empty(type, k_rows, keys, layout);
-		p.dv = matrix_empty(type, k_rows, keys, layout);
-		zero_covered(&p.dq, list, count, 0);
-		zero_covered(&p.dk, list, count, 1);
-		zero_covered(&p.dv, list, count, 1);
+		p.dk = matrix_empty(type, k_rows, keys, wider(wider(layout)));
+		p.dv = matrix_empty(type, k_rows, keys, wider(layout));
+		zero_covered(&p.dq, is_query, list, count);
+		zero_covered(&p.dk, is_key, list, count);
+		zero_covered(&p.dv, is_key, list, count);
 	}
 	p.plan = planned(&p.in.a, list, count, 1);
 	p.scratch = device_alloc((size_t)kernel_attention_backward_scratch(&p.in.a, &p.plan) * sizeof(float));
@@ -130,7 +126,7 @@ static void same_rows(const char *what, const struct matrix *a, const struct mat
 	int64_t checked = 0;
 	for (int64_t row = 0; row < a->rows; row++)
 		for (int s = 0; s < count; s++)
-			if (keys ? covers(list[s].kv_start, list[s].kv_len, row) : covers(list[s].q_start, list[s].q_len, row)) {
+			if ((keys ? is_key : is_query)(&list[s], 1, row)) {
 				if (memcmp(x + row * a->cols, y + row * a->cols, (size_t)a->cols * sizeof *x))
 					fail_msg("%s: row %lld of a group alone has other bits than in a batch", what, (long long)row);
 				checked++;
