@@ -271,7 +271,6 @@ __device__ __forceinline__ void attend_rows(const AttentionInput<T> &in, int kv_
 				o[e] = Merge{keep[r], add[r]}.sum(o[e], chunk_o[e]);
 				chunk_o[e] = 0;
 			}
-			__syncthreads();
 		}
 	}
 	__syncthreads();

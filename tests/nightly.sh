@@ -18,16 +18,6 @@ if compile "gcc" build; then
 	script "Slurm, long" tests/slurm.sh build --long
 	script "hosts, long" tests/hosts.sh build --long
 	script "load, long" tests/load.sh build --long
-	suite_seconds=10800
-	script "mutants of the kernels" tests/kernels/mutations.sh build
-	suite_seconds=
-fi
-# every CUDA thread of the emulation is a thread to ThreadSanitizer: the only one to see most missing barriers
-if step "gcc with ThreadSanitizer, kernels' tests" sh -c '{ [ -f build-tsan/build.ninja ] || meson setup build-tsan "$@"; } &&
-	ninja -C build-tsan kernel_tests' sh --buildtype=debugoptimized -Dwerror=false -Db_sanitize=thread -Db_lundef=false -Dcuda=disabled; then
-	suite_seconds=10800
-	script "kernels without a barrier" env mutant_seconds=1800 tests/kernels/mutations.sh build-tsan --barriers
-	suite_seconds=
 fi
 
 # no -Werror here: gcc warns of code that the sanitizers put in

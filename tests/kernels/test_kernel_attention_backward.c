@@ -176,7 +176,7 @@ static void test_finite_differences(void **state)
 			const float step = 0x1p-6f, before = inputs[m]->host.data[at];
 			for (int side = 0; side < 2; side++) {
 				inputs[m]->host.data[at] = before + (side ? step : -step);
-				struct matrix moved = matrix_of(KERNEL_F32, inputs[m]->rows, inputs[m]->cols, plain, inputs[m]->host.data),
+				struct matrix moved = matrix_of(KERNEL_F32, inputs[m]->rows, inputs[m]->cols, m == 2 ? wider(plain) : plain, inputs[m]->host.data),
 							  o = matrix_empty(KERNEL_F32, p.o.rows, p.o.cols, plain);
 				*where[m] = moved.data;
 				launched("attention", kernel_attention(o.data, o.stride, NULL, &p.in.a, &p.plan, NULL));

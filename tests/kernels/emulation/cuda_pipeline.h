@@ -1,12 +1,16 @@
-// Stands in for the CUDA toolkit's header of this name: asynchronous copies from global to shared memory (cp.async). The
-// bytes arrive when the thread waits for them and not before, so that a wait that is missing shows.
+// Stands in for the CUDA toolkit's header of this name: asynchronous copies from global to shared memory (cp.async). When the
+// bytes arrive depends on the order of threads: as late as the wait for them, so that a wait that is missing shows, or at once, so that
+// it shows where somebody still reads what is overwritten.
 #pragma once
 
 #include "cuda_runtime.h"
 
 inline void __pipeline_memcpy_async(void *shared, const void *global, size_t bytes, size_t zero_fill = 0)
 {
-	emulation::copy_async(shared, global, bytes, zero_fill);
+	if (emulation::copy_async(shared, global, bytes, zero_fill)) {
+		memcpy(shared, global, bytes - zero_fill);
+		memset((char *)shared + bytes - zero_fill, 0, zero_fill);
+	}
 }
 inline void __pipeline_commit()
 {

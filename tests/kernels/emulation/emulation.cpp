@@ -545,14 +545,17 @@ void atomic_end(const void *at)
 	release(at);
 }
 
-void copy_async(void *shared, const void *global, size_t bytes, size_t zeros)
+bool copy_async(void *shared, const void *global, size_t bytes, size_t zeros)
 {
 	Fiber *f = device.current;
 	if ((bytes != 4 && bytes != 8 && bytes != 16) || (uintptr_t)shared % bytes || (uintptr_t)global % bytes || zeros > bytes)
 		fatal("asynchronous copy of other than 4, 8 or 16 aligned bytes", {nullptr, 0});
+	if (device.order == 1 || (device.order > 1 && random_below(2)))
+		return true;
 	if (f->copies_end - f->copies_first == MAX_COPIES)
 		fatal("too many asynchronous copies without a wait", {nullptr, 0});
 	f->copies[f->copies_end++ % MAX_COPIES] = Copy{shared, global, bytes - zeros, zeros};
+	return false;
 }
 void copy_commit()
 {

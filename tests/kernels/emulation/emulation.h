@@ -57,7 +57,9 @@ struct Copy {
 	const void *global;
 	size_t bytes, zeros;
 };
-void copy_async(void *shared, const void *global, size_t bytes, size_t zeros);
+// True: the caller copies now. A copy may arrive at any moment between its issue and the wait for it: in ascending order of threads all come
+// as late as they may, in descending order at once, else some so, some so.
+bool copy_async(void *shared, const void *global, size_t bytes, size_t zeros);
 void copy_commit();
 // p, which must be aligned to n bytes.
 const void *aligned(const void *p, size_t n);
