@@ -149,6 +149,12 @@ else
 	fail "eval --device cuda" "it failed, or was not on the GPU" "$work/log"
 fi
 
+if "$favor" doctor 2>"$work/log" | grep -q 'CUDA backend: libfavor_cuda_emulated.so, an emulation of CUDA'; then
+	ok "doctor names the backend"
+else
+	fail "doctor names the backend" "it doesn't" "$work/log"
+fi
+
 # ---- what can't be had
 # refused CASE TEXT COMMAND...: exit code 2 and one line that has the text
 refused() {

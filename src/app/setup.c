@@ -347,6 +347,33 @@ static double mib(int64_t bytes)
 	return (double)bytes / 1048576.0;
 }
 
+/* Working memory of the towers' attention in the backward: B prompts of P tokens with G responses of n, and B images. */
+static int64_t attention_bytes(struct backend *b, const struct model_config *c, int64_t B, int64_t P, int64_t G, int64_t n,
+                               int64_t patches, int vision)
+{
+	struct segment *s = favor_calloc((size_t)(B * (G + 1)), sizeof *s);
+	int count = 0;
+	for (int64_t i = 0; i < B; i++) {
+		const int32_t prompt = (int32_t)(i * (P + G * n));
+		s[count++] = (struct segment){
+		    .q_start = prompt, .q_len = (int32_t)P, .kv_start = prompt, .kv_len = (int32_t)P, .causal = 1};
+		for (int64_t g = 0; g < G; g++) {
+			const int32_t own = prompt + (int32_t)(P + g * n);
+			s[count++] = (struct segment){own, (int32_t)n, prompt, (int32_t)P, own, (int32_t)n, 1};
+		}
+	}
+	const int64_t text = op_attention_bytes(b, s, count, B * (P + G * n), c->heads, c->kv_heads, c->head_dim);
+	for (int64_t i = 0; i < B; i++)
+		s[i] = (struct segment){.q_start = (int32_t)(i * patches),
+		                        .q_len = (int32_t)patches,
+		                        .kv_start = (int32_t)(i * patches),
+		                        .kv_len = (int32_t)patches};
+	const int64_t images = vision ? op_attention_bytes(b, s, (int)B, B * patches, c->vision.heads, c->vision.heads,
+	                                                   c->vision.head_dim) : 0;
+	free(s);
+	return text > images ? text : images;
+}
+
 int setup_plan(const struct setup *s, struct memory_plan *plan, struct favor_error *e)
 {
 	const struct config *c = &s->config;
@@ -374,7 +401,9 @@ int setup_plan(const struct setup *s, struct memory_plan *plan, struct favor_err
 		plan->fixed = learner_fixed_bytes(m, &c->learner, c->comm.reproducible);
 		plan->activations =
 			pass_bytes(s->backend, &m->config, B * (s->longest_prompt + (int64_t)G * tokens), B * s->most_patches,
-		               B * (int64_t)G * tokens, c->learner.recompute, c->model.vision == VISION_FULL);
+		               B * (int64_t)G * tokens, c->learner.recompute, c->model.vision == VISION_FULL) +
+			attention_bytes(s->backend, &m->config, B, s->longest_prompt, G, tokens, s->most_patches,
+		                    c->model.vision == VISION_FULL);
 	}
 	if (grpo && world_plays(s->world, ROLE_ROLLOUT))
 		plan->rollout = rollout_bytes(s->backend, &m->config, s->longest_prompt, s->most_patches, G, tokens);

@@ -124,6 +124,10 @@ struct backend_ops {
 	/* Bytes that the backend itself takes for a model of so many weights, in `blocks` blocks of them: copies for products,
 	 * working memory. For the plan. */
 	int64_t (*own_bytes)(struct backend *b, int64_t weights, int blocks);
+	/* Bytes of working memory that attention and its backward take for these segments (host) of `rows` query and key rows. For
+	 * the plan. */
+	int64_t (*attention_bytes)(struct backend *b, const struct segment *segments, int count, int64_t rows, int heads,
+	                           int kv_heads, int64_t head_dim);
 	/* Bytes that this process may take of the device's memory; 0: it is the host's. */
 	int64_t (*memory_limit)(struct backend *b);
 	void (*destroy)(struct backend *b);

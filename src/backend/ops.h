@@ -99,6 +99,12 @@ static inline int64_t op_own_bytes(struct backend *b, int64_t weights, int block
 	return b->ops.own_bytes(b, weights, blocks);
 }
 
+static inline int64_t op_attention_bytes(struct backend *b, const struct segment *segments, int count, int64_t rows,
+                                         int heads, int kv_heads, int64_t head_dim)
+{
+	return count > 0 ? b->ops.attention_bytes(b, segments, count, rows, heads, kv_heads, head_dim) : 0;
+}
+
 static inline int64_t op_memory_limit(struct backend *b)
 {
 	return b->ops.memory_limit(b);

@@ -141,6 +141,16 @@ static void machines(void **state)
 	j = sound_job();
 	j->facts[2].gpu_trouble = 1;
 	expect(j, DOCTOR_WARN, "gpu", "node1");
+	for (int opens = 0; opens < 2; opens++) { /* a GPU, and nothing that uses it: a note */
+		struct findings f = {0};
+		j = sound_job();
+		j->facts[2].gpus = 1;
+		j->facts[2].gpu_backend_opens = opens;
+		judge_facts(&f, j->facts, j->ranks, RANKS);
+		assert_non_null(found(&f, opens ? DOCTOR_GOOD : DOCTOR_NOTE, "gpu", "node1"));
+		findings_free(&f);
+		free(j);
+	}
 }
 
 static void binding(void **state)

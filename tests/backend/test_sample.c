@@ -33,8 +33,11 @@ static void check_golden(struct backend *b, json_t *c)
 	double before = 0;
 	for (size_t i = 0; i < json_array_size(kept); i++) {
 		double l = json_number_value(json_array_get(sampling_logp, i)), share = exp(l);
-		struct sampled s = draw(b, logits, V, before + share / 2, &how);
+		const double u = before + share / 2;
 		before += share;
+		if (test_emulated() && i > 0 && i + 1 < json_array_size(kept))
+			continue;
+		struct sampled s = draw(b, logits, V, u, &how);
 		assert_int_equal(s.token, json_integer_value(json_array_get(kept, i)));
 		assert_true(fabs(s.sampling_logp - l) < 2e-6);
 		assert_true(fabs(s.logp - json_number_value(json_array_get(logp, i))) < 2e-6);
@@ -65,8 +68,8 @@ static void test_golden(void **state)
 static void test_distribution(void **state)
 {
 	struct test_backends *s = *state;
-	enum { V = 12, ROWS = 200 };
-	const int DRAWS = test_emulated() ? ROWS : 500 * ROWS;
+	enum { V = 12, ROWS = 50 };
+	const int DRAWS = test_emulated() ? ROWS : 2000 * ROWS;
 	static const struct sampling settings[] = {{1, 1, 0, 0},    {0.6f, 1, 0, 0}, {1.5f, 1, 0, 5},
 	                                           {1, 0.8f, 0, 0}, {1, 1, 0.2f, 0}, {1.2f, 0.9f, 0.1f, 8}};
 	struct backend *both[] = {s->reference, s->cpu};
@@ -156,9 +159,11 @@ static void test_large(void **state)
 {
 	struct test_backends *s = *state;
 	enum { V = 151936, T = 2 };
+	if (test_emulated())
+		return; /* minutes; the kernel's own test has 12,001 */
 	static const struct sampling settings[] = {
 	    {1, 1, 0, 0}, {0.8f, 0.95f, 0, 0}, {1, 1, 0, 50}, {1, 0.9f, 0.001f, 2000}, {0, 1, 0, 0}};
-	for (int i = 0; i < 10; i += test_emulated() ? 7 : 1) {
+	for (int i = 0; i < 10; i++) {
 		struct tensor logits = test_tensor(T, V, 0, 40, i & 1 ? 20 : 0.5f); /* peaked or flat */
 		double u[T] = {0.03, 0.97};
 		struct sampled one[T], two[T], reference[T];

@@ -254,3 +254,15 @@ void cuda_attention_backward(struct backend *b, struct tensor dq, struct tensor 
 	KERNEL(s, kernel_attention_backward(dq.data, dq.stride, dk.data, dk.stride, dv.data, dv.stride, 1, do_.data, do_.stride,
 	                                    o.data, o.stride, lse, &a, plan, scratch, s->stream));
 }
+
+int64_t cuda_attention_bytes(struct backend *b, const struct segment *segments, int count, int64_t rows, int heads,
+                             int kv_heads, int64_t head_dim)
+{
+	const struct kernel_attention a = {
+	    .q_rows = rows, .k_rows = rows, .heads = heads, .kv_heads = kv_heads, .head_dim = head_dim, .scale = 1};
+	struct kernel_attention_plan plan;
+	const int64_t list = kernel_attention_plan(&plan, NULL, (const struct kernel_segment *)(const void *)segments, count, &a, 1);
+	if (list < 0)
+		bad_plan(cuda_of(b), &a);
+	return kernel_attention_backward_scratch(&a, &plan) * (int64_t)sizeof(float) + list * (int64_t)sizeof(int32_t);
+}

@@ -54,6 +54,7 @@ static const struct backend_ops OPS = {
     .sync = cuda_sync,
     .set_threads = set_threads,
     .own_bytes = cuda_own_bytes,
+    .attention_bytes = cuda_attention_bytes,
     .memory_limit = cuda_memory_limit,
     .destroy = destroy,
     .linear = cuda_linear,

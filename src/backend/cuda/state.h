@@ -120,6 +120,8 @@ void cuda_scatter_rows_add(struct backend *b, struct tensor y, struct tensor x, 
 /* attention.c */
 struct cuda_attention *cuda_attention_new(struct cuda_state *s);
 void cuda_attention_destroy(struct cuda_state *s, struct cuda_attention *t);
+int64_t cuda_attention_bytes(struct backend *b, const struct segment *segments, int count, int64_t rows, int heads,
+                             int kv_heads, int64_t head_dim);
 void cuda_segments(struct backend *b, struct segment *to, const struct segment *from, int count);
 void cuda_attention(struct backend *b, struct tensor o, float *lse, struct tensor q, struct tensor k, struct tensor v,
                     int heads, int kv_heads, float scale, const struct segment *segments, int segment_count);

@@ -28,6 +28,7 @@ struct backend_ops reference_ops(void)
 		.sync = ref_sync,
 		.set_threads = set_threads,
 		.own_bytes = ref_own_bytes,
+		.attention_bytes = ref_attention_bytes,
 		.memory_limit = ref_memory_limit,
 		.destroy = destroy,
 		.linear = ref_linear,

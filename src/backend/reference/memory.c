@@ -50,6 +50,13 @@ int64_t ref_own_bytes(struct backend *b, int64_t weights, int blocks)
 	return 0;
 }
 
+int64_t ref_attention_bytes(struct backend *b, const struct segment *segments, int count, int64_t rows, int heads,
+                            int kv_heads, int64_t head_dim)
+{
+	(void)b, (void)segments, (void)count, (void)rows, (void)heads, (void)kv_heads, (void)head_dim;
+	return 0; /* little, and not for all segments at a time */
+}
+
 int64_t ref_memory_limit(struct backend *b)
 {
 	(void)b;

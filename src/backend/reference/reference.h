@@ -17,6 +17,8 @@ void ref_zero(struct backend *b, void *to, size_t bytes);
 void ref_segments(struct backend *b, struct segment *to, const struct segment *from, int count);
 void ref_sync(struct backend *b);
 int64_t ref_own_bytes(struct backend *b, int64_t weights, int blocks);
+int64_t ref_attention_bytes(struct backend *b, const struct segment *segments, int count, int64_t rows, int heads,
+                            int kv_heads, int64_t head_dim);
 int64_t ref_memory_limit(struct backend *b);
 
 /* norm.c */
