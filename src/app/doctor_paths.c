@@ -150,7 +150,7 @@ static void judge_disk(struct findings *f, const struct setup *s)
 static void judge_plans(struct findings *f, const struct world *w, const struct memory_plan *plans,
                         const struct doctor_facts *facts)
 {
-	static const char smaller[] = "lower learner.micro_batch, rollout.group_size, rollout.max_tokens or data.max_pixels, set "
+	static const char smaller[] = "lower learner.micro_batch, rollout.groups, rollout.group_size, rollout.max_tokens or data.max_pixels, set "
 	                              "learner.recompute, or put fewer ranks on a host";
 	const int size = world_size(w);
 	for (int first = 0; first < size; first++) {

@@ -374,6 +374,22 @@ static int64_t attention_bytes(struct backend *b, const struct model_config *c, 
 	return text > images ? text : images;
 }
 
+/* Weights are read once a token for all that decode together, so more is faster, and costs keys and values. */
+int32_t setup_groups_at_once(const struct setup *s)
+{
+	enum { MOST_BY_ITSELF = 8 };
+	const int32_t step = s->config.learner.groups_per_step, ranks = world_role_count(s->world, ROLE_ROLLOUT);
+	int32_t most = s->config.rollout.groups;
+	if (!most) {
+		most = ranks ? (step + ranks - 1) / ranks : 1;
+		most = most < MOST_BY_ITSELF ? most : MOST_BY_ITSELF;
+	}
+	most = most < step ? most : step;
+	while (step % most)
+		most--;
+	return most;
+}
+
 int setup_plan(const struct setup *s, struct memory_plan *plan, struct favor_error *e)
 {
 	const struct config *c = &s->config;
@@ -406,7 +422,8 @@ int setup_plan(const struct setup *s, struct memory_plan *plan, struct favor_err
 		                    c->model.vision == VISION_FULL);
 	}
 	if (grpo && world_plays(s->world, ROLE_ROLLOUT))
-		plan->rollout = rollout_bytes(s->backend, &m->config, s->longest_prompt, s->most_patches, G, tokens);
+		plan->rollout = rollout_bytes(s->backend, &m->config, s->longest_prompt, s->most_patches, G, tokens,
+		                              setup_groups_at_once(s));
 	plan->total = plan->weights + plan->fixed + plan->activations + plan->rollout;
 	return 0;
 }
@@ -431,7 +448,7 @@ int setup_memory_plan(struct setup *s, struct favor_error *e)
 	if (!fits)
 		favor_fail(e,
 		           "the memory plan of rank %d is %.0f MiB, above its limit of %.0f MiB%s: lower learner.micro_batch, "
-		           "rollout.group_size, rollout.max_tokens or data.max_pixels, or set learner.recompute "
+		           "rollout.groups, rollout.group_size, rollout.max_tokens or data.max_pixels, or set learner.recompute "
 		           "(run.memory_limit sets the limit)",
 		           world_rank(s->world), mib(p.total), mib(p.limit), p.on_device ? " on the GPU" : "");
 	return world_agree(s->world, fits, e);

@@ -62,6 +62,9 @@ struct memory_plan {
 	int64_t limit; /* run.memory_limit, or this rank's share of the node's memory, or of its GPU's */
 	int on_device;
 };
+/* How many groups a rollout rank takes at once and decodes together: the largest number up to rollout.groups that divides
+ * learner.groups_per_step. The same on all ranks. */
+int32_t setup_groups_at_once(const struct setup *s);
 int setup_plan(const struct setup *s, struct memory_plan *plan, struct favor_error *e);
 /* Prints the plan (leader) and refuses what doesn't fit. `learner`, `rollout`: what this rank plays. Collective. */
 int setup_memory_plan(struct setup *s, struct favor_error *e);

@@ -239,9 +239,9 @@ int rollout_groups(struct rollout *r, const struct rollout_request *requests, in
 }
 
 int64_t rollout_bytes(const struct backend *b, const struct model_config *c, int64_t prompt_tokens, int64_t patches,
-                      int32_t responses, int32_t max_tokens)
+                      int32_t responses, int32_t max_tokens, int32_t groups)
 {
-	int64_t layer_rows = prompt_tokens > responses ? prompt_tokens : responses;
-	return session_bytes(b, c, prompt_tokens + (int64_t)responses * max_tokens) +
-	       pass_bytes(b, c, layer_rows, patches, 1, 1, 0) + (int64_t)responses * c->vocab_size * (int64_t)sizeof(float);
+	const int64_t rows = (int64_t)groups * responses, layer_rows = prompt_tokens > rows ? prompt_tokens : rows;
+	return session_bytes(b, c, groups * prompt_tokens + rows * max_tokens) +
+	       pass_bytes(b, c, layer_rows, patches, 1, 1, 0) + rows * c->vocab_size * (int64_t)sizeof(float);
 }

@@ -40,8 +40,8 @@ void rollout_free(struct rollout *r);
  * indexed; then no group is returned. 1: the tick says to give up; no group is returned either. */
 int rollout_groups(struct rollout *r, const struct rollout_request *requests, int32_t n, struct group **groups,
                    struct favor_error *e);
-/* Backend memory that a call takes at most: for the memory plan. */
+/* Backend memory that a call for so many groups takes at most: for the memory plan. */
 int64_t rollout_bytes(const struct backend *b, const struct model_config *c, int64_t prompt_tokens, int64_t patches,
-                      int32_t responses, int32_t max_tokens);
+                      int32_t responses, int32_t max_tokens, int32_t groups);
 
 #endif
