@@ -96,6 +96,15 @@ for s in plain truncated top_k top_p min_p bfloat16; do
 		fi
 	done
 done
+# groups decode together by default, and one by one if asked
+place alone
+for s in plain top_p; do
+	if train "1-$s-apart" "$placement_ranks" tiny placement="$placement" rollout.groups=1 $(sampling $s); then
+		compare_samples $s apart
+	else
+		fail "invariant 1, $s, apart" "the run failed" "$work/log"
+	fi
+done
 # the comparisons above must be able to fail: samplings, steps and seeds differ, and weights move
 different=$(for s in plain truncated top_k top_p min_p bfloat16; do metric samples_digest "$work/1-$s-alone/metrics.jsonl"; done | sort -u | wc -l)
 train 1-seed 0 tiny run.seed=2
