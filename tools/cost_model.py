@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A model of what a GRPO step costs on 1, 8, 64 and 512 GPUs: seconds, bytes on the wire, memory, and what limits it.
 
-    tools/cost_model.py [--groups 512] [--group-size 8] [--image 391] [--text 309] [--response 150] [--decode-groups 1] ...
+    tools/cost_model.py [--groups 512] [--group-size 8] [--image 391] [--text 309] [--response 150] [--decode-groups 8] ...
 
 A model, not a measurement: operations and bytes are counted from the shapes as bench/roofline.c counts them, what is sent is what
 src/comm sends, and rates are the options' (--help). Letters are those of docs/PERFORMANCE.md."""
@@ -156,7 +156,7 @@ def main():
     p.add_argument("--image", type=int, default=391, help="image tokens (391: 640 x 480)")
     p.add_argument("--text", type=int, default=309, help="other tokens of the prompt")
     p.add_argument("--response", type=int, default=150)
-    p.add_argument("--decode-groups", type=int, default=1, help="groups that a rollout rank decodes together; favor train: 1")
+    p.add_argument("--decode-groups", type=int, default=8, help="groups that a rollout rank decodes together (rollout.groups)")
     p.add_argument("--flops", type=float, default=4e14, help="bfloat16 operations a second that a GPU reaches in products")
     p.add_argument("--bandwidth", type=float, default=2.4e12, help="bytes a second that a GPU reads from its memory")
     p.add_argument("--inside", type=float, default=2e11, help="bytes a second a rank sends inside a node")
