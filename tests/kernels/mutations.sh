@@ -178,7 +178,7 @@ mutant "partial sums of own keys over those of the prefix" attention_decode.cu a
 mutant "scratch of gradients shared by key heads" attention_backward.cuh attention_backward 's/\(item \* kv_heads \+ kv_head\) \* 2/(item * kv_heads) * 2/'
 mutant "dout by the stride of q" attention_backward.cuh attention_backward 's/copy_rows\(dout, b\.dout, b\.dout_stride\)/copy_rows(dout, b.dout, in.q_stride)/'
 mutant "norm's sums of dbias over those of dweight" norm.cu norm 's/own_bias = own_weight \+ \(int64_t\)blockDim\.y \* cols/own_bias = own_weight + cols/'
-mutant "rotation of the neighbour's pair" rope.cu elementwise 's/pair = \(int\)\(k \+ i\) % half/pair = (int)(k + i + 1) % half/'
+mutant "rotation by the neighbour's angle" rope.cu elementwise 's/rotate\(a, b, c\[pair\], s\[pair\]\)/rotate(a, b, c[pair], s[pair ? pair - 1 : 0])/'
 
 # ---- order, waits and sums
 mutant -s "chunks end late" attention.cuh attention 's/== CHUNK_BLOCKS - 1/== CHUNK_BLOCKS/'
