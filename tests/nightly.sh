@@ -18,6 +18,13 @@ if compile "gcc" build; then
 	script "Slurm, long" tests/slurm.sh build --long
 	script "hosts, long" tests/hosts.sh build --long
 	script "load, long" tests/load.sh build --long
+	script "mutants of the kernels" tests/kernels/mutations.sh build
+fi
+script "CUDA, by nvcc" tests/cuda_build.sh --install
+# every CUDA thread of the emulation is a thread to ThreadSanitizer: the only one to see most missing barriers
+if compile "gcc with ThreadSanitizer" build-tsan --buildtype=debugoptimized -Dwerror=false -Db_sanitize=thread -Db_lundef=false \
+	-Dcuda=disabled; then
+	script "kernels without a barrier" env mutant_seconds=1800 tests/kernels/mutations.sh build-tsan --barriers
 fi
 
 # no -Werror here: gcc warns of code that the sanitizers put in

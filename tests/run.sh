@@ -25,6 +25,7 @@ if compile "gcc" build; then
 	script "CUDA, emulated" tests/cuda.sh build
 	script "load" tests/load.sh build
 fi
+script "CUDA, by nvcc" tests/cuda_build.sh
 compile "clang" build-clang --native-file tests/e2e/clang.ini
 script "fuzzers, 10 seconds each" tests/fuzz.sh 10
 # no -Werror here: gcc warns of code that the sanitizers put in
