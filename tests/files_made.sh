@@ -66,7 +66,7 @@ fi
 
 # ---- nothing is run
 # execv: main starts the program itself anew (/proc/self/exe). fork: a child of the same program opens a checkpoint first, or watches the
-# end of mpirun. dlopen: CUDA's
+# end of mpirun. dlopen: CUDA's and NCCL's
 # libraries by their fixed names, and the CUDA backend from its fixed places (or where FAVOR_CUDA_LIBRARY says).
 if ! command -v nm >/dev/null; then
 	echo "skipped: the program can't start others: nm is not installed"
@@ -81,7 +81,7 @@ else
 	uses=$(grep -rnE '\b(execv|fork|dlopen|dlsym) *\(' "$root/src" --include='*.c' | grep -vE '^[^:]*:[0-9]+:[[:space:]]*(/?\*|//)' |
 		sed "s|^$root/||; s|:.*||" | sort -u | tr '\n' ' ')
 	case $uses in
-	"src/app/doctor_gpu.c src/app/main.c src/backend/cuda/open.c src/checkpoint/checkpoint_probe.c src/comm/launcher.c ") ok "execv, fork and dlopen stand where they are known" ;;
+	"src/app/doctor_gpu.c src/app/main.c src/backend/cuda/nccl.c src/backend/cuda/open.c src/checkpoint/checkpoint_probe.c src/comm/launcher.c ") ok "execv, fork and dlopen stand where they are known" ;;
 	*) fail "execv, fork and dlopen stand where they are known" "in $uses" ;;
 	esac
 fi

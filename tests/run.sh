@@ -23,6 +23,7 @@ if compile "gcc" build; then
 	script "Slurm" tests/slurm.sh build
 	script "hosts" tests/hosts.sh build
 	script "CUDA, emulated" tests/cuda.sh build
+	script "NCCL, emulated" tests/nccl.sh build
 	script "load" tests/load.sh build
 fi
 script "CUDA, by nvcc" tests/cuda_build.sh

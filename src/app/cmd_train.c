@@ -17,10 +17,16 @@ int trainer_gradient(struct trainer *t, uint64_t first, int64_t count, int64_t m
 	struct world *w = t->s.world;
 	const int64_t batch = t->s.config.learner.micro_batch, learners = world_role_count(w, ROLE_LEARNER);
 	int result = 0;
+	teams_begin_gradient(&t->teams);
 	learner_zero(l);
 	exchange_zero_sum(t);
-	for (int64_t at = 0; at < mine && !l->sum && !result; at += batch)
+	for (int64_t at = 0; at < mine && !l->sum && !result; at += batch) {
+		if (t->teams.gradients && t->s.config.comm.overlap && mine - at <= batch)
+			l->ready = teams_ready;
 		result = pass(arg, at, (int)(mine - at < batch ? mine - at : batch));
+	}
+	l->ready = NULL;
+	teams_end_gradient(&t->teams);
 	/* round k has an item of each learner: they are neighbours, beginning with the owner of the first */
 	const int owner = (int)(first % (uint64_t)learners);
 	for (int64_t k = 0; k * learners < count && l->sum && result >= 0; k++) {
@@ -181,6 +187,12 @@ static int learner_tick(void *trainer)
 	return world_tick(t->s.world) && !t->settled;
 }
 
+/* Leader. */
+static void note(void *trainer, const char *text)
+{
+	run_log_note(((struct trainer *)trainer)->log, "%s", text);
+}
+
 static int start(struct trainer *t, const char *resume, struct favor_error *e)
 {
 	struct setup *s = &t->s;
@@ -202,6 +214,7 @@ static int start(struct trainer *t, const char *resume, struct favor_error *e)
 			learner_keep_sum(&t->learner);
 		t->learner.tick = learner_tick;
 		t->learner.tick_arg = t;
+		t->learner.ready_arg = &t->teams;
 		/* before a resume: the reference is the model that the run began with */
 		if (c->method == METHOD_GRPO && c->learner.beta > 0)
 			learner_set_reference(&t->learner);
@@ -225,7 +238,10 @@ static int start(struct trainer *t, const char *resume, struct favor_error *e)
 	if (world_agree(s->world, ok, e))
 		return -1;
 	setup_say_device(s);
-	return 0;
+	const int survives = world_survive(s->world, note, t);
+	if (survives && t->leads)
+		run_log_note(t->log, "favor: this MPI goes on after a failure: ranks that roll out or score may be lost");
+	return teams_open(&t->teams, s, &t->learner, survives, note, t, e);
 }
 
 /* 0, -1, or 1: given up, since the run stops. */
@@ -302,17 +318,10 @@ static int stop(struct trainer *t, struct favor_error *e)
 	return STOP_EXIT_CODE;
 }
 
-static void note_loss(void *trainer, const char *text)
-{
-	run_log_note(((struct trainer *)trainer)->log, "%s", text);
-}
-
 /* Returns the exit code. */
 static int loop(struct trainer *t, struct favor_error *e)
 {
 	const struct config *c = &t->s.config;
-	if (world_survive(t->s.world, note_loss, t) && t->leads)
-		run_log_note(t->log, "favor: this MPI goes on after a failure: ranks that roll out or score may be lost");
 	int stopped = evaluate_first(t, e);
 	while (!stopped && t->step < c->learner.steps) {
 		struct metrics m = {0};
@@ -340,6 +349,7 @@ static int loop(struct trainer *t, struct favor_error *e)
 
 static void finish(struct trainer *t)
 {
+	teams_close(&t->teams);
 	if (t->rollout.model)
 		rollout_free(&t->rollout);
 	if (t->learner.model)

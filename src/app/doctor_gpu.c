@@ -16,21 +16,6 @@ static void *function(void *library, const char *name, int *missing)
 	return p;
 }
 
-static void nccl_text(char *text, size_t size)
-{
-	void *nccl = dlopen("libnccl.so.2", RTLD_NOW | RTLD_LOCAL);
-	int missing = 0, version = 0;
-	int (*get)(int *) = NULL;
-	if (nccl)
-		*(void **)&get = function(nccl, "ncclGetVersion", &missing);
-	if (get && get(&version) == 0)
-		snprintf(text, size, "NCCL %d.%d.%d", version / 10000, version / 100 % 100, version % 100);
-	else
-		snprintf(text, size, "no NCCL");
-	if (nccl)
-		dlclose(nccl);
-}
-
 static void read_driver(struct doctor_facts *f, void *cuda)
 {
 	int missing = 0, version = 0, count = 0, code;
@@ -53,15 +38,14 @@ static void read_driver(struct doctor_facts *f, void *cuda)
 		snprintf(f->gpu, sizeof f->gpu, "a driver library without a device (cuInit says %d)", code);
 		return;
 	}
-	char name[64] = "?", nccl[32];
+	char name[64] = "?";
 	size_t bytes = 0;
 	device_name(name, sizeof name, 0);
 	device_memory(&bytes, 0);
 	driver_version(&version);
-	nccl_text(nccl, sizeof nccl);
 	f->gpus = count;
-	snprintf(f->gpu, sizeof f->gpu, "%d x %s (%.0f GiB), driver for CUDA %d.%d, %s", count, name,
-	         (double)bytes / (1 << 30), version / 1000, version / 10 % 100, nccl);
+	snprintf(f->gpu, sizeof f->gpu, "%d x %s (%.0f GiB), driver for CUDA %d.%d", count, name,
+	         (double)bytes / (1 << 30), version / 1000, version / 10 % 100);
 }
 
 void doctor_gpu(struct doctor_facts *f)

@@ -1,5 +1,5 @@
 /* Gradients and weights between ranks. MPI reads and writes host memory; where the backend's is another, blocks pass through
- * copies on the host, made once. */
+ * copies on the host, made once, unless the ranks' devices have a way of their own (teams.c). */
 #include "app/trainer.h"
 
 #include "backend/ops.h"
@@ -33,6 +33,10 @@ void exchange_sum_gradients(struct trainer *t)
 	float *gradient = l->gradient + l->first;
 	if (world_role_count(w, ROLE_LEARNER) == 1)
 		return;
+	if (t->teams.gradients) {
+		teams_sum_gradients(&t->teams);
+		return;
+	}
 	if (direct(t)) {
 		op_sync(t->s.backend);
 		world_sum_gradients(w, gradient, l->count);
@@ -78,13 +82,16 @@ void exchange_publish(struct trainer *t, uint64_t *version, int *stop)
 	struct world *w = t->s.world;
 	struct model *m = t->s.assets.model;
 	/* weights go to ranks that roll out and don't learn */
-	const int travel = world_role_count(w, ROLE_LEARNER) < world_size(w), takes = travel && t->rolls && !t->learns;
+	const int travel = !t->teams.weights && world_role_count(w, ROLE_LEARNER) < world_size(w), takes = travel && t->rolls && !t->learns;
 	const int copies = m && !direct(t) && travel && (takes || t->leads);
 	const size_t bytes = m ? (size_t)m->params.total * sizeof(float) : 0;
 	float *weights = copies ? host_block(t, 0) : m ? m->block : NULL;
 	if (copies && t->leads && !*stop)
 		op_download(t->s.backend, weights, m->block, bytes);
-	world_publish(w, weights, m ? m->params.total : 0, version, stop);
+	if (!t->teams.weights)
+		world_publish(w, weights, m ? m->params.total : 0, version, stop);
+	else if (world_announce(w, m->params.total, version, stop))
+		teams_publish(&t->teams, m->block, m->params.total);
 	if (*stop || !m || t->learns)
 		return;
 	if (copies)

@@ -5,6 +5,7 @@
 
 #include "app/phase.h"
 #include "app/setup.h"
+#include "app/teams.h"
 #include "report/metrics.h"
 
 enum { SAMPLES_KEPT = 64 }; /* newest responses that go into a checkpoint */
@@ -24,6 +25,7 @@ struct trainer {
 	struct checkpoint_file *files; /* leader: small files of the model folder */
 	int32_t file_count;
 	char *samples[SAMPLES_KEPT]; /* leader: a ring of JSON lines */
+	struct teams teams;          /* where ranks exchange by NCCL */
 	float *host_blocks[2];       /* owned: exchange.c's; NULL until they are needed */
 	int64_t sample_count;
 };

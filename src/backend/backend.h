@@ -221,8 +221,11 @@ struct backend_ops {
  * packed take half the memory then. */
 enum products { PRODUCTS_FLOAT32, PRODUCTS_BFLOAT16 };
 
+struct backend_team_ops;
+
 struct backend {
 	struct backend_ops ops;
+	const struct backend_team_ops *team; /* borrowed (team.h); NULL: it has no way of its own to other processes */
 	void *state; /* owned by the backend */
 	int threads;
 	enum products products;

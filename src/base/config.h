@@ -83,8 +83,13 @@ struct placement_options {
 	enum placement_mode mode;
 	int32_t rollout, reward, learner; /* counts mode only */
 };
+/* How gradients and weights travel between ranks: by NCCL where it can be, by NCCL or not at all, through the host. */
+enum transport { TRANSPORT_AUTO, TRANSPORT_NCCL, TRANSPORT_HOST };
 struct comm_options {
 	int reproducible; /* gradients are summed group by group in index order, whatever the learners */
+	enum transport transport;
+	int overlap;        /* NCCL's sums start while backward goes on */
+	int64_t bucket_kib; /* of gradients in one of NCCL's sums */
 };
 struct checkpoint_options {
 	int32_t every; /* steps; 0 = only the last */

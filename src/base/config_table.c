@@ -17,6 +17,7 @@ static const char *const accuracy_names[] = {"strict", "visual-rft", NULL};
 static const char *const schedule_names[] = {"constant", "linear", "cosine", NULL};
 static const char *const loss_names[] = {"grpo", "dr_grpo", "dapo", NULL};
 static const char *const scale_names[] = {"group", "none", NULL};
+static const char *const transport_names[] = {"auto", "nccl", "host", NULL};
 /* PLACEMENT_COUNTS has no name: it is chosen by giving counts */
 static const char *const placement_names[] = {"auto", "colocate", NULL};
 
@@ -133,6 +134,11 @@ const struct option config_options[] = {
 	BOOL("comm.reproducible", comm.reproducible, "false",
 	     "sum gradients group by group in a fixed order: the same bits for any number of learners and any micro_batch; "
 	     "one pass a group, more memory and traffic"),
+	ENUM("comm.transport", comm.transport, "auto", transport_names,
+	     "how gradients and weights pass between ranks on GPUs: by NCCL or through the host and MPI; auto takes NCCL where "
+	     "every rank of the team has a GPU of its own"),
+	BOOL("comm.overlap", comm.overlap, "true", "NCCL sums gradients while the last backward pass goes on; same bits"),
+	INT64("comm.bucket_kib", comm.bucket_kib, "32768", 1, 1073741824, "KiB of gradients that NCCL sums at a time"),
 
 	INT32("checkpoint.every", checkpoint.every, "20", 0, 1e9, "steps between checkpoints; 0 writes the last only"),
 	INT32("checkpoint.keep", checkpoint.keep, "3", 0, 1e9, "newest checkpoints kept; 0 keeps all"),

@@ -13,6 +13,7 @@
  *   star.c        the same, and weights, where ranks may be lost: through the leader
  *   survive.c     ranks that are lost without the job
  *   reduce.c      gradients, weights
+ *   outside.c     waits for what does not pass by MPI
  *   ping.c        what two ranks find out about the way between them
  *   launcher.c    the end of the launcher, where nobody else ends it
  *   world.c       open, close */
@@ -151,6 +152,7 @@ struct world {
 	double beat_time;  /* when this rank last sent one */
 	int bye_said;      /* it sends no more */
 	double idle;
+	const char *remedy; /* borrowed: of a wait for what does not pass by MPI, while it lasts; else NULL */
 	int stop;      /* signal for which the run stops, as the leader said; 0: it goes on */
 	int stop_told; /* this rank has passed its own signal on */
 

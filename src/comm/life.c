@@ -199,7 +199,7 @@ static void give_up(struct world *w, const char *what, int peer, double silence)
 		         (long long)p->last.step, (long long)p->last.sample, now - p->seen);
 	if (now - p->seen <= 2 * world_beat_seconds(w))
 		favor_die("all ranks only wait, for %.0f s now; among them rank %d (%s on %s, %s); %s", silence, who, role,
-		          p->host, known, unlikely);
+		          p->host, known, w->remedy ? w->remedy : unlikely);
 	favor_die("no sign of life for %.0f s from rank %d (%s on %s, %s); %s", silence, who, role, p->host, known, remedy);
 }
 

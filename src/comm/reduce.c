@@ -263,20 +263,8 @@ void world_max_learners(struct world *w, double *x, int n)
 void world_publish(struct world *w, float *weights, int64_t n, uint64_t *version, int *stop)
 {
 	static const char what[] = "wait for the leader's weights";
-	if (w->alone)
+	if (!world_announce(w, n, version, stop))
 		return;
-	struct {
-		uint64_t version;
-		int64_t n, stop;
-	} head = {*version, n, *stop};
-	world_spread(w, w->team, &head, sizeof head, "wait for the end of the step");
-	*version = head.version;
-	*stop = (int)head.stop;
-	if (w->publish == MPI_COMM_NULL || *stop)
-		return;
-	if (head.n != n)
-		favor_die("the leader publishes %lld weights, this rank has room for %lld; do all ranks load the same model?",
-		          (long long)head.n, (long long)n);
 	if (w->survives)
 		world_star_publish(w, weights, (size_t)n * sizeof *weights, what);
 	else

@@ -163,6 +163,13 @@ void world_max_learners(struct world *w, double *x, int n);
  * others pass what they like for weights and n. */
 void world_publish(struct world *w, float *weights, int64_t n, uint64_t *version, int *stop);
 
+/* The same without the weights, which then travel by other means: 1 on the leader and the ranks that weights go to, else 0.
+ * n: as above; another than the leader's ends the job. */
+int world_announce(struct world *w, int64_t n, uint64_t *version, int *stop);
+/* Waits until done(arg) is not 0, for what passes between ranks by other means than MPI, as all waits here do: with signs of
+ * life, and the deadline. what: static, "wait for ...". remedy: what to do if nothing comes. Not collective. */
+void world_wait_outside(struct world *w, int (*done)(void *arg), void *arg, const char *what, const char *remedy);
+
 /* Seconds that this rank has spent waiting since the last call of it. */
 double world_idle_seconds(struct world *w);
 

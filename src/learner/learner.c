@@ -146,6 +146,8 @@ int learner_groups(struct learner *l, int n, struct group *const *groups, const 
 		goto done;
 	double middle = clock_seconds();
 	group_losses(n, groups, advantages, mask_truncated, step, logp, ref, entropy, g, sums);
+	pass.ready = l->ready;
+	pass.ready_arg = l->ready_arg;
 	result = pass_backward(&pass, g, &l->grad);
 	op_sync(l->model->backend);
 	l->forward_seconds += middle - begin;
@@ -188,6 +190,8 @@ int learner_examples(struct learner *l, int n, const struct example *examples, i
 	}
 	sums->tokens += b.targets;
 	sums->sequences += n;
+	pass.ready = l->ready;
+	pass.ready_arg = l->ready_arg;
 	result = pass_backward(&pass, g, &l->grad);
 	op_sync(l->model->backend);
 	l->forward_seconds += middle - begin;

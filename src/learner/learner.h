@@ -26,6 +26,8 @@ struct learner {
 	int64_t step;       /* optimiser steps done */
 	int (*tick)(void *arg); /* called between layers; may be NULL. Not 0: give up */
 	void *tick_arg;
+	void (*ready)(void *arg, const float *from); /* as pass.h's, of what learner_groups adds to the gradient; may be NULL */
+	void *ready_arg;
 	double forward_seconds, backward_seconds; /* since learner_zero */
 };
 

@@ -102,6 +102,12 @@ int pass_forward(struct pass *p, const struct run *run, const struct model *m, c
 	return run_tick(run) != 0;
 }
 
+static void tell_ready(const struct pass *p, const float *from)
+{
+	if (p->ready)
+		p->ready(p->ready_arg, from);
+}
+
 static int vision_pass_backward(struct pass *p, struct tensor dfeatures, struct weights *grad)
 {
 	const struct run *r = p->run;
@@ -109,6 +115,7 @@ static int vision_pass_backward(struct pass *p, struct tensor dfeatures, struct 
 	const struct vision_config *c = &m->config.vision;
 	struct tensor dx = run_tensor(r, p->vision.rows, c->embed_dim);
 	merger_backward(r, m, dx, dfeatures, &p->merger, grad);
+	tell_ready(p, grad->ln_q_w);
 	for (int i = c->depth - 1; i >= 0; i--) {
 		if (run_tick(r))
 			return 1;
@@ -118,10 +125,12 @@ static int vision_pass_backward(struct pass *p, struct tensor dfeatures, struct 
 			vision_block_forward(r, m, i, &p->vision, p->block_x[i], y, &p->blocks[i]);
 		}
 		vision_block_backward(r, m, i, &p->vision, dx, &p->blocks[i], grad);
+		tell_ready(p, grad->blocks[i].norm1_w);
 		arena_reset(r->arena, mark);
 	}
 	op_linear_backward_weight(r->backend, tensor_of(grad->patch_embed, c->embed_dim, c->patch_dim), NULL,
 	                          run_as_operand(r, dx), p->patches);
+	tell_ready(p, grad->patch_embed);
 	return 0;
 }
 
@@ -140,6 +149,7 @@ int pass_backward(struct pass *p, const float *g, struct weights *grad)
 	                         tensor_of(m->w.lm_head, V, H), p->target_id, p->temperature);
 	op_zero_tensor(be, dgathered);
 	op_rmsnorm_backward(be, dgathered, grad->norm_w, dnormed, p->gathered, m->w.norm_w, p->final_rstd);
+	tell_ready(p, grad->norm_w); /* and, where it is not the embedding, the head behind it */
 	op_zero_tensor(be, dx);
 	op_scatter_rows_add(be, dx, dgathered, p->target_row);
 
@@ -154,9 +164,11 @@ int pass_backward(struct pass *p, const float *g, struct weights *grad)
 			text_layer_forward(r, m, i, &p->text, NULL, p->layer_x[i], y, &p->layers[i]);
 		}
 		text_layer_backward(r, m, i, &p->text, dx, &p->layers[i], grad);
+		tell_ready(p, grad->layers[i].norm1_w);
 		arena_reset(r->arena, layer);
 	}
 	op_scatter_rows_add(be, tensor_of(grad->embed, V, H), dx, p->embed_row);
+	tell_ready(p, grad->embed);
 	if (b->images && p->vision_backward) {
 		struct tensor dfeatures = run_tensor(r, b->features, H);
 		op_zero_tensor(be, dfeatures);

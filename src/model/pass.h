@@ -22,6 +22,11 @@ struct pass {
 	struct merger_saved merger;
 	float *final_rstd, *lse;
 	void *host_memory; /* owned */
+	/* Set between forward and backward, or NULL: called as the backward pass is queued, when all gradients from `from` (an
+	 * address in grad's block) to the end of the block are complete. They complete from the end on: head, last layer, ...,
+	 * embedding, vision tower; `from` falls. */
+	void (*ready)(void *arg, const float *from);
+	void *ready_arg;
 };
 
 /* Forward. logp[targets] and entropy[targets] (may be NULL) on the host. keep: what the backward needs stays in

@@ -2,6 +2,8 @@
  * a backend; every op is queued on the stream, and only sync, download, sample and sum_squares wait. */
 #include "backend/cuda/state.h"
 
+#include "backend/team.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -90,8 +92,11 @@ static void describe(char *text, size_t size)
 	int runtime = 0;
 	cudaRuntimeGetVersion(&runtime);
 	const size_t lt = cublasLtGetVersion();
-	snprintf(text, size, "%sCUDA %d.%d, cuBLASLt %zu.%zu.%zu", FAVOR_CUDA_EMULATED ? "an emulation of " : "",
-	         runtime / 1000, runtime / 10 % 100, lt / 10000, lt / 100 % 100, lt % 100);
+	char nccl[256] = "built without NCCL";
+	if (cuda_team_ops())
+		cuda_team_ops()->look(NULL, nccl, sizeof nccl);
+	snprintf(text, size, "%sCUDA %d.%d, cuBLASLt %zu.%zu.%zu, %s", FAVOR_CUDA_EMULATED ? "an emulation of " : "",
+	         runtime / 1000, runtime / 10 % 100, lt / 10000, lt / 100 % 100, lt % 100, nccl);
 }
 
 /* The first call of the runtime: it may find no driver, an old one, or no GPU. */
@@ -120,6 +125,7 @@ static int find_device(struct cuda_state *s, int place, char *why, size_t size)
 		return -1;
 	}
 	snprintf(s->name, sizeof s->name, "%s", properties.name);
+	memcpy(s->uuid, &properties.uuid, sizeof s->uuid);
 	if (properties.major < 8) {
 		snprintf(why, size, "GPU %d (%s) has compute capability %d.%d; 8.0 or newer is needed", s->device, s->name,
 		         properties.major, properties.minor);
@@ -156,6 +162,7 @@ static struct backend *open_backend(const struct cuda_host *host, int place, int
 	s->products = cuda_products_new(s);
 	s->attention = cuda_attention_new(s);
 	b->ops = OPS;
+	b->team = cuda_team_ops();
 	b->state = s;
 	b->threads = 1;
 	b->narrow_operands = 1;

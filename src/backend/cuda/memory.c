@@ -110,11 +110,30 @@ void cuda_upload(struct backend *b, void *to, const void *from, size_t bytes)
 void cuda_download(struct backend *b, void *to, const void *from, size_t bytes)
 {
 	struct cuda_state *s = cuda_of(b);
-	const int small = bytes <= UPLOAD_BYTES;
-	CUDA(s, cudaMemcpyAsync(small ? s->results : to, from, bytes, cudaMemcpyDeviceToHost, s->stream));
-	CUDA(s, cudaStreamSynchronize(s->stream));
-	if (small)
+	if (bytes <= UPLOAD_BYTES) {
+		CUDA(s, cudaMemcpyAsync(s->results, from, bytes, cudaMemcpyDeviceToHost, s->stream));
+		CUDA(s, cudaStreamSynchronize(s->stream));
 		memcpy(to, s->results, bytes);
+		return;
+	}
+	/* some pieces are on their way while an earlier one is taken out of its slot */
+	struct cuda_uploads *u = &s->uploads;
+	const uint64_t pieces = (bytes + UPLOAD_BYTES - 1) / UPLOAD_BYTES, ahead = UPLOAD_SLOTS / 2, first = u->next;
+	for (uint64_t k = 0; k < pieces + ahead; k++) {
+		if (k < pieces) { /* the stream has read an upload's slot before it writes there */
+			const size_t at = (size_t)k * UPLOAD_BYTES, n = bytes - at < UPLOAD_BYTES ? bytes - at : UPLOAD_BYTES;
+			const unsigned slot = (unsigned)(u->next++ % UPLOAD_SLOTS);
+			CUDA(s, cudaMemcpyAsync(u->memory + slot * (size_t)UPLOAD_BYTES, (const char *)from + at, n,
+			                        cudaMemcpyDeviceToHost, s->stream));
+			CUDA(s, cudaEventRecord(u->done[slot], s->stream));
+		}
+		if (k >= ahead) {
+			const size_t at = (size_t)(k - ahead) * UPLOAD_BYTES, n = bytes - at < UPLOAD_BYTES ? bytes - at : UPLOAD_BYTES;
+			const unsigned slot = (unsigned)((first + k - ahead) % UPLOAD_SLOTS);
+			CUDA(s, cudaEventSynchronize(u->done[slot]));
+			memcpy((char *)to + at, u->memory + slot * (size_t)UPLOAD_BYTES, n);
+		}
+	}
 }
 
 void cuda_zero(struct backend *b, void *to, size_t bytes)

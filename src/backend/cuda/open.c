@@ -112,7 +112,7 @@ struct backend *backend_cuda_open(int place, int processes, char *device, size_t
 int backend_cuda_describe(char *text, size_t size)
 {
 	struct favor_error e = {""};
-	char path[PATH_MAX + 64], what[128];
+	char path[PATH_MAX + 64], what[512];
 	const struct cuda_library *l = open_library(path, sizeof path, &e);
 	if (!l) {
 		snprintf(text, size, "%s", e.message);

@@ -18,7 +18,7 @@ struct cuda_block {
 };
 
 /* Uploads go through page-locked host memory, in turns: the caller's memory is free again on return, and nothing waits for
- * the GPU unless all slots are under way. */
+ * the GPU unless all slots are under way. Large downloads take the same way back. */
 enum { UPLOAD_SLOTS = 32, UPLOAD_BYTES = 256 << 10 };
 
 struct cuda_uploads {
@@ -34,6 +34,7 @@ struct cuda_state {
 	struct cuda_host host;
 	int device, processes_here; /* GPU; processes that share it */
 	char name[256];             /* of the GPU, for messages */
+	unsigned char uuid[16];     /* of the GPU */
 	size_t limit;               /* bytes of its memory that this process may take */
 	cudaStream_t stream;
 	struct cuda_block *blocks; /* sorted by address; owned */
@@ -142,5 +143,8 @@ void cuda_sample(struct backend *b, struct sampled *out, struct tensor logits, c
 double cuda_sum_squares(struct backend *b, const float *x, int64_t n);
 void cuda_adamw(struct backend *b, float *w, const float *g, float *m, float *v, int64_t n, float grad_scale,
                 const struct adamw *how);
+
+/* team.c; without_nccl.c where the build had no nccl.h: NULL then */
+const struct backend_team_ops *cuda_team_ops(void);
 
 #endif

@@ -691,6 +691,7 @@ const char *cudaGetErrorString(cudaError_t code)
 	case cudaErrorInsufficientDriver: return "CUDA driver version is insufficient for CUDA runtime version";
 	case cudaErrorNoDevice: return "no CUDA-capable device is detected";
 	case cudaErrorInvalidDevice: return "invalid device ordinal";
+	case cudaErrorNotReady: return "device not ready";
 	case cudaErrorInvalidResourceHandle: return "invalid resource handle";
 	case cudaErrorInvalidConfiguration: return "invalid configuration argument";
 	case cudaErrorLaunchFailure: return "unspecified launch failure";

@@ -3,19 +3,29 @@
 // of the right kind, and a copy between page-locked and device memory happens as late as it may (when a kernel or product runs, or
 // somebody waits), so that memory that is used again too early shows.
 //
-// FAVOR_EMULATED_GPUS: how many there are (1); FAVOR_EMULATED_MIB: memory of each (4096). They differ in nothing: a process has one.
+// FAVOR_EMULATED_GPUS: how many there are (1); FAVOR_EMULATED_MIB: memory of each (4096). They differ in their UUID alone: a process has one. What is
+// given to the GPU is counted, so that a stream that should wait for another by an event and doesn't is found (NCCL's calls look).
 #include "runtime.h"
 #include "cuda_runtime.h"
 
+#include <algorithm>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <sched.h>
 #include <vector>
 
 namespace emulation
 {
+
+size_t number(const char *name, size_t otherwise)
+{
+	const char *text = getenv(name);
+	return text && *text ? strtoull(text, nullptr, 10) : otherwise;
+}
+
 namespace
 {
 
@@ -32,7 +42,30 @@ struct Host {
 	size_t used = 0;
 	std::vector<Pending> queue;
 	int streams = 0, events = 0, chosen = 0;
+	uint64_t given = 0; // things that the GPU was given to do
+	bool (*busy)(const void *stream) = nullptr;
 } host;
+
+struct Stream {
+	uint64_t follows = 0; // what is given to it comes after that many things
+};
+struct Event {
+	uint64_t given = 0;
+	const void *stream = nullptr; // on which it was recorded
+};
+
+void launching()
+{
+	host.given++;
+	finish_copies();
+}
+
+void wait_for(const void *stream)
+{
+	finish_copies();
+	while (host.busy && stream && host.busy(stream))
+		sched_yield();
+}
 
 bool in(const std::map<const char *, size_t> &blocks, const void *p, size_t bytes)
 {
@@ -41,12 +74,6 @@ bool in(const std::map<const char *, size_t> &blocks, const void *p, size_t byte
 		return false;
 	auto block = std::prev(after);
 	return (const char *)p + bytes <= block->first + block->second;
-}
-
-size_t number(const char *name, size_t otherwise)
-{
-	const char *text = getenv(name);
-	return text && *text ? strtoull(text, nullptr, 10) : otherwise;
 }
 
 size_t memory()
@@ -78,6 +105,19 @@ cudaError_t release(std::map<const char *, size_t> &blocks, void *p)
 }
 
 } // namespace
+
+bool stream_follows_all(const void *stream)
+{
+	return ((const Stream *)stream)->follows >= host.given;
+}
+int chosen_device()
+{
+	return host.chosen;
+}
+void set_stream_busy(bool (*busy)(const void *stream))
+{
+	host.busy = busy;
+}
 
 void misuse(const char *format, ...)
 {
@@ -138,6 +178,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int devic
 	snprintf(properties->name, sizeof properties->name, "emulated GPU");
 	properties->totalGlobalMem = memory();
 	properties->major = 9;
+	memcpy(properties->uuid.bytes, &device, sizeof device);
 	return cudaSuccess;
 }
 cudaError_t cudaSetDevice(int device)
@@ -146,7 +187,7 @@ cudaError_t cudaSetDevice(int device)
 	if (cudaGetDeviceCount(&count) || device < 0 || device >= count)
 		return cudaErrorInvalidDevice;
 	host.chosen = device;
-	before_launch(finish_copies);
+	before_launch(launching);
 	return cudaSuccess;
 }
 cudaError_t cudaMemGetInfo(size_t *available, size_t *total)
@@ -190,6 +231,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaM
 	Pending copy = {to, from, 0, bytes, {}};
 	if (kind == cudaMemcpyHostToDevice && !in(host.locked, from, bytes))
 		copy.pageable.assign((const unsigned char *)from, (const unsigned char *)from + bytes);
+	host.given++;
 	host.queue.push_back(copy);
 	return cudaSuccess;
 }
@@ -197,13 +239,14 @@ cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stre
 {
 	if (!stream || !in_device_memory(to, bytes))
 		misuse("a fill of %zu bytes at %p, which is not in device memory", bytes, to);
+	host.given++;
 	host.queue.push_back({to, nullptr, value, bytes, {}});
 	return cudaSuccess;
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
 {
-	*stream = (cudaStream_t)calloc(1, 1);
+	*stream = (cudaStream_t) new Stream;
 	host.streams++;
 	return cudaSuccess;
 }
@@ -211,19 +254,19 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
 	if (!stream)
 		misuse("a wait for the default stream, which the backend never uses");
-	finish_copies();
+	wait_for(stream);
 	return cudaSuccess;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
-	finish_copies();
+	wait_for(stream);
 	host.streams--;
-	free(stream);
+	delete (Stream *)stream;
 	return cudaSuccess;
 }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned)
 {
-	*event = (cudaEvent_t)calloc(1, 1);
+	*event = (cudaEvent_t) new Event;
 	host.events++;
 	return cudaSuccess;
 }
@@ -231,19 +274,36 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
 	if (!event || !stream)
 		misuse("an event is recorded that is none, or on the default stream");
+	*(Event *)event = {host.given, stream};
 	return cudaSuccess;
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags)
+{
+	if (!event || !stream || flags)
+		misuse("a stream that waits for an event that is none, or is the default one");
+	Stream *s = (Stream *)stream;
+	s->follows = std::max(s->follows, ((Event *)event)->given);
+	return cudaSuccess;
+}
+cudaError_t cudaEventQuery(cudaEvent_t event)
+{
+	if (!event)
+		misuse("a question for an event that is none");
+	finish_copies();
+	const void *stream = ((Event *)event)->stream;
+	return host.busy && stream && host.busy(stream) ? cudaErrorNotReady : cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
 	if (!event)
 		misuse("a wait for an event that is none");
-	finish_copies();
+	wait_for(((Event *)event)->stream);
 	return cudaSuccess;
 }
 cudaError_t cudaEventDestroy(cudaEvent_t event)
 {
 	host.events--;
-	free(event);
+	delete (Event *)event;
 	return cudaSuccess;
 }
 

@@ -1,4 +1,4 @@
-// What the emulated runtime lends the emulated cuBLASLt.
+// What the emulated runtime lends the emulated cuBLASLt and NCCL.
 #pragma once
 
 #include <cstddef>
@@ -10,6 +10,14 @@ namespace emulation
 bool in_device_memory(const void *p, size_t bytes);
 // Does what is queued on the stream: copies and fills wait until something looks.
 void finish_copies();
+// Whether the stream has waited for all that the program has given to the GPU so far.
+bool stream_follows_all(const void *stream);
+// The GPU that the program has chosen.
+int chosen_device();
+// Is asked whether a stream has work that others must take part in, and goes on with it.
+void set_stream_busy(bool (*busy)(const void *stream));
+// A number from the environment.
+size_t number(const char *name, size_t otherwise);
 // Says what is wrong with a call and ends the program: a mistake that a GPU might forgive.
 [[noreturn]] __attribute__((format(printf, 1, 2))) void misuse(const char *format, ...);
 
