@@ -93,8 +93,7 @@ __global__ void __launch_bounds__(ADD_THREADS)
 			for (int f = 0; f < all; f++)
 				sum += to_float(x[(first + found[f]) * x_stride + k]);
 			to[k] = sum;
-		}
-		__syncthreads();
+		} // found is written again behind the next round's first barrier
 	}
 }
 
