@@ -31,7 +31,7 @@ compile "clang" build-clang --native-file tests/e2e/clang.ini
 script "fuzzers, 10 seconds each" tests/fuzz.sh 10
 # no -Werror here: gcc warns of code that the sanitizers put in
 if compile "gcc with sanitizers" build-asan --buildtype=debugoptimized -Dwerror=false -Db_sanitize=address,undefined -Db_lundef=false; then
-	units "unit tests with sanitizers" build-asan -t 5
+	units "unit tests with sanitizers" build-asan -t 5 --no-suite cuda # those: nightly.sh
 	script "bad input with sanitizers" tests/bad_input.sh build-asan
 fi
 over=1
