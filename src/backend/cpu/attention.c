@@ -179,24 +179,11 @@ static void take_values(const struct job *j, struct work *w, int kv_head, int32_
 	add_values(j, w, first, end, values, values_row);
 }
 
-/* Has the machine fetch rows [key, key + BLOCK), of those before `end`, of keys or values while something else is
- * computed: a head's rows lie apart, too short for it to foresee them. */
-static void fetch_rows(const struct job *j, struct tensor t, int kv_head, int64_t key, int64_t end)
-{
-	enum { LINE_FLOATS = 16 };
-	const int64_t last = key + BLOCK < end ? key + BLOCK : end;
-	for (const float *row = t.data + key * t.stride + (int64_t)kv_head * j->depth; key < last; key++, row += t.stride)
-		for (int d = 0; d < j->depth; d += LINE_FLOATS)
-			__builtin_prefetch(row + d, 0, 3);
-}
-
 static void attend_prefix(const struct job *j, struct work *w, int kv_head, const struct segment *s, int32_t rows)
 {
 	for (int32_t start = 0; start < s->prefix_len; start += BLOCK) {
-		const int64_t key = (int64_t)s->prefix_start + start, prefix_end = (int64_t)s->prefix_start + s->prefix_len;
+		const int64_t key = (int64_t)s->prefix_start + start;
 		int32_t count = s->prefix_len - start < BLOCK ? s->prefix_len - start : BLOCK;
-		fetch_rows(j, j->v, kv_head, key, prefix_end);
-		fetch_rows(j, j->k, kv_head, key + BLOCK, prefix_end);
 		for (int32_t r = 0; r < rows; r++)
 			w->visible[r] = count;
 		score_keys(j, w, kv_head, 0, rows, key, count);
@@ -235,11 +222,8 @@ static void attend_own_keys(const struct job *j, struct work *w, int kv_head, co
 			        left = span.segment->kv_len - start;
 			if (first == end)
 				continue;
-			const int64_t key = (int64_t)span.segment->kv_start + start;
 			any = 1;
-			fetch_rows(j, j->v, kv_head, key, key + left);
-			score_keys(j, w, kv_head, first, end, key, left < BLOCK ? left : BLOCK);
-			fetch_rows(j, j->k, kv_head, key + BLOCK, key + left);
+			score_keys(j, w, kv_head, first, end, (int64_t)span.segment->kv_start + start, left < BLOCK ? left : BLOCK);
 		}
 		for (int32_t first = 0, end; any && first < rows; first = end) {
 			for (end = first; end < rows && w->visible[end] > 0; end++)
@@ -294,11 +278,8 @@ static void attend_tile(const struct job *j, struct work *w, const struct attent
 		w->sum[r] = 0;
 	}
 	memset(w->o, 0, (size_t)rows * (size_t)j->padded * sizeof(float));
-	fetch_rows(j, j->k, kv_head, s->prefix_start, (int64_t)s->prefix_start + s->prefix_len);
-	for (struct attention_span span = {0}; attention_next_span(&span, tile, j->segments, j->group);) {
+	for (struct attention_span span = {0}; attention_next_span(&span, tile, j->segments, j->group);)
 		load_span(j, w, kv_head, &span);
-		fetch_rows(j, j->k, kv_head, span.segment->kv_start, (int64_t)span.segment->kv_start + span.segment->kv_len);
-	}
 	attend_prefix(j, w, kv_head, s, rows);
 	attend_own_keys(j, w, kv_head, tile, rows);
 	for (struct attention_span span = {0}; attention_next_span(&span, tile, j->segments, j->group);)
