@@ -48,25 +48,34 @@ void world_max_all(struct world *w, double *x, int n)
 	world_combine(w, w->team, x, n, 1, "wait for the maximum over all ranks");
 }
 
+void world_pass_blocks(struct world *w, MPI_Comm comm, void *data, size_t bytes,
+                       void (*start)(struct world *w, MPI_Comm comm, void *data, int bytes, MPI_Request *request),
+                       const char *what, int peer)
+{
+	MPI_Request flight[BLOCKS_IN_FLIGHT];
+	const size_t blocks = world_block_count(bytes);
+	for (size_t b = 0; b < blocks + BLOCKS_IN_FLIGHT; b++) {
+		MPI_Request *r = &flight[b % BLOCKS_IN_FLIGHT];
+		if (b >= BLOCKS_IN_FLIGHT && b - BLOCKS_IN_FLIGHT < blocks)
+			world_wait_request(w, r, MPI_STATUS_IGNORE, what, peer);
+		if (b < blocks)
+			start(w, comm, (char *)data + b * BLOCK_BYTES, world_block_bytes(bytes, b), r);
+	}
+}
+
+static void spread_block(struct world *w, MPI_Comm comm, void *data, int bytes, MPI_Request *request)
+{
+	world_ibcast(w, data, bytes, 0, comm, request);
+}
+
 void world_spread(struct world *w, MPI_Comm comm, void *data, size_t bytes, const char *what)
 {
 	if (w->alone)
 		return;
-	if (w->survives && comm == w->team) {
+	if (w->survives && comm == w->team)
 		world_star_tell(w, data, bytes, what);
-		return;
-	}
-	MPI_Request flight[BLOCKS_IN_FLIGHT];
-	size_t blocks = (bytes + BLOCK_BYTES - 1) / BLOCK_BYTES;
-	for (size_t b = 0; b < blocks + BLOCKS_IN_FLIGHT; b++) {
-		MPI_Request *r = &flight[b % BLOCKS_IN_FLIGHT];
-		if (b >= BLOCKS_IN_FLIGHT && b - BLOCKS_IN_FLIGHT < blocks)
-			world_wait_request(w, r, MPI_STATUS_IGNORE, what, -1);
-		if (b >= blocks)
-			continue;
-		size_t at = b * BLOCK_BYTES, n = bytes - at < BLOCK_BYTES ? bytes - at : BLOCK_BYTES;
-		world_ibcast(w, (char *)data + at, (int)n, 0, comm, r);
-	}
+	else
+		world_pass_blocks(w, comm, data, bytes, spread_block, what, -1);
 }
 
 void world_broadcast(struct world *w, void **data, size_t *n)

@@ -28,7 +28,19 @@
 #include <sched.h>
 
 enum { LEADER = 0, STAGES = STAGE_SCORED + 1, HOST_MAX = 64, PHASE_MAX = 48 };
-enum { BLOCK_BYTES = 4 << 20, BLOCKS_IN_FLIGHT = 4 }; /* large data travels so */
+/* Large data travels in blocks, some of them at once. */
+enum { BLOCK_BYTES = 4 << 20, BLOCKS_IN_FLIGHT = 4 };
+
+static inline size_t world_block_count(size_t bytes)
+{
+	return (bytes + BLOCK_BYTES - 1) / BLOCK_BYTES;
+}
+/* Of one of them. */
+static inline int world_block_bytes(size_t bytes, size_t block)
+{
+	const size_t at = block * BLOCK_BYTES;
+	return (int)(bytes - at < BLOCK_BYTES ? bytes - at : BLOCK_BYTES);
+}
 
 struct stop_notice {
 	int64_t signal;
@@ -308,6 +320,10 @@ int world_rank_of(const struct world *w, enum role r, int index);
 /* collective.c. x[i] = sum or maximum over the communicator's ranks in rank order: the same bits on all, whatever
  * comes first. */
 void world_combine(struct world *w, MPI_Comm comm, double *x, int n, int maximum, const char *what);
+/* Has all blocks of data travel, BLOCKS_IN_FLIGHT at once: `start` begins one. peer: whom the wait is for, or -1. */
+void world_pass_blocks(struct world *w, MPI_Comm comm, void *data, size_t bytes,
+                       void (*start)(struct world *w, MPI_Comm comm, void *data, int bytes, MPI_Request *request),
+                       const char *what, int peer);
 /* Rank 0 of comm's bytes to all of comm, in blocks. */
 void world_spread(struct world *w, MPI_Comm comm, void *data, size_t bytes, const char *what);
 

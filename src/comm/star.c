@@ -203,12 +203,6 @@ struct handing {
 	size_t bytes, blocks;
 };
 
-static int block_bytes(size_t bytes, size_t block)
-{
-	const size_t at = block * BLOCK_BYTES;
-	return (int)(bytes - at < BLOCK_BYTES ? bytes - at : BLOCK_BYTES);
-}
-
 /* Keeps some blocks under way to that rank; whether it has all, or is lost. */
 static int push_blocks(struct world *w, const struct handing *h, struct hand_out *o)
 {
@@ -219,7 +213,7 @@ static int push_blocks(struct world *w, const struct handing *h, struct hand_out
 		if (o->flight[i] != MPI_REQUEST_NULL && !world_test(w, &o->flight[i], o->peer)) {
 			flying = 1;
 		} else if (o->next < h->blocks) {
-			world_isend(w, h->data + o->next * BLOCK_BYTES, block_bytes(h->bytes, o->next), MPI_BYTE, o->peer,
+			world_isend(w, h->data + o->next * BLOCK_BYTES, world_block_bytes(h->bytes, o->next), MPI_BYTE, o->peer,
 			            TAG_WEIGHTS, w->team, &o->flight[i]);
 			o->next++;
 			flying = 1;
@@ -242,8 +236,7 @@ static int all_handed_out(struct world *w, void *arg)
 
 static void hand_out(struct world *w, void *data, size_t bytes, const char *what)
 {
-	struct handing h = {favor_calloc((size_t)w->size, sizeof *h.to), 0, data, bytes,
-	                    (bytes + BLOCK_BYTES - 1) / BLOCK_BYTES};
+	struct handing h = {favor_calloc((size_t)w->size, sizeof *h.to), 0, data, bytes, world_block_count(bytes)};
 	for (int r = 1; r < w->size; r++)
 		if ((world_roles_of(w, r) & ROLE_ROLLOUT) && !w->peers[r].lost) {
 			h.to[h.count].peer = r;
@@ -255,17 +248,9 @@ static void hand_out(struct world *w, void *data, size_t bytes, const char *what
 	free(h.to);
 }
 
-static void receive_blocks(struct world *w, char *data, size_t bytes, const char *what)
+static void receive_block(struct world *w, MPI_Comm comm, void *data, int bytes, MPI_Request *request)
 {
-	MPI_Request flight[BLOCKS_IN_FLIGHT];
-	const size_t blocks = (bytes + BLOCK_BYTES - 1) / BLOCK_BYTES;
-	for (size_t b = 0; b < blocks + BLOCKS_IN_FLIGHT; b++) {
-		MPI_Request *r = &flight[b % BLOCKS_IN_FLIGHT];
-		if (b >= BLOCKS_IN_FLIGHT && b - BLOCKS_IN_FLIGHT < blocks)
-			world_wait_request(w, r, MPI_STATUS_IGNORE, what, LEADER);
-		if (b < blocks)
-			world_irecv(w, data + b * BLOCK_BYTES, block_bytes(bytes, b), MPI_BYTE, LEADER, TAG_WEIGHTS, w->team, r);
-	}
+	world_irecv(w, data, bytes, MPI_BYTE, LEADER, TAG_WEIGHTS, comm, request);
 }
 
 void world_star_publish(struct world *w, void *data, size_t bytes, const char *what)
@@ -273,5 +258,5 @@ void world_star_publish(struct world *w, void *data, size_t bytes, const char *w
 	if (w->rank == LEADER)
 		hand_out(w, data, bytes, what);
 	else
-		receive_blocks(w, data, bytes, what);
+		world_pass_blocks(w, w->team, data, bytes, receive_block, what, LEADER);
 }
