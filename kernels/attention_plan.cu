@@ -37,6 +37,17 @@ bool inside(int64_t start, int64_t length, int64_t rows)
 	return length >= 0 && (length == 0 || (start >= 0 && start + length <= rows));
 }
 
+// What all plans say first.
+template <class P> void begin(P *plan, const struct kernel_attention &a, int64_t count)
+{
+	*plan = {};
+	plan->heads = a.heads;
+	plan->kv_heads = a.kv_heads;
+	plan->q_rows = a.q_rows;
+	plan->k_rows = a.k_rows;
+	plan->segments = (int32_t)count;
+}
+
 bool good_segments(const Segment *segments, int64_t count, const struct kernel_attention &a)
 {
 	if (count < 0 || count > INT32_MAX / 64 || !good_heads(a.heads, a.kv_heads) || a.q_rows < 0 || a.k_rows < 0 ||
@@ -224,12 +235,7 @@ extern "C" int64_t kernel_attention_plan(struct kernel_attention_plan *plan, int
 		if (put_keys(key_tiles, items, segments, count, group, most))
 			return -1;
 	}
-	*plan = {};
-	plan->heads = a->heads;
-	plan->kv_heads = a->kv_heads;
-	plan->q_rows = a->q_rows;
-	plan->k_rows = a->k_rows;
-	plan->segments = (int32_t)count;
+	begin(plan, *a, count);
 	plan->tiles = (int32_t)tiles.count;
 	plan->key_tiles = (int32_t)key_tiles.count;
 	plan->key_items = (int32_t)items.count;
@@ -285,12 +291,7 @@ extern "C" int64_t kernel_decode_plan(struct kernel_decode_plan *plan, int32_t *
 	free(entries);
 	if (!fits(out.count) || !fits(partials))
 		return -1;
-	*plan = {};
-	plan->heads = a->heads;
-	plan->kv_heads = a->kv_heads;
-	plan->q_rows = a->q_rows;
-	plan->k_rows = a->k_rows;
-	plan->segments = (int32_t)count;
+	begin(plan, *a, count);
 	plan->items = (int32_t)out.count;
 	plan->partials = (int32_t)partials;
 	return count * (INTS<Segment> + 2) + out.count * INTS<DecodeItem>;
