@@ -3,12 +3,7 @@
 # cuBLASLt (tests/kernels/emulation) into a shared object that the program opens as it would open the real one. Whole runs of a tiny
 # model with device: cuda must keep the invariants that runs on the CPU keep; what can't be had is refused with what to do.
 . "$(dirname "$0")/e2e/lib.sh"
-emulated=$build/tests/kernels/libfavor_cuda_emulated.so
-if [ ! -e "$emulated" ]; then
-	echo "skipped: the CUDA backend on its emulation: the build has no C++ compiler"
-	finish
-fi
-export FAVOR_CUDA_LIBRARY="$emulated"
+on_emulated_gpu "the CUDA backend on its emulation"
 make_data
 
 cat >"$work/tiny.yaml" <<END

@@ -15,13 +15,7 @@ fi
 make_data
 
 limit=150 most=40 # seconds: a run is cut off, a job must have ended
-# seconds since the start, of time in which this machine ran: a frozen container or a paused virtual machine must not count
-(while sleep 1; do echo; done) >"$work/ticks" &
-ticker=$!
-trap 'kill $ticker; rm -rf "$work"' EXIT
-ticks() {
-	wc -l <"$work/ticks"
-}
+count_ticks
 count=5 # ranks: learners 0 (the leader) and 1, reward 2, rollout 3 and 4
 cat >"$work/tiny.yaml" <<END
 method: grpo

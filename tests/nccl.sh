@@ -3,12 +3,8 @@
 # (tests/kernels/emulation), which pretend that there are several GPUs, fail or hang when they are told to, and end a run that starts
 # a sum before its buckets are complete, or in another order than the other ranks.
 . "$(dirname "$0")/e2e/lib.sh"
-emulated=$build/tests/kernels/libfavor_cuda_emulated.so
-if [ ! -e "$emulated" ]; then
-	echo "skipped: NCCL on its emulation: the build has no C++ compiler"
-	finish
-fi
-export FAVOR_CUDA_LIBRARY="$emulated" FAVOR_EMULATED_GPUS=4
+on_emulated_gpu "NCCL on its emulation"
+export FAVOR_EMULATED_GPUS=4
 make_data
 
 cat >"$work/tiny.yaml" <<END

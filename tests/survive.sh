@@ -31,13 +31,7 @@ with_ulfm() {
 make_data
 
 limit=150 most=40 # seconds: a run is cut off, a job must have ended
-# seconds since the start, of time in which this machine ran: a frozen container or a paused virtual machine must not count
-(while sleep 1; do echo; done) >"$work/ticks" &
-ticker=$!
-trap 'kill $ticker; rm -rf "$work"' EXIT
-ticks() {
-	wc -l <"$work/ticks"
-}
+count_ticks
 count=7 # ranks: learners 0 (the leader) and 1, reward 2 and 3, rollout 4, 5 and 6
 cat >"$work/tiny.yaml" <<END
 method: grpo

@@ -48,6 +48,26 @@ ranks() {
 	fi
 }
 
+# From now on, ticks is the number of seconds in which this machine ran: a frozen container or a paused virtual machine does not count.
+count_ticks() {
+	(while sleep 1; do echo; done) >"$work/ticks" &
+	ticker=$!
+	trap 'kill $ticker; rm -rf "$work"' EXIT
+}
+
+ticks() {
+	wc -l <"$work/ticks"
+}
+
+# on_emulated_gpu WHAT: favor opens the CUDA backend of the build's emulation; the suite is over where there is none
+on_emulated_gpu() {
+	export FAVOR_CUDA_LIBRARY="$build/tests/kernels/libfavor_cuda_emulated.so"
+	if [ ! -e "$FAVOR_CUDA_LIBRARY" ]; then
+		echo "skipped: $1: the build has no C++ compiler"
+		finish
+	fi
+}
+
 # A data set of small drawn images, $work/synth, and $work/letters.jsonl: the same images, each labelled with one letter. By Visual-RFT's
 # rule even the babble of an untrained model names a letter now and then, so that rewards differ and weights move.
 make_data() {
