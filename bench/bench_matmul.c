@@ -28,9 +28,9 @@ static void measure(int threads, int64_t m, int64_t n, int64_t k)
 	for (int64_t i = 0; i < total; i++)
 		memory[i] = (float)((i * 7919 + i / 13) % 1000) * 2e-3f - 1;
 	struct tensor y = tensor_of(memory, m, n), x = tensor_of(memory + m * n, m, k), w = tensor_of(x.data + m * k, n, k);
-	struct own_product own = {.m = m, .n = n, .k = k, .a = x.data, .a_row = k, .a_col = 1, .c = y.data, .c_row = n};
-	size_t own_bytes = ((size_t)own_packed_floats(k, n) * sizeof(float) + 63) / 64 * 64;
-	float *panels = aligned_alloc(64, own_bytes);
+	struct own_product own = {.m = m, .n = n, .k = k, .a = (const union own_word *)x.data, .a_row = k, .a_col = 1, .c = y.data, .c_row = n};
+	size_t own_bytes = ((size_t)own_packed_words(k, n) * sizeof(union own_word) + 63) / 64 * 64;
+	union own_word *panels = aligned_alloc(64, own_bytes);
 	if (!panels)
 		favor_die("out of memory: the own kernel needs %zu bytes", own_bytes);
 	own_pack(panels, w.data, 1, k, k, n, threads);

@@ -28,4 +28,10 @@ static inline float bf16_round(float f)
 	return bf16_float(bf16_of(f));
 }
 
+/* Two of them, the first in the lower half. */
+static inline uint32_t bf16_pair(float first, float second)
+{
+	return bf16_of(first) | (uint32_t)bf16_of(second) << 16;
+}
+
 #endif

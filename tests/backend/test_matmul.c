@@ -6,6 +6,7 @@
 #include "backend/cpu/matmul.h"
 #include "backend/cpu/own_product.h"
 #include "backend/reference/ref_matmul.h"
+#include "base/bf16.h"
 #include "base/rng.h"
 
 #include <math.h>
@@ -277,42 +278,91 @@ static void test_weights_changed(void **unused)
 	fixture_end(&f);
 }
 
-/* The own kernel by itself: right, and the same for any number of rows and threads. */
+/* What own_product.h promises of each element, number by number. Subnormal products would tell the instruction from this;
+ * random numbers of about 1 make none. */
+static float promised(const struct own_product *p, struct tensor x, struct tensor w, int64_t i, int64_t j, float start)
+{
+	float sum = start;
+	for (int64_t k = 0; k < x.cols; k++) {
+		int64_t at = p->pairs ? k ^ 1 : k; /* of a pair, the second comes first */
+		if (at >= x.cols)
+			continue;
+		float left = x.data[i * x.stride + at], right = w.data[j * w.stride + at];
+		sum = p->pairs ? fmaf(bf16_round(left), bf16_round(right), sum) : fmaf(left, right, sum);
+	}
+	if (p->pairs && x.cols % 2) /* the odd one, skipped above */
+		sum = fmaf(bf16_round(x.data[i * x.stride + x.cols - 1]), bf16_round(w.data[j * w.stride + w.cols - 1]), sum);
+	return sum;
+}
+
+static void check_own_product(int64_t m, int64_t n, int64_t k, int pairs)
+{
+	struct tensor x = random_tensor(m, k, 5, 1), w = random_tensor(n, k, 3, 2), y = random_tensor(m, n, 7, 3);
+	struct tensor bias = random_tensor(1, n, 0, 4), before = copy_of(y), last = copy_of(y), turned = copy_of(y);
+	struct own_product p = {.pairs = pairs,
+	                        .m = m,
+	                        .n = n,
+	                        .k = pairs ? own_pairs(k) : k,
+	                        .bias = bias.data,
+	                        .c = y.data,
+	                        .c_row = y.stride,
+	                        .accumulate = 1};
+	const size_t words = (size_t)(m * k + m), bytes = (size_t)own_packed_words(p.k, n) * sizeof(union own_word);
+	union own_word *panels = aligned_alloc(64, (bytes + 63) / 64 * 64), *left = favor_calloc(words, sizeof *left),
+	               *columns = favor_calloc(words, sizeof *columns);
+	assert_non_null(panels);
+	struct tensor x_turned = random_tensor(k, m, 2, 5);
+	for (int64_t i = 0; i < m; i++)
+		for (int64_t j = 0; j < k; j++)
+			x_turned.data[j * x_turned.stride + i] = x.data[i * x.stride + j];
+	p.panels = panels;
+	p.a_col = 1;
+	if (pairs) {
+		own_pack_pairs(panels, w.data, 1, w.stride, k, n, 3);
+		own_pair_columns(left, x.data, x.stride, m, k, 2);
+		own_pair_rows(columns, x_turned.data, x_turned.stride, m, k, 2);
+		p.a = left;
+		p.a_row = p.k;
+	} else {
+		own_pack(panels, w.data, 1, w.stride, k, n, 3);
+		p.a = (const union own_word *)x.data;
+		p.a_row = x.stride;
+	}
+	own_product_run(&p, 3);
+	for (int64_t i = 0; i < m; i++)
+		for (int64_t j = 0; j < n; j++) {
+			float want = promised(&p, x, w, i, j, before.data[i * before.stride + j] + bias.data[j]);
+			if (memcmp(&y.data[i * y.stride + j], &want, sizeof want))
+				fail_msg("%dx%dx%d%s, element %d, %d: %.9g instead of %.9g", (int)m, (int)n, (int)k, pairs ? " pairs" : "",
+				         (int)i, (int)j, y.data[i * y.stride + j], want);
+		}
+	struct own_product one = p;
+	one.m = 1;
+	one.a += (m - 1) * p.a_row;
+	one.c = last.data + (m - 1) * last.stride;
+	own_product_run(&one, 1);
+	assert_same(tensor_rows(last, m - 1, 1), tensor_rows(y, m - 1, 1), "own product", 1, 1);
+	p.a = pairs ? columns : (const union own_word *)x_turned.data;
+	p.a_row = 1;
+	p.a_col = pairs ? m : x_turned.stride;
+	p.c = turned.data;
+	own_product_run(&p, 2);
+	assert_same(turned, y, "own product of columns", m, 2);
+	void *all[] = {panels,    left,        columns,   x.data,      w.data,       y.data,
+	               bias.data, before.data, last.data, turned.data, x_turned.data};
+	for (size_t j = 0; j < sizeof all / sizeof *all; j++)
+		free(all[j]);
+}
+
+/* The own kernel by itself: the promised bits, and the same for any number of rows and threads and either order of a. */
 static void test_own_product(void **unused)
 {
 	(void)unused;
-	const int shapes[][3] = {{1, 1, 1}, {150, 70, 33}, {300, 65, 20}, {9, 200, 64}, {13, 40, 700}, {200, 16, 1}};
-	for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-		int64_t m = shapes[i][0], n = shapes[i][1], k = shapes[i][2];
-		struct tensor x = random_tensor(m, k, 5, 1), w = random_tensor(n, k, 3, 2), y = random_tensor(m, n, 7, 3);
-		struct tensor bias = random_tensor(1, n, 0, 4), want = copy_of(y), last = copy_of(y);
-		struct own_product p = {.m = m,
-		                        .n = n,
-		                        .k = k,
-		                        .a = x.data,
-		                        .bias = bias.data,
-		                        .a_row = x.stride,
-		                        .a_col = 1,
-		                        .c = y.data,
-		                        .c_row = y.stride,
-		                        .accumulate = 1};
-		size_t bytes = (size_t)own_packed_floats(k, n) * sizeof(float);
-		float *panels = aligned_alloc(64, (bytes + 63) / 64 * 64);
-		assert_non_null(panels);
-		own_pack(panels, w.data, 1, w.stride, k, n, 3);
-		p.panels = panels;
-		own_product_run(&p, 3);
-		ref_linear(NULL, want, x, w, bias.data, 1);
-		assert_close(y, want);
-		p.m = 1;
-		p.a += (m - 1) * x.stride;
-		p.c = last.data + (m - 1) * last.stride;
-		own_product_run(&p, 1);
-		assert_same(tensor_rows(last, m - 1, 1), tensor_rows(y, m - 1, 1), "own product", 1, 1);
-		float *all[] = {panels, x.data, w.data, y.data, bias.data, want.data, last.data};
-		for (size_t j = 0; j < sizeof all / sizeof *all; j++)
-			free(all[j]);
-	}
+	const int shapes[][3] = {{1, 1, 1},    {150, 70, 33}, {300, 65, 20},  {9, 200, 64},
+	                         {13, 40, 700}, {200, 16, 1},  {25, 130, 1025}, {40, 33, 2}};
+	for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+		for (int pairs = 0; pairs < 2; pairs++)
+			check_own_product(shapes[i][0], shapes[i][1], shapes[i][2], pairs);
 }
 
 int main(void)

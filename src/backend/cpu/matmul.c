@@ -7,7 +7,7 @@
  *    split the sum over threads;
  *  - long batches go in pieces of a few sizes, since a primitive for every number of rows would cost more to compile
  *    than it saves.
- * bfloat16 products (enum products) are the own kernel's: it reads bfloat16 panels and sums in float32.
+ * bfloat16 products (enum products) are the own kernel's, of pairs of bfloat16 (own_product.h), summed in float32.
  *
  * Weights are packed once and kept until weights_changed (packed.c): always for the own kernel, for oneDNN where few
  * rows are bound by reading them. Packed or not gives the same bits. */
@@ -18,7 +18,6 @@
 #include "backend/cpu/own_product.h"
 #include "backend/cpu/packed.h"
 #include "backend/host_memory.h"
-#include "base/bf16.h"
 
 #include <omp.h>
 #include <stdlib.h>
@@ -54,6 +53,11 @@ static float *buffer_floats(struct buffer *b, size_t floats)
 	return b->data;
 }
 
+static union own_word *buffer_words(struct buffer *b, int64_t words)
+{
+	return (union own_word *)buffer_floats(b, (size_t)words);
+}
+
 static int is_dense(struct tensor t)
 {
 	return t.stride == t.cols || t.rows <= 1;
@@ -61,126 +65,116 @@ static int is_dense(struct tensor t)
 
 /* --- by the own kernel --- */
 
-/* The panels of b[k, n], packed to `to`, for p: rounded to bfloat16 if narrow. */
-static void own_pack_for(struct matmul_state *s, struct own_product *p, void *to, int narrow, const float *b,
-                         int64_t b_row, int64_t b_col)
+/* A product's numbers before they are words: a[m, k] b[k, n], element (i, j) of b is b[i * b_row + j * b_col]. */
+struct own_right {
+	const float *data;
+	int64_t row, col, k;
+};
+
+static void own_pack_for(struct matmul_state *s, const struct own_product *p, union own_word *to,
+                         const struct own_right *b)
 {
-	p->panels = narrow ? NULL : to;
-	p->narrow = narrow ? to : NULL;
-	if (narrow)
-		own_pack_narrow(to, b, b_row, b_col, p->k, p->n, s->threads);
+	if (p->pairs)
+		own_pack_pairs(to, b->data, b->row, b->col, b->k, p->n, s->threads);
 	else
-		own_pack(to, b, b_row, b_col, p->k, p->n, s->threads);
+		own_pack(to, b->data, b->row, b->col, b->k, p->n, s->threads);
 }
 
 /* With panels that are kept from one product to the next; returns 0 if there is no room for them. */
-static int own_kept_product(struct matmul_state *s, struct own_product p, struct tensor w, int narrow)
+static int own_kept_product(struct matmul_state *s, struct own_product p, struct tensor w, const struct own_right *b)
 {
-	const struct packed_key key = {w.data, w.rows, w.cols, narrow ? PACKED_NARROW : PACKED_IN_PANELS};
-	void *kept = packed_weights_find(s->packed, &key);
-	if (kept) {
-		p.panels = narrow ? NULL : kept;
-		p.narrow = narrow ? kept : NULL;
-	} else {
-		size_t size = narrow ? sizeof(uint16_t) : sizeof(float);
-		kept = packed_weights_add(s->packed, &key, (size_t)own_packed_floats(p.k, p.n) * size);
+	const struct packed_key key = {w.data, w.rows, w.cols, p.pairs ? PACKED_PAIRS : PACKED_IN_PANELS};
+	union own_word *kept = packed_weights_find(s->packed, &key);
+	if (!kept) {
+		kept = packed_weights_add(s->packed, &key, (size_t)own_packed_words(p.k, p.n) * sizeof *kept);
 		if (!kept)
 			return 0;
-		own_pack_for(s, &p, kept, narrow, w.data, 1, w.stride);
+		own_pack_for(s, &p, kept, b);
 	}
+	p.panels = kept;
 	own_product_run(&p, s->threads);
 	return 1;
 }
 
 /* a w^T (transposed: w [n, k]) or a w, with what `p` says of a, bias and c. A whole weight to be transposed has its
  * panels kept; others, and those that are too large for that, are packed for this product, a part after the other. */
-static void own_weight_product(struct matmul_state *s, struct own_product p, struct tensor w, int transposed,
-                               int narrow)
+static void own_weight_product(struct matmul_state *s, struct own_product p, struct tensor w, int transposed)
 {
-	if (transposed && is_dense(w) && own_kept_product(s, p, w, narrow))
+	struct own_right b = {w.data, transposed ? 1 : w.stride, transposed ? w.stride : 1, transposed ? w.cols : w.rows};
+	if (transposed && is_dense(w) && own_kept_product(s, p, w, &b))
 		return;
-	int64_t b_row = transposed ? 1 : w.stride, b_col = transposed ? w.stride : 1;
 	int64_t columns = CHUNK_FLOATS / (p.k ? p.k : 1) / PANEL * PANEL;
 	if (columns < PANEL)
 		columns = PANEL;
-	float *panels = buffer_floats(&s->panels, (size_t)own_packed_floats(p.k, columns < p.n ? columns : p.n));
+	union own_word *panels = buffer_words(&s->panels, own_packed_words(p.k, columns < p.n ? columns : p.n));
 	struct own_product part = p;
+	part.panels = panels;
 	for (int64_t first = 0; first < p.n; first += columns) {
 		part.n = p.n - first < columns ? p.n - first : columns;
 		part.c = p.c + first;
 		part.bias = p.bias ? p.bias + first : NULL;
-		own_pack_for(s, &part, panels, narrow, w.data + first * b_col, b_row, b_col);
+		own_pack_for(s, &part, panels, &b);
 		own_product_run(&part, s->threads);
+		b.data += columns * b.col;
 	}
 }
 
-/* A dense copy of t in the buffer, each number rounded to bfloat16. */
-static struct tensor rounded(struct matmul_state *s, struct buffer *buffer, struct tensor t)
+/* x, whose rows are those of the result, as the left operand of p. */
+static void own_left_rows(struct matmul_state *s, struct own_product *p, struct tensor x)
 {
-	struct tensor copy = tensor_of(buffer_floats(buffer, (size_t)t.rows * (size_t)t.cols), t.rows, t.cols);
-#pragma omp parallel for num_threads(s->threads) schedule(static) if (t.rows * t.cols > WORTH_THREADS)
-	for (int64_t i = 0; i < t.rows; i++) {
-		const float *from = t.data + i * t.stride;
-		float *to = copy.data + i * copy.stride;
-#pragma omp simd
-		for (int64_t j = 0; j < t.cols; j++)
-			to[j] = bf16_round(from[j]);
+	p->m = x.rows;
+	p->k = x.cols;
+	p->a = (const union own_word *)x.data;
+	p->a_row = x.stride;
+	p->a_col = 1;
+	if (p->pairs) {
+		p->k = p->a_row = own_pairs(x.cols);
+		union own_word *words = buffer_words(&s->a, x.rows * p->k);
+		own_pair_columns(words, x.data, x.stride, x.rows, x.cols, s->threads);
+		p->a = words;
 	}
-	return copy;
+}
+
+/* x^T, whose columns are the rows of the result. */
+static void own_left_columns(struct matmul_state *s, struct own_product *p, struct tensor x)
+{
+	p->m = x.cols;
+	p->k = x.rows;
+	p->a = (const union own_word *)x.data;
+	p->a_row = 1;
+	p->a_col = x.stride;
+	if (p->pairs) {
+		p->k = own_pairs(x.rows);
+		p->a_col = x.cols;
+		union own_word *words = buffer_words(&s->a, x.cols * p->k);
+		own_pair_rows(words, x.data, x.stride, x.cols, x.rows, s->threads);
+		p->a = words;
+	}
 }
 
 static void own_linear(struct matmul_state *s, struct tensor y, struct tensor x, struct tensor w, const float *bias,
-                       int accumulate, int narrow)
+                       int accumulate, int pairs)
 {
-	if (narrow)
-		x = rounded(s, &s->a, x);
-	const struct own_product p = {.m = x.rows,
-	                              .n = w.rows,
-	                              .k = w.cols,
-	                              .a = x.data,
-	                              .a_row = x.stride,
-	                              .a_col = 1,
-	                              .bias = bias,
-	                              .c = y.data,
-	                              .c_row = y.stride,
-	                              .accumulate = accumulate};
-	own_weight_product(s, p, w, 1, narrow);
+	struct own_product p = {
+	    .pairs = pairs, .n = w.rows, .bias = bias, .c = y.data, .c_row = y.stride, .accumulate = accumulate};
+	own_left_rows(s, &p, x);
+	own_weight_product(s, p, w, 1);
 }
 
 static void own_backward_input(struct matmul_state *s, struct tensor dx, struct tensor dy, struct tensor w,
-                               int accumulate, int narrow)
+                               int accumulate, int pairs)
 {
-	if (narrow)
-		dy = rounded(s, &s->a, dy);
-	const struct own_product p = {.m = dy.rows,
-	                              .n = w.cols,
-	                              .k = w.rows,
-	                              .a = dy.data,
-	                              .a_row = dy.stride,
-	                              .a_col = 1,
-	                              .c = dx.data,
-	                              .c_row = dx.stride,
-	                              .accumulate = accumulate};
-	own_weight_product(s, p, w, 0, narrow);
+	struct own_product p = {.pairs = pairs, .n = w.cols, .c = dx.data, .c_row = dx.stride, .accumulate = accumulate};
+	own_left_rows(s, &p, dy);
+	own_weight_product(s, p, w, 0);
 }
 
 /* dw += dy^T x: x is the operand to pack. */
-static void own_backward_weight(struct matmul_state *s, struct tensor dw, struct tensor dy, struct tensor x, int narrow)
+static void own_backward_weight(struct matmul_state *s, struct tensor dw, struct tensor dy, struct tensor x, int pairs)
 {
-	if (narrow) {
-		dy = rounded(s, &s->a, dy);
-		x = rounded(s, &s->b, x);
-	}
-	const struct own_product p = {.m = dw.rows,
-	                              .n = dw.cols,
-	                              .k = dy.rows,
-	                              .a = dy.data,
-	                              .a_row = 1,
-	                              .a_col = dy.stride,
-	                              .c = dw.data,
-	                              .c_row = dw.stride,
-	                              .accumulate = 1};
-	own_weight_product(s, p, x, 0, 0); /* rounded or not, as floats */
+	struct own_product p = {.pairs = pairs, .n = dw.cols, .c = dw.data, .c_row = dw.stride, .accumulate = 1};
+	own_left_columns(s, &p, dy);
+	own_weight_product(s, p, x, 0);
 }
 
 /* --- by oneDNN --- */

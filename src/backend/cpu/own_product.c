@@ -25,6 +25,7 @@ enum {
 	SAME_SET = 1024, /* rows so many floats apart, or a multiple, fall into the same few lines of the first cache */
 	AHEAD_ROWS = 4 * KERNEL_ROWS, /* up to so many rows, memory is slower than the kernel: fetch the next panel early */
 	PACK_STEP = 8,
+	PAIRS_BLOCK = 256, /* of k, rounded at a time; even */
 	PACK_WORTH_THREADS = 1 << 14,
 };
 
@@ -37,26 +38,27 @@ enum fetch {
 	FETCH_ROWS,   /* those, and the rows of a: they lie apart, too short for the machine to foresee them */
 };
 
-/* One step of k. */
-ALWAYS_INLINE void step(vec (*sum)[VECTORS], int rows, const float *a, int64_t a_row, const void *b, int narrow)
+/* One step of k: of floats, or of pairs. */
+ALWAYS_INLINE void step(vec (*sum)[VECTORS], int rows, const union own_word *a, int64_t a_row, const union own_word *b,
+                        int pairs)
 {
 	vec right[VECTORS];
 	for (int v = 0; v < VECTORS; v++)
-		right[v] = narrow ? vec_widen((const uint16_t *)b + v * TILE_LANES) : vec_load_once((const float *)b + v * TILE_LANES);
+		right[v] = vec_load_once(&b[v * TILE_LANES].number);
 	for (int i = 0; i < rows; i++) {
-		vec left = vec_all(a[i * a_row]);
+		const union own_word *left = &a[i * a_row];
 		for (int v = 0; v < VECTORS; v++)
-			sum[i][v] = vec_fused(left, right[v], sum[i][v]);
+			sum[i][v] = pairs ? vec_fused_pairs(vec_all_pairs(left->pair), right[v], sum[i][v])
+			                  : vec_fused(vec_all(left->number), right[v], sum[i][v]);
 	}
 }
 
-/* c[rows, PANEL] = start + a b; row i of `start` is start + i * start_row; NULL: 0. b is floats, or bfloat16 if narrow.
- * Constants where it is inlined: rows; a_row or a_col; narrow; fetch. */
-ALWAYS_INLINE void kernel(int rows, float *c, int64_t c_row, const float *start, int64_t start_row, const float *a,
-                          int64_t a_row, int64_t a_col, const void *b, int narrow, int64_t depth, enum fetch fetch,
-                          const char *next, int lines)
+/* c[rows, PANEL] = start + a b; row i of `start` is start + i * start_row; NULL: 0. a and b are floats or pairs.
+ * Constants where it is inlined: rows; a_row or a_col; pairs; fetch. */
+ALWAYS_INLINE void kernel(int rows, float *c, int64_t c_row, const float *start, int64_t start_row,
+                          const union own_word *a, int64_t a_row, int64_t a_col, const union own_word *b, int pairs,
+                          int64_t depth, enum fetch fetch, const char *next, int lines)
 {
-	const int64_t row_bytes = PANEL * (narrow ? (int64_t)sizeof(uint16_t) : (int64_t)sizeof(float));
 	const int steps = fetch == FETCH_ROWS ? LINE / (int)sizeof(float) : STEPS;
 	vec sum[KERNEL_ROWS][VECTORS];
 	for (int i = 0; i < rows; i++)
@@ -72,10 +74,10 @@ ALWAYS_INLINE void kernel(int rows, float *c, int64_t c_row, const float *start,
 			__builtin_prefetch(a + (rows + i) * a_row + k, 0, 3);
 #pragma GCC unroll 4
 		for (int s = 0; s < steps; s++)
-			step(sum, rows, a + (k + s) * a_col, a_row, (const char *)b + (k + s) * row_bytes, narrow);
+			step(sum, rows, a + (k + s) * a_col, a_row, b + (k + s) * PANEL, pairs);
 	}
 	for (; k < depth; k++)
-		step(sum, rows, a + k * a_col, a_row, (const char *)b + k * row_bytes, narrow);
+		step(sum, rows, a + k * a_col, a_row, b + k * PANEL, pairs);
 	for (int i = 0; i < rows; i++)
 		for (int v = 0; v < VECTORS; v++)
 			vec_store(c + i * c_row + v * TILE_LANES, sum[i][v]);
@@ -86,31 +88,33 @@ struct kernel_call {
 	int64_t c_row;
 	const float *start;
 	int64_t start_row;
-	const float *a;
+	const union own_word *a;
 	int64_t a_row; /* 0: a is packed, [depth][KERNEL_ROWS] */
-	const void *b;
-	int narrow; /* b is bfloat16; only with a_row */
+	const union own_word *b;
+	int pairs;
 	int64_t depth;
 	enum fetch fetch; /* FETCH_PANEL only with a_row */
 	const char *next; /* FETCH_PANEL: from where on */
 	int lines;
 };
 
-#define KERNEL_CALL(rows, a_row, a_col, narrow, fetch)                                                                 \
-	kernel(rows, k->c, k->c_row, k->start, k->start_row, k->a, a_row, a_col, k->b, narrow, k->depth, fetch, k->next,   \
+#define KERNEL_CALL(rows, a_row, a_col, pairs, fetch)                                                                  \
+	kernel(rows, k->c, k->c_row, k->start, k->start_row, k->a, a_row, a_col, k->b, pairs, k->depth, fetch, k->next,    \
 	       k->lines)
+#define KERNEL_OF(rows, pairs)                                                                                         \
+	if (!k->a_row)                                                                                                     \
+		KERNEL_CALL(rows, 1, KERNEL_ROWS, pairs, FETCH_RESULT);                                                        \
+	else if (k->fetch == FETCH_PANEL)                                                                                  \
+		KERNEL_CALL(rows, k->a_row, 1, pairs, FETCH_PANEL);                                                            \
+	else                                                                                                               \
+		KERNEL_CALL(rows, k->a_row, 1, pairs, FETCH_ROWS)
 #define KERNEL(rows)                                                                                                   \
 	case rows:                                                                                                         \
-		if (!k->a_row)                                                                                                 \
-			KERNEL_CALL(rows, 1, KERNEL_ROWS, 0, FETCH_RESULT);                                                       \
-		else if (k->narrow && k->fetch == FETCH_PANEL)                                                                 \
-			KERNEL_CALL(rows, k->a_row, 1, 1, FETCH_PANEL);                                                            \
-		else if (k->narrow)                                                                                            \
-			KERNEL_CALL(rows, k->a_row, 1, 1, FETCH_ROWS);                                                             \
-		else if (k->fetch == FETCH_PANEL)                                                                              \
-			KERNEL_CALL(rows, k->a_row, 1, 0, FETCH_PANEL);                                                            \
-		else                                                                                                           \
-			KERNEL_CALL(rows, k->a_row, 1, 0, FETCH_ROWS);                                                             \
+		if (k->pairs) {                                                                                                \
+			KERNEL_OF(rows, 1);                                                                                        \
+		} else {                                                                                                       \
+			KERNEL_OF(rows, 0);                                                                                        \
+		}                                                                                                              \
 		break
 
 static void kernel_rows(const struct kernel_call *k, int64_t rows)
@@ -186,8 +190,9 @@ static void pack_rows_of_b(float *to, const float *b, int64_t b_row, int64_t k, 
 	}
 }
 
-void own_pack(float *to, const float *b, int64_t b_row, int64_t b_col, int64_t k, int64_t n, int threads)
+void own_pack(union own_word *words, const float *b, int64_t b_row, int64_t b_col, int64_t k, int64_t n, int threads)
 {
+	float *to = &words->number;
 	if (b_col == 1) {
 #pragma omp parallel for num_threads(threads) schedule(static) if (n * k > PACK_WORTH_THREADS)
 		for (int64_t first = 0; first < k; first += PACK_STEP)
@@ -199,42 +204,76 @@ void own_pack(float *to, const float *b, int64_t b_row, int64_t b_col, int64_t k
 		pack_panel(to + p * PANEL * k, b + p * PANEL * b_col, b_col, k, n - p * PANEL < PANEL ? n - p * PANEL : PANEL);
 }
 
-void own_pack_narrow(uint16_t *to, const float *b, int64_t b_row, int64_t b_col, int64_t k, int64_t n, int threads)
+void own_pack_pairs(union own_word *to, const float *b, int64_t b_row, int64_t b_col, int64_t k, int64_t n, int threads)
 {
+	const int64_t words = own_pairs(k);
 #pragma omp parallel for num_threads(threads) schedule(static) if (n * k > PACK_WORTH_THREADS)
 	for (int64_t p = 0; p < own_panels(n); p++) {
-		float wide[DEPTH * PANEL] __attribute__((aligned(64)));
+		float wide[PAIRS_BLOCK * PANEL] __attribute__((aligned(64)));
 		int64_t width = n - p * PANEL < PANEL ? n - p * PANEL : PANEL;
-		for (int64_t first = 0; first < k; first += DEPTH) {
-			int64_t depth = k - first < DEPTH ? k - first : DEPTH;
+		for (int64_t first = 0; first < k; first += PAIRS_BLOCK) {
+			int64_t depth = k - first < PAIRS_BLOCK ? k - first : PAIRS_BLOCK;
 			const float *from = b + first * b_row + p * PANEL * b_col;
-			uint16_t *at = to + (p * k + first) * PANEL;
+			union own_word *at = to + (p * words + first / 2) * PANEL;
 			if (b_col == 1)
 				pack_rows_of_b(wide, from, b_row, depth, width, 0, depth);
 			else
 				pack_panel(wide, from, b_col, depth, width);
+			if (depth % 2)
+				memset(wide + depth * PANEL, 0, PANEL * sizeof *wide);
+			for (int64_t i = 0; i < depth; i += 2) {
 #pragma omp simd
-			for (int64_t i = 0; i < depth * PANEL; i++)
-				at[i] = bf16_of(wide[i]);
+				for (int64_t j = 0; j < PANEL; j++)
+					at[i / 2 * PANEL + j].pair = bf16_pair(wide[i * PANEL + j], wide[(i + 1) * PANEL + j]);
+			}
 		}
+	}
+}
+
+void own_pair_columns(union own_word *to, const float *a, int64_t a_row, int64_t m, int64_t k, int threads)
+{
+	const int64_t words = own_pairs(k);
+#pragma omp parallel for num_threads(threads) schedule(static) if (m * k > PACK_WORTH_THREADS)
+	for (int64_t i = 0; i < m; i++) {
+		const float *from = a + i * a_row;
+		union own_word *row = to + i * words;
+#pragma omp simd
+		for (int64_t j = 0; j < k / 2; j++)
+			row[j].pair = bf16_pair(from[2 * j], from[2 * j + 1]);
+		if (k % 2)
+			row[k / 2].pair = bf16_pair(from[k - 1], 0);
+	}
+}
+
+void own_pair_rows(union own_word *to, const float *a, int64_t a_col, int64_t m, int64_t k, int threads)
+{
+	const int64_t words = own_pairs(k);
+#pragma omp parallel for num_threads(threads) schedule(static) if (m * k > PACK_WORTH_THREADS)
+	for (int64_t j = 0; j < words; j++) {
+		const float *first = a + 2 * j * a_col, *second = first + a_col;
+		union own_word *row = to + j * m;
+		const int both = 2 * j + 1 < k;
+#pragma omp simd
+		for (int64_t i = 0; i < m; i++)
+			row[i].pair = bf16_pair(first[i], both ? second[i] : 0);
 	}
 }
 
 /* a[rows, depth], whose columns are contiguous, becomes [rows / KERNEL_ROWS][depth][KERNEL_ROWS]. A few columns at a
  * time, so that each page is visited once. */
-static void pack_a(float *to, const float *a, int64_t a_col, int64_t rows, int64_t depth)
+static void pack_a(union own_word *to, const union own_word *a, int64_t a_col, int64_t rows, int64_t depth)
 {
 	for (int64_t start = 0; start < depth; start += PACK_STEP) {
 		int64_t end = depth - start < PACK_STEP ? depth : start + PACK_STEP;
 		for (int64_t first = 0; first < rows; first += KERNEL_ROWS) {
 			int64_t n = rows - first < KERNEL_ROWS ? rows - first : KERNEL_ROWS;
-			const float *from = a + first;
-			float *at = to + first * depth;
+			const union own_word *from = a + first;
+			union own_word *at = to + first * depth;
 			for (int64_t k = start; k < end; k++) {
 				if (n == KERNEL_ROWS)
-					memcpy(at + k * KERNEL_ROWS, from + k * a_col, KERNEL_ROWS * sizeof(float));
+					memcpy(at + k * KERNEL_ROWS, from + k * a_col, KERNEL_ROWS * sizeof *to);
 				else
-					memcpy(at + k * KERNEL_ROWS, from + k * a_col, (size_t)n * sizeof(float));
+					memcpy(at + k * KERNEL_ROWS, from + k * a_col, (size_t)n * sizeof *to);
 			}
 		}
 	}
@@ -255,31 +294,28 @@ static int copies_rows(const struct own_product *p)
 
 /* Rows [row, row + rows) x the rectangle's panels, over [first, first + depth) of k. */
 static void block_run(const struct own_product *p, const struct rectangle *r, int64_t row, int64_t rows, int64_t first,
-                      int64_t depth, float *packed)
+                      int64_t depth, union own_word *packed)
 {
-	const float *a = p->a + row * p->a_row + first * p->a_col;
+	const union own_word *a = p->a + row * p->a_row + first * p->a_col;
 	int64_t a_row = p->a_row;
 	if (p->a_col != 1) {
 		pack_a(packed, a, p->a_col, rows, depth);
 	} else if (copies_rows(p)) {
-		a_row = depth + LINE / (int64_t)sizeof(float);
+		a_row = depth + LINE / (int64_t)sizeof *a;
 		for (int64_t i = 0; i < rows; i++)
-			memcpy(packed + i * a_row, a + i * p->a_row, (size_t)depth * sizeof(float));
+			memcpy(packed + i * a_row, a + i * p->a_row, (size_t)depth * sizeof *a);
 		a = packed;
 	}
 	int64_t step = KERNEL_ROWS, parts = (rows + step - 1) / step;
 	if (rows < 2 * KERNEL_ROWS && p->a_col == 1) /* few rows: equal parts, 8 are 4 + 4 and not 6 + 2 */
 		step = (rows + parts - 1) / parts;
 	/* each part of the rows goes over the panel, and fetches its share of the next one meanwhile */
-	const int64_t element = p->narrow ? sizeof(uint16_t) : sizeof(float), row_bytes = PANEL * element;
-	const int64_t lines = (STEPS * row_bytes / LINE + parts - 1) / parts;
+	const int64_t lines = (STEPS * PANEL * (int64_t)sizeof *a / LINE + parts - 1) / parts;
 	const int ahead = rows <= AHEAD_ROWS && p->a_col == 1;
 	for (int64_t panel = r->panel; panel < r->panel_end; panel++) {
 		int64_t column = panel * PANEL, width = p->n - column < PANEL ? p->n - column : PANEL;
-		struct kernel_call k = {.c_row = p->c_row, .depth = depth};
-		k.narrow = p->narrow != NULL;
-		k.b = (p->narrow ? (const char *)p->narrow : (const char *)p->panels) + (panel * p->k + first) * row_bytes;
-		k.lines = (int)lines;
+		struct kernel_call k = {.c_row = p->c_row, .depth = depth, .pairs = p->pairs, .lines = (int)lines};
+		k.b = p->panels + (panel * p->k + first) * PANEL;
 		for (int64_t i = 0; i < rows; i += step) {
 			int64_t n = rows - i < step ? rows - i : step;
 			k.c = p->c + (row + i) * p->c_row + column;
@@ -298,7 +334,7 @@ static void block_run(const struct own_product *p, const struct rectangle *r, in
 			k.a = p->a_col == 1 ? a + i * a_row : packed + i * depth;
 			k.a_row = p->a_col == 1 ? a_row : 0;
 			k.fetch = ahead && panel + 1 < r->panel_end ? FETCH_PANEL : FETCH_ROWS;
-			k.next = (const char *)k.b + p->k * row_bytes + i / step * (depth / STEPS * lines * LINE);
+			k.next = (const char *)(k.b + p->k * PANEL) + i / step * (depth / STEPS * lines * LINE);
 			if (width == PANEL)
 				kernel_rows(&k, n);
 			else
@@ -309,7 +345,7 @@ static void block_run(const struct own_product *p, const struct rectangle *r, in
 
 static void rectangle_run(const struct own_product *p, const struct rectangle *r)
 {
-	float packed[ROWS_BLOCK * (DEPTH + LINE / (int)sizeof(float))] __attribute__((aligned(64)));
+	union own_word packed[ROWS_BLOCK * (DEPTH + LINE / (int)sizeof(union own_word))] __attribute__((aligned(64)));
 	for (int64_t first = 0; first < p->k; first += DEPTH) {
 		int64_t depth = p->k - first < DEPTH ? p->k - first : DEPTH;
 		for (int64_t row = r->row; row < r->row_end; row += ROWS_BLOCK)

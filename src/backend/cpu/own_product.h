@@ -12,34 +12,52 @@
 
 enum { PANEL = 2 * TILE_LANES };
 
+/* What the operands are made of: floats, or pairs of bfloat16 that follow each other in k, the first in the lower half.
+ * The kernel goes through both in the same way. */
+union own_word {
+	float number;
+	uint32_t pair;
+};
+
+/* Words of k numbers, as pairs; an odd k's last pair ends with 0. */
+static inline int64_t own_pairs(int64_t k)
+{
+	return (k + 1) / 2;
+}
 static inline int64_t own_panels(int64_t columns)
 {
 	return (columns + PANEL - 1) / PANEL;
 }
-/* Floats of the packed right operand. */
-static inline int64_t own_packed_floats(int64_t k, int64_t columns)
+/* Words of the packed right operand of k words. */
+static inline int64_t own_packed_words(int64_t k, int64_t columns)
 {
 	return own_panels(columns) * PANEL * k;
 }
 /* Packs b[k, n], whose element (i, j) is b[i * b_row + j * b_col]; one of the strides is 1. `to`: 64-byte aligned. */
-void own_pack(float *to, const float *b, int64_t b_row, int64_t b_col, int64_t k, int64_t n, int threads);
-/* The same, rounded to bfloat16. */
-void own_pack_narrow(uint16_t *to, const float *b, int64_t b_row, int64_t b_col, int64_t k, int64_t n, int threads);
+void own_pack(union own_word *to, const float *b, int64_t b_row, int64_t b_col, int64_t k, int64_t n, int threads);
+/* The same for pairs, rounded to bfloat16: [columns / PANEL][own_pairs(k)][PANEL]. */
+void own_pack_pairs(union own_word *to, const float *b, int64_t b_row, int64_t b_col, int64_t k, int64_t n, int threads);
+/* The left operand as pairs: a[m, k] of contiguous rows becomes to[m][own_pairs(k)]; */
+void own_pair_columns(union own_word *to, const float *a, int64_t a_row, int64_t m, int64_t k, int threads);
+/* a[m, k] of contiguous columns, a_col apart, becomes to[own_pairs(k)][m]. */
+void own_pair_rows(union own_word *to, const float *a, int64_t a_col, int64_t m, int64_t k, int threads);
 
-/* c[m,n] = a[m,k] b[k,n] + bias[n] + c. Strides in elements; one of a's is 1; rows of c are contiguous. */
+/* c[m,n] = a[m,k] b[k,n] + bias[n] + c. Strides in words; one of a's is 1; rows of c are contiguous. */
 struct own_product {
-	int64_t m, n, k;
-	const float *a, *bias; /* bias may be NULL */
+	int64_t m, n, k; /* k: words */
+	int pairs;       /* what words are */
+	const union own_word *a;
 	int64_t a_row, a_col;
-	const float *panels;    /* of b; or */
-	const uint16_t *narrow; /* the same in bfloat16: only for a_col == 1 */
+	const union own_word *panels; /* of b */
+	const float *bias;            /* may be NULL */
 	float *c;
 	int64_t c_row;
 	int accumulate; /* 0: without "+ c" */
 };
 
-/* Every element is one chain of fused multiply-adds in ascending order of k that starts from c, the bias, their sum or
- * 0: its bits depend on its row of a, its column of b and that start alone. */
+/* Every element is one chain of fused multiply-adds in ascending order of k (of a pair, the second number comes first:
+ * vec_fused_pairs) that starts from c, the bias, their sum or 0: its bits depend on its row of a, its column of b and
+ * that start alone. */
 void own_product_run(const struct own_product *p, int threads);
 
 #endif

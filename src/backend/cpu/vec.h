@@ -33,19 +33,6 @@ ALWAYS_INLINE vec vec_load_once(const float *from)
 	return v;
 }
 
-/* From bfloat16. */
-ALWAYS_INLINE vec vec_widen(const uint16_t *from)
-{
-#if defined __AVX2__ && !defined __AVX512F__
-	return (vec)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)from)), 16);
-#endif
-	typedef uint16_t halves __attribute__((vector_size(2 * TILE_LANES)));
-	typedef uint32_t words __attribute__((vector_size(4 * TILE_LANES)));
-	halves h;
-	memcpy(&h, from, sizeof h);
-	return (vec)(__builtin_convertvector(h, words) << 16);
-}
-
 ALWAYS_INLINE void vec_store(float *to, vec v)
 {
 	*(vec_anywhere *)to = v;
@@ -67,6 +54,28 @@ ALWAYS_INLINE vec vec_fused(vec a, vec b, vec c)
 	for (int l = 0; l < TILE_LANES; l++)
 		c[l] = fmaf(a[l], b[l], c[l]);
 	return c;
+#endif
+}
+
+/* Lanes that each hold a pair of bfloat16, the first in the lower half. */
+typedef uint32_t vec_words __attribute__((vector_size(4 * TILE_LANES)));
+
+ALWAYS_INLINE vec vec_all_pairs(uint32_t pair)
+{
+	return (vec)(pair - (vec_words){0});
+}
+
+/* a.second b.second + (a.first b.first + c)'s parts in the order of the instruction: first the second numbers are
+ * multiplied and added, rounded once, then the first ones. (Intel's manual, VDPBF16PS. The instruction takes subnormal
+ * numbers as 0, which this does not.) */
+ALWAYS_INLINE vec vec_fused_pairs(vec a, vec b, vec c)
+{
+#if defined __AVX512BF16__
+	return (vec)_mm512_dpbf16_ps((__m512)c, (__m512bh)a, (__m512bh)b);
+#else
+	const vec_words second = (vec_words){0} + 0xffff0000u;
+	c = vec_fused((vec)((vec_words)a & second), (vec)((vec_words)b & second), c);
+	return vec_fused((vec)((vec_words)a << 16), (vec)((vec_words)b << 16), c);
 #endif
 }
 
