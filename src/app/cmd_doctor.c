@@ -71,7 +71,6 @@ static json_t *json_ranks(const struct examination *x, int size)
 		json_object_set_new(o, "march", json_string(f->march));
 		json_object_set_new(o, "mpi", json_string(f->mpi));
 		json_object_set_new(o, "hdf5", json_string(f->hdf5));
-		json_object_set_new(o, "onednn", json_string(f->onednn));
 		json_object_set_new(o, "images", json_string(f->images));
 		json_object_set_new(o, "cpu", json_string(f->cpu));
 		json_object_set_new(o, "avx2", json_boolean(f->has_avx2));

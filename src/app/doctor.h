@@ -37,7 +37,7 @@ struct doctor_facts {
 	char host[64];
 	/* the program and its libraries */
 	char version[32], program[17], compiler[64], march[32]; /* program: hash of the file, hex */
-	char mpi[DOCTOR_TEXT], hdf5[32], onednn[32], images[DOCTOR_TEXT];
+	char mpi[DOCTOR_TEXT], hdf5[32], images[DOCTOR_TEXT];
 	/* processor */
 	char cpu[96];
 	int has_avx2, has_avx512, has_avx512_bf16, has_amx; /* the machine */

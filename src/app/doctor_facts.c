@@ -191,7 +191,6 @@ static void program_facts(struct doctor_facts *f)
 	world_mpi_version(f->mpi, sizeof f->mpi);
 	f->mpi[strcspn(f->mpi, ",\n")] = 0; /* "Open MPI v4.1.4, package: ..." */
 	checkpoint_library(f->hdf5, sizeof f->hdf5);
-	backend_cpu_library(f->onednn, sizeof f->onednn);
 	image_libraries(f->images, sizeof f->images);
 }
 

@@ -101,7 +101,7 @@ static void judge_programs(struct findings *f, const struct doctor_facts *facts,
 	int before = f->count;
 	find(f, DOCTOR_GOOD, "build", NULL, "favor %s, %s, -march=%s, program %s", a->version, a->compiler, a->march,
 	     a->program);
-	find(f, DOCTOR_GOOD, "libraries", NULL, "%s; %s; %s; %s", a->mpi, a->hdf5, a->onednn, a->images);
+	find(f, DOCTOR_GOOD, "libraries", NULL, "%s; %s; %s", a->mpi, a->hdf5, a->images);
 	judge_equal(f, facts, size, offsetof(struct doctor_facts, version), DOCTOR_BROKEN, "build", "the version of favor", rebuild);
 	if (f->count == before + 2)
 		judge_equal(f, facts, size, offsetof(struct doctor_facts, program), DOCTOR_WARN, "build",
@@ -110,8 +110,6 @@ static void judge_programs(struct findings *f, const struct doctor_facts *facts,
 	            "install the same MPI on all hosts, or set the same LD_LIBRARY_PATH");
 	judge_equal(f, facts, size, offsetof(struct doctor_facts, hdf5), DOCTOR_WARN, "libraries", "the HDF5 library",
 	            "install the same HDF5 on all hosts: the rank that writes checkpoints and those that read them should agree");
-	judge_equal(f, facts, size, offsetof(struct doctor_facts, onednn), DOCTOR_WARN, "libraries", "the oneDNN library",
-	            "install the same oneDNN on all hosts: results are the same bits only from the same products");
 	judge_equal(f, facts, size, offsetof(struct doctor_facts, cpu), DOCTOR_WARN, "processor", "the processor",
 	            "results may differ in the last bits between kinds of processors; use hosts of one kind where bits matter");
 }
@@ -128,7 +126,7 @@ static void judge_processor(struct findings *f, const struct doctor_facts *h)
 		     "%s: favor was built for a processor with more instructions (-march=%s)", h->host, h->march);
 	else if ((h->has_avx2 && !h->built_avx2) || (h->has_avx512 && !h->built_avx512))
 		find(f, DOCTOR_NOTE, "processor", "build with -Dmarch=native if all hosts are of this kind",
-		     "%s: the processor has %s, favor's own kernels were built without (-march=%s)", h->host,
+		     "%s: the processor has %s, favor's kernels were built without (-march=%s)", h->host,
 		     h->has_avx512 && !h->built_avx512 ? "AVX-512" : "AVX2", h->march);
 }
 

@@ -236,7 +236,7 @@ struct backend {
 
 /* Plain loops, one thread: what everything else is compared with. */
 struct backend *backend_reference_new(void);
-/* oneDNN products and vectorised kernels on `threads` threads (0 = all cores of the process's affinity mask). */
+/* Vectorised kernels on `threads` threads (0 = all cores of the process's affinity mask). */
 struct backend *backend_cpu_new(int threads);
 /* 0 = all cores, as above; the reference stays at one thread. */
 void backend_set_threads(struct backend *b, int threads);
@@ -246,8 +246,6 @@ static inline void backend_set_products(struct backend *b, enum products product
 	b->products = products;
 	b->operand = products == PRODUCTS_BFLOAT16 && b->narrow_operands ? ELEMENT_BFLOAT16 : ELEMENT_FLOAT32;
 }
-/* "oneDNN 2.6.3" of the library that this process has loaded. */
-void backend_cpu_library(char *text, size_t size);
 /* b may be NULL. Memory that was had by alloc is the caller's to release before. */
 void backend_destroy(struct backend *b);
 

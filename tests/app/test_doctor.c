@@ -29,7 +29,6 @@ static struct job *sound_job(void)
 		strcpy(f->program, "00aa");
 		strcpy(f->mpi, "Some MPI 4");
 		strcpy(f->hdf5, "HDF5 1.10.8");
-		strcpy(f->onednn, "oneDNN 2.6.3");
 		strcpy(f->cpu, "A processor");
 		strcpy(f->clock_source, "tsc");
 		strcpy(f->gpu, "no CUDA driver");

@@ -1,10 +1,8 @@
 /* Products: against the plain reference, and the promise that a row's bits depend on nothing but the row and the
- * weights: not on the number of rows or threads, on strides, or on whether packed weights were used. meson.build runs
- * this twice, the second time with oneDNN held to AVX2, where it has no kernel that keeps the promise and own_product.c
- * steps in. */
+ * weights: not on the number of rows or threads, on strides, or on whether packed weights were used. */
 #include "backend/cpu/cpu_state.h"
 #include "backend/cpu/matmul.h"
-#include "backend/cpu/own_product.h"
+#include "backend/cpu/product.h"
 #include "backend/reference/ref_matmul.h"
 #include "base/bf16.h"
 #include "base/rng.h"
@@ -278,9 +276,9 @@ static void test_weights_changed(void **unused)
 	fixture_end(&f);
 }
 
-/* What own_product.h promises of each element, number by number. Subnormal products would tell the instruction from this;
+/* What product.h promises of each element, number by number. Subnormal products would tell the instruction from this;
  * random numbers of about 1 make none. */
-static float promised(const struct own_product *p, struct tensor x, struct tensor w, int64_t i, int64_t j, float start)
+static float promised(const struct product *p, struct tensor x, struct tensor w, int64_t i, int64_t j, float start)
 {
 	float sum = start;
 	for (int64_t k = 0; k < x.cols; k++) {
@@ -295,20 +293,20 @@ static float promised(const struct own_product *p, struct tensor x, struct tenso
 	return sum;
 }
 
-static void check_own_product(int64_t m, int64_t n, int64_t k, int pairs)
+static void check_product(int64_t m, int64_t n, int64_t k, int pairs)
 {
 	struct tensor x = random_tensor(m, k, 5, 1), w = random_tensor(n, k, 3, 2), y = random_tensor(m, n, 7, 3);
 	struct tensor bias = random_tensor(1, n, 0, 4), before = copy_of(y), last = copy_of(y), turned = copy_of(y);
-	struct own_product p = {.pairs = pairs,
+	struct product p = {.pairs = pairs,
 	                        .m = m,
 	                        .n = n,
-	                        .k = pairs ? own_pairs(k) : k,
+	                        .k = pairs ? product_pairs(k) : k,
 	                        .bias = bias.data,
 	                        .c = y.data,
 	                        .c_row = y.stride,
 	                        .accumulate = 1};
-	const size_t words = (size_t)(m * k + m), bytes = (size_t)own_packed_words(p.k, n) * sizeof(union own_word);
-	union own_word *panels = aligned_alloc(64, (bytes + 63) / 64 * 64), *left = favor_calloc(words, sizeof *left),
+	const size_t words = (size_t)(m * k + m), bytes = (size_t)product_packed_words(p.k, n) * sizeof(union product_word);
+	union product_word *panels = aligned_alloc(64, (bytes + 63) / 64 * 64), *left = favor_calloc(words, sizeof *left),
 	               *columns = favor_calloc(words, sizeof *columns);
 	assert_non_null(panels);
 	struct tensor x_turned = random_tensor(k, m, 2, 5);
@@ -318,17 +316,17 @@ static void check_own_product(int64_t m, int64_t n, int64_t k, int pairs)
 	p.panels = panels;
 	p.a_col = 1;
 	if (pairs) {
-		own_pack_pairs(panels, w.data, 1, w.stride, k, n, 3);
-		own_pair_columns(left, x.data, x.stride, m, k, 2);
-		own_pair_rows(columns, x_turned.data, x_turned.stride, m, k, 2);
+		product_pack_pairs(panels, w.data, 1, w.stride, k, n, 3);
+		product_pair_columns(left, x.data, x.stride, m, k, 2);
+		product_pair_rows(columns, x_turned.data, x_turned.stride, m, k, 2);
 		p.a = left;
 		p.a_row = p.k;
 	} else {
-		own_pack(panels, w.data, 1, w.stride, k, n, 3);
-		p.a = (const union own_word *)x.data;
+		product_pack(panels, w.data, 1, w.stride, k, n, 3);
+		p.a = (const union product_word *)x.data;
 		p.a_row = x.stride;
 	}
-	own_product_run(&p, 3);
+	product_run(&p, 3);
 	for (int64_t i = 0; i < m; i++)
 		for (int64_t j = 0; j < n; j++) {
 			float want = promised(&p, x, w, i, j, before.data[i * before.stride + j] + bias.data[j]);
@@ -336,40 +334,40 @@ static void check_own_product(int64_t m, int64_t n, int64_t k, int pairs)
 				fail_msg("%dx%dx%d%s, element %d, %d: %.9g instead of %.9g", (int)m, (int)n, (int)k, pairs ? " pairs" : "",
 				         (int)i, (int)j, y.data[i * y.stride + j], want);
 		}
-	struct own_product one = p;
+	struct product one = p;
 	one.m = 1;
 	one.a += (m - 1) * p.a_row;
 	one.c = last.data + (m - 1) * last.stride;
-	own_product_run(&one, 1);
-	assert_same(tensor_rows(last, m - 1, 1), tensor_rows(y, m - 1, 1), "own product", 1, 1);
-	p.a = pairs ? columns : (const union own_word *)x_turned.data;
+	product_run(&one, 1);
+	assert_same(tensor_rows(last, m - 1, 1), tensor_rows(y, m - 1, 1), "product", 1, 1);
+	p.a = pairs ? columns : (const union product_word *)x_turned.data;
 	p.a_row = 1;
 	p.a_col = pairs ? m : x_turned.stride;
 	p.c = turned.data;
-	own_product_run(&p, 2);
-	assert_same(turned, y, "own product of columns", m, 2);
+	product_run(&p, 2);
+	assert_same(turned, y, "product of columns", m, 2);
 	void *all[] = {panels,    left,        columns,   x.data,      w.data,       y.data,
 	               bias.data, before.data, last.data, turned.data, x_turned.data};
 	for (size_t j = 0; j < sizeof all / sizeof *all; j++)
 		free(all[j]);
 }
 
-/* The own kernel by itself: the promised bits, and the same for any number of rows and threads and either order of a. */
-static void test_own_product(void **unused)
+/* The kernel by itself: the promised bits, and the same for any number of rows and threads and either order of a. */
+static void test_product(void **unused)
 {
 	(void)unused;
 	const int shapes[][3] = {{1, 1, 1},    {150, 70, 33}, {300, 65, 20},  {9, 200, 64},
 	                         {13, 40, 700}, {200, 16, 1},  {25, 130, 1025}, {40, 33, 2}};
 	for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
 		for (int pairs = 0; pairs < 2; pairs++)
-			check_own_product(shapes[i][0], shapes[i][1], shapes[i][2], pairs);
+			check_product(shapes[i][0], shapes[i][1], shapes[i][2], pairs);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_reference),       cmocka_unit_test(test_reference_gradient),
-	    cmocka_unit_test(test_own_product),     cmocka_unit_test(test_rows_are_independent),
+	    cmocka_unit_test(test_product),     cmocka_unit_test(test_rows_are_independent),
 	    cmocka_unit_test(test_weight_gradient), cmocka_unit_test(test_weights_changed),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

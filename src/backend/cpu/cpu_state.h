@@ -14,7 +14,7 @@ struct head_call {
 };
 
 struct cpu_state {
-	struct matmul_state *matmul; /* owned: oneDNN's primitives and packed weights */
+	struct matmul_state *matmul; /* owned: packed weights */
 	void *scratch;               /* owned: see cpu_scratch; free() it */
 	size_t scratch_bytes;
 	struct head_call logits; /* in scratch */

@@ -1,10 +1,10 @@
-/* The CPU backend's products, by oneDNN: see the slots of the same name in backend.h. */
+/* The CPU backend's products: see the slots of the same name in backend.h. */
 #ifndef FAVOR_BACKEND_CPU_MATMUL_H
 #define FAVOR_BACKEND_CPU_MATMUL_H
 
 #include "backend/backend.h"
 
-/* oneDNN's engine, its primitives by shape, packed copies of weights, and buffers. */
+/* Packed copies of weights, and buffers. */
 struct matmul_state;
 
 struct matmul_state *matmul_state_new(int threads);

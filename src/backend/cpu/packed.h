@@ -11,7 +11,7 @@ struct packed_weights;
 struct packed_weights *packed_weights_new(void);
 void packed_weights_destroy(struct packed_weights *s); /* NULL is fine */
 /* Which weight, [n, k] dense at `from`, packed for whom. */
-enum packed_layout { PACKED_FOR_ONEDNN, PACKED_IN_PANELS, PACKED_PAIRS };
+enum packed_layout { PACKED_FLOATS, PACKED_PAIRS };
 struct packed_key {
 	const float *from; /* borrowed */
 	int64_t n, k;

@@ -1,5 +1,5 @@
 /* Register blocking: up to TILE_ROWS rows by TILE_VECTORS vectors of the result stay in registers while k runs; each
- * step loads TILE_VECTORS vectors of b and broadcasts one element of a per row. Called by attention and own_product.c.
+ * step loads TILE_VECTORS vectors of b and broadcasts one element of a per row. Called by attention and product.c.
  */
 #include "backend/cpu/tile.h"
 

@@ -1,5 +1,4 @@
-/* The small dense kernel under attention (and under products where oneDNN has no kernel of its own that keeps rows
- * independent): tiles that fit the first two caches, in vectors as wide as the machine has them.
+/* The small dense kernel under attention: tiles that fit the first two caches, in vectors as wide as the machine has them.
  *
  * Every element of a result is one chain of fused multiply-adds in ascending order of the summed index, whatever the
  * shape of the tile around it; that is what makes decode, prefill and training agree to the bit. */

@@ -1,4 +1,4 @@
-/* One vector register of floats, as wide as the machine has them, for the dense kernels (tile.c, own_product.c). */
+/* One vector register of floats, as wide as the machine has them, for the dense kernels (tile.c, product.c). */
 #ifndef FAVOR_BACKEND_CPU_VEC_H
 #define FAVOR_BACKEND_CPU_VEC_H
 

@@ -5,9 +5,9 @@
  *   KERNEL_ROWS x PANEL elements of c stay in registers while k runs; each step loads two vectors of b and broadcasts
  *   one element of a per row.
  *
- * Rows of a that lie contiguous are read in place; columns that do (the gradient of weights) are copied, KERNEL_ROWS
- * side by side. */
-#include "backend/cpu/own_product.h"
+ * Rows of a that lie contiguous are read in place where they are few or the kernel's rows are; else a is copied,
+ * KERNEL_ROWS rows side by side. */
+#include "backend/cpu/product.h"
 
 #include "backend/cpu/vec.h"
 #include "base/bf16.h"
@@ -18,8 +18,9 @@
 enum {
 	VECTORS = PANEL / TILE_LANES,
 	KERNEL_ROWS = TILE_LANES == 16 ? 12 : 6, /* x VECTORS accumulators, of 32 registers with AVX-512, else of 16 */
-	ROWS_BLOCK = 96,                         /* a multiple of KERNEL_ROWS */
-	DEPTH = TILE_LANES == 16 ? 256 : 512,    /* x PANEL: half a first cache to all of one */
+	ROWS_BLOCK = TILE_LANES == 16 ? 192 : 96, /* a multiple of KERNEL_ROWS; x DEPTH: in the second cache */
+	DEPTH = 512, /* deeper saves passes over c; x PANEL: in the first cache, with AVX-512 in the second, which is fast enough */
+	TURN_ROWS = 12, /* KERNEL_ROWS where rows are turned: a multiple of 4 */
 	LINE = 64,                               /* bytes in a cache line */
 	STEPS = 8,                               /* of k between two fetches of panels */
 	SAME_SET = 1024, /* rows so many floats apart, or a multiple, fall into the same few lines of the first cache */
@@ -39,14 +40,14 @@ enum fetch {
 };
 
 /* One step of k: of floats, or of pairs. */
-ALWAYS_INLINE void step(vec (*sum)[VECTORS], int rows, const union own_word *a, int64_t a_row, const union own_word *b,
+ALWAYS_INLINE void step(vec (*sum)[VECTORS], int rows, const union product_word *a, int64_t a_row, const union product_word *b,
                         int pairs)
 {
 	vec right[VECTORS];
 	for (int v = 0; v < VECTORS; v++)
 		right[v] = vec_load_once(&b[v * TILE_LANES].number);
 	for (int i = 0; i < rows; i++) {
-		const union own_word *left = &a[i * a_row];
+		const union product_word *left = &a[i * a_row];
 		for (int v = 0; v < VECTORS; v++)
 			sum[i][v] = pairs ? vec_fused_pairs(vec_all_pairs(left->pair), right[v], sum[i][v])
 			                  : vec_fused(vec_all(left->number), right[v], sum[i][v]);
@@ -56,7 +57,7 @@ ALWAYS_INLINE void step(vec (*sum)[VECTORS], int rows, const union own_word *a, 
 /* c[rows, PANEL] = start + a b; row i of `start` is start + i * start_row; NULL: 0. a and b are floats or pairs.
  * Constants where it is inlined: rows; a_row or a_col; pairs; fetch. */
 ALWAYS_INLINE void kernel(int rows, float *c, int64_t c_row, const float *start, int64_t start_row,
-                          const union own_word *a, int64_t a_row, int64_t a_col, const union own_word *b, int pairs,
+                          const union product_word *a, int64_t a_row, int64_t a_col, const union product_word *b, int pairs,
                           int64_t depth, enum fetch fetch, const char *next, int lines)
 {
 	const int steps = fetch == FETCH_ROWS ? LINE / (int)sizeof(float) : STEPS;
@@ -88,9 +89,9 @@ struct kernel_call {
 	int64_t c_row;
 	const float *start;
 	int64_t start_row;
-	const union own_word *a;
+	const union product_word *a;
 	int64_t a_row; /* 0: a is packed, [depth][KERNEL_ROWS] */
-	const union own_word *b;
+	const union product_word *b;
 	int pairs;
 	int64_t depth;
 	enum fetch fetch; /* FETCH_PANEL only with a_row */
@@ -190,7 +191,7 @@ static void pack_rows_of_b(float *to, const float *b, int64_t b_row, int64_t k, 
 	}
 }
 
-void own_pack(union own_word *words, const float *b, int64_t b_row, int64_t b_col, int64_t k, int64_t n, int threads)
+void product_pack(union product_word *words, const float *b, int64_t b_row, int64_t b_col, int64_t k, int64_t n, int threads)
 {
 	float *to = &words->number;
 	if (b_col == 1) {
@@ -200,21 +201,21 @@ void own_pack(union own_word *words, const float *b, int64_t b_row, int64_t b_co
 		return;
 	}
 #pragma omp parallel for num_threads(threads) schedule(static) if (n * k > PACK_WORTH_THREADS)
-	for (int64_t p = 0; p < own_panels(n); p++)
+	for (int64_t p = 0; p < product_panels(n); p++)
 		pack_panel(to + p * PANEL * k, b + p * PANEL * b_col, b_col, k, n - p * PANEL < PANEL ? n - p * PANEL : PANEL);
 }
 
-void own_pack_pairs(union own_word *to, const float *b, int64_t b_row, int64_t b_col, int64_t k, int64_t n, int threads)
+void product_pack_pairs(union product_word *to, const float *b, int64_t b_row, int64_t b_col, int64_t k, int64_t n, int threads)
 {
-	const int64_t words = own_pairs(k);
+	const int64_t words = product_pairs(k);
 #pragma omp parallel for num_threads(threads) schedule(static) if (n * k > PACK_WORTH_THREADS)
-	for (int64_t p = 0; p < own_panels(n); p++) {
+	for (int64_t p = 0; p < product_panels(n); p++) {
 		float wide[PAIRS_BLOCK * PANEL] __attribute__((aligned(64)));
 		int64_t width = n - p * PANEL < PANEL ? n - p * PANEL : PANEL;
 		for (int64_t first = 0; first < k; first += PAIRS_BLOCK) {
 			int64_t depth = k - first < PAIRS_BLOCK ? k - first : PAIRS_BLOCK;
 			const float *from = b + first * b_row + p * PANEL * b_col;
-			union own_word *at = to + (p * words + first / 2) * PANEL;
+			union product_word *at = to + (p * words + first / 2) * PANEL;
 			if (b_col == 1)
 				pack_rows_of_b(wide, from, b_row, depth, width, 0, depth);
 			else
@@ -230,13 +231,13 @@ void own_pack_pairs(union own_word *to, const float *b, int64_t b_row, int64_t b
 	}
 }
 
-void own_pair_columns(union own_word *to, const float *a, int64_t a_row, int64_t m, int64_t k, int threads)
+void product_pair_columns(union product_word *to, const float *a, int64_t a_row, int64_t m, int64_t k, int threads)
 {
-	const int64_t words = own_pairs(k);
+	const int64_t words = product_pairs(k);
 #pragma omp parallel for num_threads(threads) schedule(static) if (m * k > PACK_WORTH_THREADS)
 	for (int64_t i = 0; i < m; i++) {
 		const float *from = a + i * a_row;
-		union own_word *row = to + i * words;
+		union product_word *row = to + i * words;
 #pragma omp simd
 		for (int64_t j = 0; j < k / 2; j++)
 			row[j].pair = bf16_pair(from[2 * j], from[2 * j + 1]);
@@ -245,13 +246,13 @@ void own_pair_columns(union own_word *to, const float *a, int64_t a_row, int64_t
 	}
 }
 
-void own_pair_rows(union own_word *to, const float *a, int64_t a_col, int64_t m, int64_t k, int threads)
+void product_pair_rows(union product_word *to, const float *a, int64_t a_col, int64_t m, int64_t k, int threads)
 {
-	const int64_t words = own_pairs(k);
+	const int64_t words = product_pairs(k);
 #pragma omp parallel for num_threads(threads) schedule(static) if (m * k > PACK_WORTH_THREADS)
 	for (int64_t j = 0; j < words; j++) {
 		const float *first = a + 2 * j * a_col, *second = first + a_col;
-		union own_word *row = to + j * m;
+		union product_word *row = to + j * m;
 		const int both = 2 * j + 1 < k;
 #pragma omp simd
 		for (int64_t i = 0; i < m; i++)
@@ -261,14 +262,14 @@ void own_pair_rows(union own_word *to, const float *a, int64_t a_col, int64_t m,
 
 /* a[rows, depth], whose columns are contiguous, becomes [rows / KERNEL_ROWS][depth][KERNEL_ROWS]. A few columns at a
  * time, so that each page is visited once. */
-static void pack_a(union own_word *to, const union own_word *a, int64_t a_col, int64_t rows, int64_t depth)
+static void pack_a(union product_word *to, const union product_word *a, int64_t a_col, int64_t rows, int64_t depth)
 {
 	for (int64_t start = 0; start < depth; start += PACK_STEP) {
 		int64_t end = depth - start < PACK_STEP ? depth : start + PACK_STEP;
 		for (int64_t first = 0; first < rows; first += KERNEL_ROWS) {
 			int64_t n = rows - first < KERNEL_ROWS ? rows - first : KERNEL_ROWS;
-			const union own_word *from = a + first;
-			union own_word *at = to + first * depth;
+			const union product_word *from = a + first;
+			union product_word *at = to + first * depth;
 			for (int64_t k = start; k < end; k++) {
 				if (n == KERNEL_ROWS)
 					memcpy(at + k * KERNEL_ROWS, from + k * a_col, KERNEL_ROWS * sizeof *to);
@@ -279,6 +280,19 @@ static void pack_a(union own_word *to, const union own_word *a, int64_t a_col, i
 	}
 }
 
+/* The same of a[rows, depth] whose rows are contiguous. */
+static void turn_a(union product_word *to, const union product_word *a, int64_t a_row, int64_t rows, int64_t depth)
+{
+	const int64_t whole = depth / 4 * 4;
+	for (int64_t first = 0; first < rows; first += KERNEL_ROWS, to += KERNEL_ROWS * depth, a += KERNEL_ROWS * a_row) {
+		const int64_t n = rows - first < KERNEL_ROWS ? rows - first : KERNEL_ROWS;
+		tile_transpose(&to->number, KERNEL_ROWS, &a->number, a_row, n, whole);
+		for (int64_t k = whole; k < depth; k++)
+			for (int64_t i = 0; i < n; i++)
+				to[k * KERNEL_ROWS + i] = a[i * a_row + k];
+	}
+}
+
 /* --- blocks --- */
 
 /* A rectangle of c: rows [row, row_end), panels [panel, panel_end). */
@@ -286,32 +300,48 @@ struct rectangle {
 	int64_t row, row_end, panel, panel_end;
 };
 
-/* Are rows of a, though contiguous, better copied first? */
-static int copies_rows(const struct own_product *p)
+/* How the kernel gets its rows of a. */
+enum left {
+	LEFT_IN_PLACE,
+	LEFT_COPIED, /* where they fall on the same few lines of the first cache */
+	LEFT_TURNED, /* KERNEL_ROWS side by side */
+};
+
+static enum left left_of(const struct product *p)
 {
-	return p->a_col == 1 && p->a_row % SAME_SET == 0 && p->m > AHEAD_ROWS;
+	if (p->a_col != 1)
+		return LEFT_TURNED;
+	if (p->m <= AHEAD_ROWS)
+		return LEFT_IN_PLACE;
+	/* so many rows in place have more addresses than there are registers for them */
+	if (KERNEL_ROWS == TURN_ROWS)
+		return LEFT_TURNED;
+	return p->a_row % SAME_SET == 0 ? LEFT_COPIED : LEFT_IN_PLACE;
 }
 
 /* Rows [row, row + rows) x the rectangle's panels, over [first, first + depth) of k. */
-static void block_run(const struct own_product *p, const struct rectangle *r, int64_t row, int64_t rows, int64_t first,
-                      int64_t depth, union own_word *packed)
+static void block_run(const struct product *p, const struct rectangle *r, int64_t row, int64_t rows, int64_t first,
+                      int64_t depth, union product_word *packed)
 {
-	const union own_word *a = p->a + row * p->a_row + first * p->a_col;
+	const union product_word *a = p->a + row * p->a_row + first * p->a_col;
 	int64_t a_row = p->a_row;
-	if (p->a_col != 1) {
+	const enum left left = left_of(p);
+	if (left == LEFT_TURNED && p->a_col != 1) {
 		pack_a(packed, a, p->a_col, rows, depth);
-	} else if (copies_rows(p)) {
+	} else if (left == LEFT_TURNED) {
+		turn_a(packed, a, p->a_row, rows, depth);
+	} else if (left == LEFT_COPIED) {
 		a_row = depth + LINE / (int64_t)sizeof *a;
 		for (int64_t i = 0; i < rows; i++)
 			memcpy(packed + i * a_row, a + i * p->a_row, (size_t)depth * sizeof *a);
 		a = packed;
 	}
 	int64_t step = KERNEL_ROWS, parts = (rows + step - 1) / step;
-	if (rows < 2 * KERNEL_ROWS && p->a_col == 1) /* few rows: equal parts, 8 are 4 + 4 and not 6 + 2 */
+	if (rows < 2 * KERNEL_ROWS && left != LEFT_TURNED) /* few rows: equal parts, 8 are 4 + 4 and not 6 + 2 */
 		step = (rows + parts - 1) / parts;
 	/* each part of the rows goes over the panel, and fetches its share of the next one meanwhile */
 	const int64_t lines = (STEPS * PANEL * (int64_t)sizeof *a / LINE + parts - 1) / parts;
-	const int ahead = rows <= AHEAD_ROWS && p->a_col == 1;
+	const int ahead = rows <= AHEAD_ROWS && left != LEFT_TURNED;
 	for (int64_t panel = r->panel; panel < r->panel_end; panel++) {
 		int64_t column = panel * PANEL, width = p->n - column < PANEL ? p->n - column : PANEL;
 		struct kernel_call k = {.c_row = p->c_row, .depth = depth, .pairs = p->pairs, .lines = (int)lines};
@@ -331,8 +361,8 @@ static void block_run(const struct own_product *p, const struct rectangle *r, in
 				k.start = p->bias ? p->bias + column : NULL;
 				k.start_row = 0;
 			}
-			k.a = p->a_col == 1 ? a + i * a_row : packed + i * depth;
-			k.a_row = p->a_col == 1 ? a_row : 0;
+			k.a = left == LEFT_TURNED ? packed + i * depth : a + i * a_row;
+			k.a_row = left == LEFT_TURNED ? 0 : a_row;
 			k.fetch = ahead && panel + 1 < r->panel_end ? FETCH_PANEL : FETCH_ROWS;
 			k.next = (const char *)(k.b + p->k * PANEL) + i / step * (depth / STEPS * lines * LINE);
 			if (width == PANEL)
@@ -343,9 +373,9 @@ static void block_run(const struct own_product *p, const struct rectangle *r, in
 	}
 }
 
-static void rectangle_run(const struct own_product *p, const struct rectangle *r)
+static void rectangle_run(const struct product *p, const struct rectangle *r)
 {
-	union own_word packed[ROWS_BLOCK * (DEPTH + LINE / (int)sizeof(union own_word))] __attribute__((aligned(64)));
+	union product_word packed[ROWS_BLOCK * (DEPTH + LINE / (int)sizeof(union product_word))] __attribute__((aligned(64)));
 	for (int64_t first = 0; first < p->k; first += DEPTH) {
 		int64_t depth = p->k - first < DEPTH ? p->k - first : DEPTH;
 		for (int64_t row = r->row; row < r->row_end; row += ROWS_BLOCK)
@@ -376,16 +406,16 @@ static int64_t part_start(int64_t n, int parts, int i)
 	return n * i / parts;
 }
 
-void own_product_run(const struct own_product *p, int threads)
+void product_run(const struct product *p, int threads)
 {
-	int64_t panels = own_panels(p->n), units = (p->m + KERNEL_ROWS - 1) / KERNEL_ROWS;
+	int64_t panels = product_panels(p->n), units = (p->m + KERNEL_ROWS - 1) / KERNEL_ROWS;
 	if (p->k == 0 || p->m == 0 || p->n == 0) {
 		for (int64_t i = 0; i < p->m; i++)
 			for (int64_t j = 0; j < p->n; j++)
 				p->c[i * p->c_row + j] = (p->accumulate ? p->c[i * p->c_row + j] : 0) + (p->bias ? p->bias[j] : 0);
 		return;
 	}
-	int down = row_parts(units, panels, p->a_col != 1 || copies_rows(p), threads), across = threads / down;
+	int down = row_parts(units, panels, left_of(p) != LEFT_IN_PLACE, threads), across = threads / down;
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
 	for (int t = 0; t < down * across; t++) {
 		int i = t / across, j = t % across;
