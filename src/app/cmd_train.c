@@ -25,6 +25,7 @@ int trainer_gradient(struct trainer *t, uint64_t first, int64_t count, int64_t m
 			l->ready = teams_ready;
 		result = pass(arg, at, (int)(mine - at < batch ? mine - at : batch));
 	}
+	learner_gradient_ready(l);
 	l->ready = NULL;
 	teams_end_gradient(&t->teams);
 	/* round k has an item of each learner: they are neighbours, beginning with the owner of the first */
@@ -212,6 +213,8 @@ static int start(struct trainer *t, const char *resume, struct favor_error *e)
 		learner_init(&t->learner, s->assets.model, &c->learner, c->model.vision);
 		if (c->comm.reproducible)
 			learner_keep_sum(&t->learner);
+		if (setup_lends(s))
+			learner_lend(&t->learner);
 		t->learner.tick = learner_tick;
 		t->learner.tick_arg = t;
 		t->learner.ready_arg = &t->teams;

@@ -390,6 +390,14 @@ int32_t setup_groups_at_once(const struct setup *s)
 	return most;
 }
 
+int setup_lends(const struct setup *s)
+{
+	const struct config *c = &s->config;
+	const int learners = world_role_count(s->world, ROLE_LEARNER);
+	return s->backend->in_host_memory && world_plays(s->world, ROLE_LEARNER) && !c->comm.reproducible &&
+	       (c->learner.groups_per_step + learners - 1) / learners <= c->learner.micro_batch;
+}
+
 int setup_plan(const struct setup *s, struct memory_plan *plan, struct favor_error *e)
 {
 	const struct config *c = &s->config;
@@ -405,7 +413,11 @@ int setup_plan(const struct setup *s, struct memory_plan *plan, struct favor_err
 		return 0;
 	const int G = grpo ? c->rollout.group_size : 1, tokens = grpo ? c->rollout.max_tokens : s->longest_target;
 	const int learns = world_plays(s->world, ROLE_LEARNER), reference = learns && grpo && c->learner.beta > 0;
-	plan->weights = m->params.total * (int64_t)sizeof(float) + op_own_bytes(s->backend, m->params.total, 1 + reference);
+	const int64_t block = m->params.total * (int64_t)sizeof(float);
+	int64_t own = op_own_bytes(s->backend, m->params.total, 1 + reference);
+	if (setup_lends(s)) /* in the gradient's memory */
+		own -= own < block ? own : block;
+	plan->weights = block + own;
 	int32_t longest = s->longest_prompt + tokens;
 	if (longest > m->config.max_positions)
 		return favor_fail(e,

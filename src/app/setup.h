@@ -62,6 +62,8 @@ struct memory_plan {
 	int64_t limit; /* run.memory_limit, or this rank's share of the node's memory, or of its GPU's */
 	int on_device;
 };
+/* Whether this rank's backend keeps packed weights in the gradient's memory (learner_lend). */
+int setup_lends(const struct setup *s);
 /* How many groups a rollout rank takes at once and decodes together: the largest number up to rollout.groups that divides
  * learner.groups_per_step. The same on all ranks. */
 int32_t setup_groups_at_once(const struct setup *s);

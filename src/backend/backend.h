@@ -121,6 +121,9 @@ struct backend_ops {
 	void (*zero)(struct backend *b, void *to, size_t bytes);
 	void (*sync)(struct backend *b);
 	void (*set_threads)(struct backend *b, int threads); /* threads >= 1; sets b->threads */
+	/* Memory of alloc's that the caller doesn't use for a while: the backend may keep its own copies of weights there, until
+	 * the next call; NULL, 0: takes it back. Contents are undefined then. */
+	void (*lend)(struct backend *b, void *memory, size_t bytes);
 	/* Bytes that the backend itself takes for a model of so many weights, in `blocks` blocks of them: copies for products,
 	 * working memory. For the plan. */
 	int64_t (*own_bytes)(struct backend *b, int64_t weights, int blocks);

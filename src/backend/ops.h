@@ -94,6 +94,11 @@ static inline void op_zero_tensor(struct backend *b, struct tensor t)
 	op_zero(b, t.data, tensor_bytes(t));
 }
 
+static inline void op_lend(struct backend *b, void *memory, size_t bytes)
+{
+	b->ops.lend(b, memory, bytes);
+}
+
 static inline int64_t op_own_bytes(struct backend *b, int64_t weights, int blocks)
 {
 	return b->ops.own_bytes(b, weights, blocks);

@@ -41,6 +41,8 @@ static void drop_reference(struct learner *l)
 void learner_free(struct learner *l)
 {
 	drop_reference(l);
+	if (l->lent)
+		op_lend(l->model->backend, NULL, 0);
 	op_release(l->model->backend, l->gradient);
 	op_release(l->model->backend, l->exp_avg);
 	op_release(l->model->backend, l->exp_avg_sq);
@@ -72,8 +74,25 @@ void learner_keep_sum(struct learner *l)
 	l->sum = zeroed(l->model->backend, l->model->params.total);
 }
 
+void learner_lend(struct learner *l)
+{
+	l->lends = l->lent = 1;
+	op_lend(l->model->backend, l->gradient, (size_t)l->model->params.total * sizeof(float));
+}
+
+void learner_gradient_ready(struct learner *l)
+{
+	if (!l->lent)
+		return;
+	l->lent = 0;
+	op_lend(l->model->backend, NULL, 0);
+	learner_zero_gradient(l);
+}
+
 void learner_zero_gradient(struct learner *l)
 {
+	if (l->lent) /* it will be, when it is taken back */
+		return;
 	op_zero(l->model->backend, l->gradient + l->first, (size_t)l->count * sizeof(float));
 }
 
@@ -146,6 +165,7 @@ int learner_groups(struct learner *l, int n, struct group *const *groups, const 
 		goto done;
 	double middle = clock_seconds();
 	group_losses(n, groups, advantages, mask_truncated, step, logp, ref, entropy, g, sums);
+	learner_gradient_ready(l);
 	pass.ready = l->ready;
 	pass.ready_arg = l->ready_arg;
 	result = pass_backward(&pass, g, &l->grad);
@@ -190,6 +210,7 @@ int learner_examples(struct learner *l, int n, const struct example *examples, i
 	}
 	sums->tokens += b.targets;
 	sums->sequences += n;
+	learner_gradient_ready(l);
 	pass.ready = l->ready;
 	pass.ready_arg = l->ready_arg;
 	result = pass_backward(&pass, g, &l->grad);
@@ -236,6 +257,8 @@ double learner_step(struct learner *l, float lr)
 	l->step++;
 	l->model->version++;
 	model_changed(l->model);
+	if (l->lends)
+		learner_lend(l);
 	return norm;
 }
 

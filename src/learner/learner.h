@@ -21,6 +21,7 @@ struct learner {
 	int64_t first, count;                   /* trainable range of the weights' block, in floats */
 	float *gradient, *exp_avg, *exp_avg_sq; /* [params.total] each, backend memory, owned; outside the range: unused */
 	float *sum;             /* as gradient; NULL unless learner_keep_sum: what learner_step takes then */
+	int lends, lent;        /* see learner_lend; lent: the gradient's memory is the backend's */
 	struct weights grad;
 	struct arena arena; /* backend memory, owned */
 	int64_t step;       /* optimiser steps done */
@@ -39,7 +40,12 @@ void learner_set_reference(struct learner *l);
 /* From now on the gradient of each micro-batch stays by itself: the caller adds it to l->sum (comm) and calls
  * learner_zero_gradient before the next; learner_step takes the sum. */
 void learner_keep_sum(struct learner *l);
+/* From now on the backend may use the gradient's memory for its packed copies of weights from each optimiser step to the
+ * backward pass of the next one: for steps of one micro-batch, since a forward pass after that packs once more. */
+void learner_lend(struct learner *l);
 void learner_zero(struct learner *l);
+/* After the last micro-batch, of which there may be none: the gradient is there to be read. */
+void learner_gradient_ready(struct learner *l);
 void learner_zero_gradient(struct learner *l);
 
 /* One micro-batch: n groups with their prompts and advantages (advantages[i] is [G] of groups[i]). Adds the gradient of

@@ -276,6 +276,40 @@ static void test_weights_changed(void **unused)
 	fixture_end(&f);
 }
 
+/* Copies in lent memory: right, inside it, and forgotten when it is taken back. */
+static void test_lend(void **unused)
+{
+	(void)unused;
+	struct fixture f;
+	fixture_start(&f, 2);
+	struct tensor x = random_tensor(2, 32, 0, 1), w = random_tensor(48, 32, 0, 2), y = random_tensor(2, 48, 0, 3);
+	struct tensor other = random_tensor(48, 32, 0, 4), want = copy_of(y), want_other = copy_of(y);
+	cpu_linear(&f.b, want, x, w, NULL, 0);
+	cpu_linear(&f.b, want_other, x, other, NULL, 0);
+	cpu_weights_changed(&f.b);
+	const size_t one = (size_t)product_packed_words(32, 48) * sizeof(union product_word), room = one + one / 2;
+	matmul_forget(f.state.matmul, NULL, UINTPTR_MAX);
+	char *memory = aligned_alloc(64, (room + 63) / 64 * 64);
+	assert_non_null(memory);
+	memset(memory, 0xff, room);
+	matmul_lend(f.state.matmul, memory, room);
+	cpu_linear(&f.b, y, x, w, NULL, 0);
+	assert_same(y, want, "lent memory", 2, 2);
+	assert_int_equal(matmul_packed_bytes(f.state.matmul), 0);
+	cpu_linear(&f.b, y, x, other, NULL, 0); /* does not fit any more */
+	assert_same(y, want_other, "beside lent memory", 2, 2);
+	assert_int_equal(matmul_packed_bytes(f.state.matmul), one);
+	matmul_lend(f.state.matmul, NULL, 0);
+	memset(memory, 0xff, room);
+	cpu_linear(&f.b, y, x, w, NULL, 0);
+	assert_same(y, want, "after lent memory", 2, 2);
+	assert_int_equal(matmul_packed_bytes(f.state.matmul), 2 * one);
+	void *all[] = {x.data, w.data, y.data, other.data, want.data, want_other.data, memory};
+	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+		free(all[i]);
+	fixture_end(&f);
+}
+
 /* What product.h promises of each element, number by number. Subnormal products would tell the instruction from this;
  * random numbers of about 1 make none. */
 static float promised(const struct product *p, struct tensor x, struct tensor w, int64_t i, int64_t j, float start)
@@ -369,6 +403,7 @@ int main(void)
 	    cmocka_unit_test(test_reference),       cmocka_unit_test(test_reference_gradient),
 	    cmocka_unit_test(test_product),     cmocka_unit_test(test_rows_are_independent),
 	    cmocka_unit_test(test_weight_gradient), cmocka_unit_test(test_weights_changed),
+	    cmocka_unit_test(test_lend),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -197,6 +197,51 @@ static void test_micro_batches(void **state)
 	fixture_close(&f);
 }
 
+static void roll_anew(struct fixture *f)
+{
+	for (int i = 0; i < GROUPS; i++)
+		group_destroy(f->groups[i]);
+	roll(f);
+}
+
+/* Two steps; the weights. */
+static float *stepped(int lends)
+{
+	struct fixture f;
+	fixture_open(&f, VISION_FULL);
+	if (lends)
+		learner_lend(&f.learner);
+	for (int i = 0; i < 2; i++) {
+		roll_anew(&f);
+		assert_int_equal(f.learner.lent, lends);
+		gradient(&f, GROUPS);
+		assert_false(f.learner.lent);
+		learner_step(&f.learner, 1e-3f);
+	}
+	/* no group of this learner's in the step: its gradient is 0, not what lay in its memory */
+	roll_anew(&f);
+	learner_zero(&f.learner);
+	learner_gradient_ready(&f.learner);
+	for (int64_t i = 0; i < f.learner.count; i++)
+		assert_true(f.learner.gradient[f.learner.first + i] == 0);
+	float *w = copy(f.tiny.model->block, f.tiny.model->params.total);
+	fixture_close(&f);
+	return w;
+}
+
+/* Lent or not, the same bits. */
+static void test_lend(void **state)
+{
+	(void)state;
+	float *kept = stepped(0), *lent = stepped(1);
+	struct fixture f;
+	fixture_open(&f, VISION_FULL);
+	assert_memory_equal(kept, lent, (size_t)f.tiny.model->params.total * sizeof *kept);
+	fixture_close(&f);
+	free(kept);
+	free(lent);
+}
+
 static void test_recompute(void **state)
 {
 	(void)state;
@@ -445,7 +490,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_finite_differences),
 		cmocka_unit_test(test_micro_batches),
-		cmocka_unit_test(test_recompute),
+		cmocka_unit_test(test_lend), cmocka_unit_test(test_recompute),
 		cmocka_unit_test(test_frozen),
 		cmocka_unit_test(test_reference),
 		cmocka_unit_test(test_difference),

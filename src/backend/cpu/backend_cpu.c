@@ -31,8 +31,16 @@ static void cpu_upload(struct backend *b, void *to, const void *from, size_t byt
 
 static void cpu_zero(struct backend *b, void *to, size_t bytes)
 {
+	enum { PART = 1 << 20 };
 	matmul_forget(matmul_of(b), to, bytes);
-	ref_zero(b, to, bytes);
+#pragma omp parallel for num_threads(b->threads) schedule(static) if (bytes > PART)
+	for (size_t first = 0; first < bytes; first += PART)
+		ref_zero(b, (char *)to + first, bytes - first < PART ? bytes - first : PART);
+}
+
+static void cpu_lend(struct backend *b, void *memory, size_t bytes)
+{
+	matmul_lend(matmul_of(b), memory, bytes);
 }
 
 /* Weights are kept once more, packed for products. */
@@ -72,6 +80,7 @@ struct backend *backend_cpu_new(int threads)
 	b->ops.upload = cpu_upload;
 	b->ops.zero = cpu_zero;
 	b->ops.set_threads = set_threads;
+	b->ops.lend = cpu_lend;
 	b->ops.destroy = destroy;
 	b->ops.own_bytes = own_bytes;
 	b->ops.linear = cpu_linear;

@@ -163,6 +163,11 @@ void matmul_forget(struct matmul_state *s, const void *from, size_t bytes)
 	packed_weights_forget(s->packed, from, bytes);
 }
 
+void matmul_lend(struct matmul_state *s, void *memory, size_t bytes)
+{
+	packed_weights_lend(s->packed, memory, bytes);
+}
+
 size_t matmul_packed_bytes(const struct matmul_state *s)
 {
 	return packed_weights_bytes(s->packed);

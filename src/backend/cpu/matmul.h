@@ -13,7 +13,10 @@ void matmul_state_threads(struct matmul_state *s, int threads);
 /* Forgets packed copies of weights that overlap these bytes: for whoever overwrites or frees memory without
  * weights_changed. Costs little; NULL and 0 are fine. */
 void matmul_forget(struct matmul_state *s, const void *from, size_t bytes);
-/* Bytes of the packed copies that are kept. */
+/* Packed copies go there from now on, as far as they fit, until the next call; those in memory that was lent before are
+ * forgotten. NULL, 0: none is lent. */
+void matmul_lend(struct matmul_state *s, void *memory, size_t bytes);
+/* Bytes of the packed copies that are kept in memory of their own. */
 size_t matmul_packed_bytes(const struct matmul_state *s);
 
 void cpu_linear(struct backend *b, struct tensor y, struct tensor x, struct tensor w, const float *bias,

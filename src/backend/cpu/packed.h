@@ -27,8 +27,11 @@ void *packed_weights_add(struct packed_weights *s, const struct packed_key *key,
 void packed_weights_stale(struct packed_weights *s);
 /* Frees copies of weights that overlap these bytes. */
 void packed_weights_forget(struct packed_weights *s, const void *from, size_t bytes);
-/* What all copies together may take. */
+/* Copies to come lie in that memory, borrowed, as far as it goes; those in memory that was lent before are forgotten. */
+void packed_weights_lend(struct packed_weights *s, void *memory, size_t bytes);
+/* What all copies together may take, lent memory apart. */
 int64_t packed_weights_most(void);
+/* What they take, lent memory apart. */
 size_t packed_weights_bytes(const struct packed_weights *s);
 
 #endif

@@ -29,6 +29,12 @@ void cuda_check_kernel(const struct cuda_state *s, int code, const char *call, c
 		            kernel_error(code), code);
 }
 
+/* Copies of weights have memory of their own. */
+static void keep_own(struct backend *b, void *memory, size_t bytes)
+{
+	(void)b, (void)memory, (void)bytes;
+}
+
 static void set_threads(struct backend *b, int threads)
 {
 	b->threads = threads; /* the host's; no op uses them */
@@ -55,6 +61,7 @@ static const struct backend_ops OPS = {
     .zero = cuda_zero,
     .sync = cuda_sync,
     .set_threads = set_threads,
+    .lend = keep_own,
     .own_bytes = cuda_own_bytes,
     .attention_bytes = cuda_attention_bytes,
     .memory_limit = cuda_memory_limit,

@@ -27,6 +27,7 @@ struct backend_ops reference_ops(void)
 		.zero = ref_zero,
 		.sync = ref_sync,
 		.set_threads = set_threads,
+		.lend = ref_lend,
 		.own_bytes = ref_own_bytes,
 		.attention_bytes = ref_attention_bytes,
 		.memory_limit = ref_memory_limit,

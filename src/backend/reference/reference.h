@@ -16,6 +16,7 @@ void ref_copy(struct backend *b, void *to, const void *from, size_t bytes);
 void ref_zero(struct backend *b, void *to, size_t bytes);
 void ref_segments(struct backend *b, struct segment *to, const struct segment *from, int count);
 void ref_sync(struct backend *b);
+void ref_lend(struct backend *b, void *memory, size_t bytes);
 int64_t ref_own_bytes(struct backend *b, int64_t weights, int blocks);
 int64_t ref_attention_bytes(struct backend *b, const struct segment *segments, int count, int64_t rows, int heads,
                             int kv_heads, int64_t head_dim);
