@@ -78,9 +78,9 @@ train sft-host 2 method=sft comm.transport=host
 same_run "sft, by NCCL and through the host" sft-host sft
 
 # ---- stopped in mid-step, where others have begun to sum, and gone on with
-train whole 2 placement=colocate learner.steps=3 checkpoint.every=1
-went "three steps"
-(FAVOR_EMULATED_NCCL=slow:1:0 train stopped 2 placement=colocate learner.steps=3 checkpoint.every=1 comm.bucket_kib=512
+train whole 2 placement=colocate learner.steps=6 checkpoint.every=1
+went "six steps"
+(FAVOR_EMULATED_NCCL=slow:1:0 train stopped 2 placement=colocate learner.steps=6 checkpoint.every=1 comm.bucket_kib=512
 echo $train_code >"$work/stopped.code") &
 job=$!
 tries=0
@@ -93,8 +93,8 @@ pid=$(pgrep -f "$favor train $work/tiny.yaml run.dir=$work/stopped" | sort -n | 
 kill -TERM "$pid"
 wait $job
 if [ "$(cat "$work/stopped.code")" -eq 75 ] && grep -q 'stopped by SIGTERM' "$work/stopped.log"; then
-	stopped=$(grep -o 'after step [0-9]* of 3' "$work/stopped.log")
-	train stopped 2 placement=colocate learner.steps=3 checkpoint.every=1 --resume auto
+	stopped=$(grep -o 'after step [0-9]* of 6' "$work/stopped.log")
+	train stopped 2 placement=colocate learner.steps=6 checkpoint.every=1 --resume auto
 	same_run "stopped $stopped and gone on with" whole stopped
 else
 	fail "stopped in mid-step" "exit code $(cat "$work/stopped.code")" "$work/stopped.log"
