@@ -35,7 +35,7 @@ enum {
 /* What a kernel fetches early, meanwhile. */
 enum fetch {
 	FETCH_PANEL,  /* cache lines of the next panel, one behind the other, `lines` every STEPS of k */
-	FETCH_RESULT, /* the rows of c that come next */
+	FETCH_BOTH,   /* those of the next panel, and the rows of c that come next */
 	FETCH_ROWS,   /* those, and the rows of a: they lie apart, too short for the machine to foresee them */
 };
 
@@ -69,7 +69,7 @@ ALWAYS_INLINE void kernel(int rows, float *c, int64_t c_row, const float *start,
 		__builtin_prefetch(c + (rows + i) * c_row, 1, 3);
 	int64_t k = 0;
 	for (; k + steps <= depth; k += steps) {
-		for (int l = 0; fetch == FETCH_PANEL && l < lines; l++, next += LINE)
+		for (int l = 0; fetch != FETCH_ROWS && l < lines; l++, next += LINE)
 			__builtin_prefetch(next, 0, 2);
 		for (int i = 0; fetch == FETCH_ROWS && i < rows; i++)
 			__builtin_prefetch(a + (rows + i) * a_row + k, 0, 3);
@@ -104,7 +104,7 @@ struct kernel_call {
 	       k->lines)
 #define KERNEL_OF(rows, pairs)                                                                                         \
 	if (!k->a_row)                                                                                                     \
-		KERNEL_CALL(rows, 1, KERNEL_ROWS, pairs, FETCH_RESULT);                                                        \
+		KERNEL_CALL(rows, 1, KERNEL_ROWS, pairs, FETCH_BOTH);                                                        \
 	else if (k->fetch == FETCH_PANEL)                                                                                  \
 		KERNEL_CALL(rows, k->a_row, 1, pairs, FETCH_PANEL);                                                            \
 	else                                                                                                               \
@@ -344,7 +344,8 @@ static void block_run(const struct product *p, const struct rectangle *r, int64_
 	const int ahead = rows <= AHEAD_ROWS && left != LEFT_TURNED;
 	for (int64_t panel = r->panel; panel < r->panel_end; panel++) {
 		int64_t column = panel * PANEL, width = p->n - column < PANEL ? p->n - column : PANEL;
-		struct kernel_call k = {.c_row = p->c_row, .depth = depth, .pairs = p->pairs, .lines = (int)lines};
+		struct kernel_call k = {.c_row = p->c_row, .depth = depth, .pairs = p->pairs};
+		k.lines = panel + 1 < r->panel_end ? (int)lines : 0;
 		k.b = p->panels + (panel * p->k + first) * PANEL;
 		for (int64_t i = 0; i < rows; i += step) {
 			int64_t n = rows - i < step ? rows - i : step;
@@ -363,7 +364,7 @@ static void block_run(const struct product *p, const struct rectangle *r, int64_
 			}
 			k.a = left == LEFT_TURNED ? packed + i * depth : a + i * a_row;
 			k.a_row = left == LEFT_TURNED ? 0 : a_row;
-			k.fetch = ahead && panel + 1 < r->panel_end ? FETCH_PANEL : FETCH_ROWS;
+			k.fetch = ahead && k.lines ? FETCH_PANEL : FETCH_ROWS;
 			k.next = (const char *)(k.b + p->k * PANEL) + i / step * (depth / STEPS * lines * LINE);
 			if (width == PANEL)
 				kernel_rows(&k, n);
