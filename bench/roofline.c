@@ -160,16 +160,16 @@ static void roll_out(struct bench *b, const struct run *run, double seconds[PHAS
 
 	b->profile.phase = PREFILL;
 	begin = clock_seconds();
-	session_reset(&b->session, b->prompt_tokens + G * T);
+	session_reset(&b->session, &(struct session_room){1, b->prompt_tokens, G, T});
 	struct tensor logits = run_tensor(run, G, V);
-	if (session_prefill(&b->session, run, b->plain, b->prompt_tokens, NULL, 0, &prompt, tensor_rows(logits, 0, 1), &e))
+	if (session_prefill(&b->session, run, 0, b->plain, b->prompt_tokens, NULL, 0, &prompt, tensor_rows(logits, 0, 1), &e))
 		favor_die("%s", e.message);
 	seconds[PREFILL] = clock_seconds() - begin;
 
 	b->profile.phase = DECODE;
 	begin = clock_seconds();
 	for (int32_t g = 0; g < G; g++) {
-		session_timeline(&b->session, &prompt, T, &timelines[g]);
+		session_timeline(&b->session, g, &prompt, &timelines[g]);
 		each[g] = &timelines[g];
 	}
 	op_gather_rows(run->backend, tensor_rows(logits, 1, G - 1), tensor_rows(logits, 0, 1),

@@ -286,15 +286,14 @@ int grpo_step(struct trainer *t, struct metrics *m)
 	const uint64_t per_step = (uint64_t)c->learner.groups_per_step;
 	struct world *w = t->s.world;
 	const double begin = clock_seconds();
-	const uint64_t at_once = (uint64_t)setup_groups_at_once(&t->s);
 	const struct round q = {.number = t->round_number++,
 	                        .step = t->step,
 	                        .data = &t->s.train,
 	                        .order_seed = c->run.seed,
 	                        .shuffled = 1,
-	                        .first = (uint64_t)t->step * per_step / at_once,
-	                        .count = per_step / at_once,
-	                        .unit = (int32_t)at_once,
+	                        .first = (uint64_t)t->step * per_step,
+	                        .count = per_step,
+	                        .at_once = setup_groups_at_once(&t->s),
 	                        .stride = 1,
 	                        .responses = c->rollout.group_size};
 	struct group **groups;

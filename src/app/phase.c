@@ -4,27 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { EVAL_UNIT = 8 }; /* records that decode together in an evaluation */
-
 static uint32_t record_of(const struct round *q, uint64_t position)
 {
 	return q->shuffled ? dataset_order(q->data, q->order_seed, position) : (uint32_t)position;
-}
-
-/* Positions of a unit: [from, to). */
-static void unit_span(const struct round *q, uint64_t unit, uint64_t *from, uint64_t *to)
-{
-	*from = unit * (uint64_t)q->unit;
-	*to = *from + (uint64_t)q->unit;
-	if (!q->shuffled && *to > q->groups)
-		*to = q->groups;
-}
-
-static uint64_t last_position(const struct round *q)
-{
-	uint64_t from, to = 0;
-	unit_span(q, q->first + q->count - 1, &from, &to);
-	return to;
 }
 
 /* Label and aliases of a record. */
@@ -45,7 +27,7 @@ static void check_group(const struct setup *s, const struct round *q, const stru
 {
 	const char *names[GROUP_MAX_REWARDS], *wrong = NULL;
 	const uint64_t position = g->index / q->stride;
-	if (g->index % q->stride || position < q->first * (uint64_t)q->unit || position >= last_position(q))
+	if (g->index % q->stride || position < q->first || position >= q->first + q->count)
 		wrong = "is not of this round";
 	else if (g->record != record_of(q, position) || g->record >= (uint32_t)q->data->count)
 		wrong = "is of another record";
@@ -73,42 +55,94 @@ static void score(struct setup *s, const struct round *q, struct group *g)
 	world_push(s->world, STAGE_SCORED, g);
 }
 
-/* 1: given up, since the run stops. */
-static int roll(struct setup *s, struct rollout *r, const struct round *q, uint64_t unit)
+/* A rollout rank's part of a round: pulls groups one by one, and hands each on as soon as it has ended. */
+struct rolling {
+	struct setup *s;
+	const struct round *q;
+	struct prompt *prompts; /* [count]; one that is free has no tokens */
+	int32_t count;
+	uint32_t record; /* the newest, for messages */
+};
+
+/* What has come to be scored where it was made, or where no reward rank is left. */
+static void score_own(struct setup *s, const struct round *q)
 {
+	for (struct group *g; world_plays(s->world, ROLE_REWARD) && (g = world_try(s->world, STAGE_SAMPLED));)
+		score(s, q, g);
+}
+
+/* The next position, as world_pull says it; while others decode 2 says that it has not come yet. */
+static int pull(struct setup *s, const struct round *q, int busy, uint64_t *position)
+{
+	int none;
+	if (busy)
+		return world_try_pull(s->world, q->number, position);
+	do {
+		score_own(s, q);
+		world_phase(s->world, "wait for work", q->step, -1);
+	} while ((none = world_pull(s->world, q->number, position)) == 2);
+	return none;
+}
+
+static int next_group(void *arg, int busy, int32_t room, struct rollout_request *request)
+{
+	struct rolling *g = arg;
+	struct setup *s = g->s;
+	const struct round *q = g->q;
 	struct favor_error e = {""};
-	uint64_t from, to;
-	unit_span(q, unit, &from, &to);
-	const int32_t n = (int32_t)(to - from);
-	struct prompt *prompts = favor_calloc((size_t)n, sizeof *prompts);
-	struct rollout_request *requests = favor_calloc((size_t)n, sizeof *requests);
-	struct group **groups = favor_calloc((size_t)n, sizeof *groups);
-	for (int32_t i = 0; i < n; i++) {
-		const uint32_t record = record_of(q, from + (uint64_t)i);
-		world_phase(s->world, "encode", q->step, (int64_t)((from + (uint64_t)i) * q->stride));
-		if (encode_record(&s->encoder, &q->data->records[record], -1, &prompts[i], &e))
-			favor_die("record %u of %s passed its check but can't be read now: %s", record, q->data->path, e.message);
-		requests[i] = (struct rollout_request){.prompt = &prompts[i],
-		                                       .index = (from + (uint64_t)i) * q->stride,
-		                                       .step = q->step,
-		                                       .record = record,
-		                                       .responses = q->responses};
+	uint64_t position;
+	const int none = pull(s, q, busy, &position);
+	if (none)
+		return none == 1 ? -1 : 0;
+	if (room > 1)
+		world_ask(s->world, q->number); /* the answer comes while this one's prompt is computed */
+	int32_t at = 0;
+	while (at < g->count && g->prompts[at].ids.count)
+		at++;
+	if (at == g->count)
+		favor_die("%d groups are under way, another one has no place", g->count);
+	g->record = record_of(q, position);
+	*request = (struct rollout_request){.prompt = &g->prompts[at],
+	                                    .index = position * q->stride,
+	                                    .step = q->step,
+	                                    .record = g->record,
+	                                    .responses = q->responses,
+	                                    .source = at};
+	world_phase(s->world, "encode", q->step, (int64_t)request->index);
+	if (encode_record(&s->encoder, &q->data->records[g->record], -1, &g->prompts[at], &e))
+		favor_die("record %u of %s passed its check but can't be read now: %s", g->record, q->data->path, e.message);
+	world_phase(s->world, "rollout", q->step, (int64_t)request->index);
+	return 1;
+}
+
+static void group_done(void *arg, const struct rollout_request *request, struct group *group)
+{
+	struct rolling *g = arg;
+	struct setup *s = g->s;
+	prompt_free(&g->prompts[request->source]);
+	g->prompts[request->source] = (struct prompt){0};
+	if (!group)
+		return;
+	group->rollout_rank = world_rank(s->world);
+	world_push(s->world, STAGE_SAMPLED, group);
+	if (world_plays(s->world, ROLE_REWARD)) {
+		score_own(s, g->q);
+		world_phase(s->world, "rollout", g->q->step, (int64_t)request->index);
 	}
-	world_phase(s->world, "rollout", q->step, (int64_t)requests[0].index);
-	const int stopped = rollout_groups(r, requests, n, groups, &e);
-	if (stopped < 0)
-		favor_die("record %u of %s: %s", requests[0].record, q->data->path, e.message);
-	for (int32_t i = 0; i < n; i++) {
-		if (!stopped) {
-			groups[i]->rollout_rank = world_rank(s->world);
-			world_push(s->world, STAGE_SAMPLED, groups[i]);
-		}
-		prompt_free(&prompts[i]);
-	}
-	free(prompts);
-	free(requests);
-	free(groups);
-	return stopped;
+}
+
+static void roll(struct setup *s, struct rollout *r, const struct round *q)
+{
+	const struct rollout_room room = {q->at_once, q->responses, s->longest_prompt};
+	struct rolling g = {.s = s, .q = q, .count = rollout_groups_most(&room)};
+	const struct rollout_source source = {next_group, group_done, &g};
+	struct favor_error e = {""};
+	g.prompts = favor_calloc((size_t)g.count, sizeof *g.prompts);
+	if (rollout_run(r, &room, &source, &e) < 0)
+		favor_die("record %u of %s: %s", g.record, q->data->path, e.message);
+	if (!world_stopping(s->world))
+		score_own(s, q);
+	free(g.prompts);
 }
 
 static int by_index(const void *a, const void *b)
@@ -121,8 +155,7 @@ static int by_index(const void *a, const void *b)
 static int64_t owned(const struct round *q, uint64_t count, uint64_t mine)
 {
 	int64_t n = 0;
-	uint64_t from = q->first * (uint64_t)q->unit, to = last_position(q);
-	for (uint64_t p = from; p < to; p++)
+	for (uint64_t p = q->first; p < q->first + q->count; p++)
 		n += p * q->stride % count == mine;
 	return n;
 }
@@ -132,21 +165,11 @@ int phase_round(struct setup *s, struct rollout *r, const struct round *q, struc
 	struct world *w = s->world;
 	*groups = NULL;
 	*count = 0;
-	if (world_is_leader(w)) {
-		const struct world_units units = {q->unit, q->shuffled ? UINT64_MAX : q->groups, q->stride};
-		world_offer_units(w, q->number, q->first, q->count, &units);
-	}
+	if (world_is_leader(w))
+		world_offer(w, q->number, q->first, q->count, q->stride);
 	if (world_plays(w, ROLE_ROLLOUT)) {
-		uint64_t unit;
 		setup_threads(s, ROLE_ROLLOUT);
-		for (;;) {
-			world_phase(w, "wait for work", q->step, -1);
-			const int none = world_pull(w, q->number, &unit);
-			if (none == 1 || (!none && roll(s, r, q, unit)))
-				break;
-			for (struct group *g; world_plays(w, ROLE_REWARD) && (g = world_try(w, STAGE_SAMPLED));)
-				score(s, q, g);
-		}
+		roll(s, r, q);
 	} else if (world_plays(w, ROLE_REWARD)) {
 		int64_t mine = owned(q, (uint64_t)world_role_count(w, ROLE_REWARD), (uint64_t)world_role_index(w, ROLE_REWARD));
 		for (struct group *g = NULL;; score(s, q, g), mine--) {
@@ -216,9 +239,8 @@ int phase_evaluate(struct setup *s, struct rollout *r, int64_t *round_number, in
 	struct round q = {.number = (*round_number)++,
 	                  .step = step,
 	                  .data = &s->eval,
-	                  .count = (n + EVAL_UNIT - 1) / EVAL_UNIT,
-	                  .unit = EVAL_UNIT,
-	                  .groups = n,
+	                  .count = n,
+	                  .at_once = EVAL_AT_ONCE,
 	                  .responses = 1,
 	                  .stride = (uint64_t)world_role_count(s->world, ROLE_LEARNER)};
 	struct sampling kept;

@@ -13,9 +13,8 @@ struct round {
 	const struct dataset *data;
 	uint64_t order_seed; /* record of group i = dataset_order(data, order_seed, i) if shuffled, else i */
 	int shuffled;
-	uint64_t first, count; /* units [first, first + count) */
-	int32_t unit;          /* groups that one pull takes and that decode together */
-	uint64_t groups;       /* unshuffled: records; the last unit may be short */
+	uint64_t first, count; /* positions [first, first + count) */
+	int32_t at_once;       /* groups that a rollout rank has under way, as far as their responses have places */
 	uint64_t stride;   /* group index = position * stride: 1, or the number of learners so that the leader owns all */
 	int32_t responses; /* G */
 };

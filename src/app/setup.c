@@ -384,10 +384,7 @@ int32_t setup_groups_at_once(const struct setup *s)
 		most = ranks ? (step + ranks - 1) / ranks : 1;
 		most = most < MOST_BY_ITSELF ? most : MOST_BY_ITSELF;
 	}
-	most = most < step ? most : step;
-	while (step % most)
-		most--;
-	return most;
+	return most < step ? most : step;
 }
 
 int setup_lends(const struct setup *s)
@@ -433,9 +430,15 @@ int setup_plan(const struct setup *s, struct memory_plan *plan, struct favor_err
 			attention_bytes(s->backend, &m->config, B, s->longest_prompt, G, tokens, s->most_patches,
 		                    c->model.vision == VISION_FULL);
 	}
-	if (grpo && world_plays(s->world, ROLE_ROLLOUT))
-		plan->rollout = rollout_bytes(s->backend, &m->config, s->longest_prompt, s->most_patches, G, tokens,
-		                              setup_groups_at_once(s));
+	if (grpo && world_plays(s->world, ROLE_ROLLOUT)) {
+		const struct rollout_room room = {setup_groups_at_once(s), G, s->longest_prompt};
+		plan->rollout = rollout_bytes(s->backend, &m->config, &room, s->most_patches, tokens);
+	}
+	if (setup_eval_count(s) && world_plays(s->world, ROLE_ROLLOUT)) {
+		const struct rollout_room room = {EVAL_AT_ONCE, 1, s->longest_prompt};
+		const int64_t evaluation = rollout_bytes(s->backend, &m->config, &room, s->most_patches, c->rollout.max_tokens);
+		plan->rollout = plan->rollout > evaluation ? plan->rollout : evaluation;
+	}
 	plan->total = plan->weights + plan->fixed + plan->activations + plan->rollout;
 	return 0;
 }

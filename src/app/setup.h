@@ -64,8 +64,9 @@ struct memory_plan {
 };
 /* Whether this rank's backend keeps packed weights in the gradient's memory (learner_lend). */
 int setup_lends(const struct setup *s);
-/* How many groups a rollout rank takes at once and decodes together: the largest number up to rollout.groups that divides
- * learner.groups_per_step. The same on all ranks. */
+enum { EVAL_AT_ONCE = 8 }; /* records that decode together in an evaluation */
+/* How many groups' responses a rollout rank decodes together: rollout.groups, at most learner.groups_per_step. The same on
+ * all ranks. */
 int32_t setup_groups_at_once(const struct setup *s);
 int setup_plan(const struct setup *s, struct memory_plan *plan, struct favor_error *e);
 /* Prints the plan (leader) and refuses what doesn't fit. `learner`, `rollout`: what this rank plays. Collective. */

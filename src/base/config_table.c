@@ -79,7 +79,8 @@ const struct option config_options[] = {
 
 	INT32("rollout.group_size", rollout.group_size, "8", 1, 4096, "responses sampled per prompt (G)"),
 	INT32("rollout.groups", rollout.groups, "0", 0, 4096,
-	      "groups that a rollout rank takes and decodes together, at most; 0: its share of a step, up to 8"),
+	      "groups whose responses a rollout rank decodes together; where some have ended the next group begins; 0: its share of a "
+	      "step, up to 8"),
 	INT32("rollout.max_tokens", rollout.max_tokens, "96", 1, 1048576,
 	      "longest response in tokens, the stop token included"),
 	FLOAT("rollout.temperature", rollout.temperature, "1.0", 0, 100, "of sampling; 0 is greedy and not for training"),

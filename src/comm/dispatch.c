@@ -2,7 +2,7 @@
  * The leader answers in every world_tick and in every wait of its own, so it needs no rank for itself.
  *
  * Where ranks may be lost, learners tell the leader of each group that has come, and the leader keeps a ledger: who has
- * pulled which unit, which groups have come. What a lost rank has pulled and has not come is given again. Nobody is
+ * pulled which group, which groups have come. What a lost rank has pulled and has not come is given again. Nobody is
  * told that nothing is left before all groups have come, so that there is always a rank that waits for what may be
  * given again. */
 #include "comm/internal.h"
@@ -13,26 +13,6 @@
 
 /* ---- the ledger */
 
-static uint64_t unit_from(const struct ledger *l, uint64_t unit)
-{
-	return unit * (uint64_t)l->units.unit;
-}
-
-static uint64_t unit_to(const struct ledger *l, uint64_t unit)
-{
-	const uint64_t to = unit_from(l, unit + 1);
-	return to < l->units.end ? to : l->units.end;
-}
-
-/* Groups of the unit that have not come. */
-static int unit_undone(const struct ledger *l, uint64_t unit)
-{
-	int n = 0;
-	for (uint64_t p = unit_from(l, unit); p < unit_to(l, unit); p++)
-		n += !l->done[p - l->from];
-	return n;
-}
-
 void world_free_ledger(struct world *w)
 {
 	free(w->ledger.holder);
@@ -40,30 +20,29 @@ void world_free_ledger(struct world *w)
 	w->ledger = (struct ledger){0};
 }
 
-static void open_ledger(struct world *w, uint64_t first, uint64_t count, const struct world_units *units)
+static void open_ledger(struct world *w, uint64_t first, uint64_t count, uint64_t stride)
 {
 	struct ledger *l = &w->ledger;
 	world_free_ledger(w);
-	l->units = *units;
-	l->first = first;
-	l->from = unit_from(l, first);
-	l->to = count ? unit_to(l, first + count - 1) : l->from;
-	l->undone = l->to - l->from;
-	l->done = favor_calloc((size_t)l->undone, sizeof *l->done);
+	l->stride = stride;
+	l->from = first;
+	l->to = first + count;
+	l->undone = count;
+	l->done = favor_calloc((size_t)count, sizeof *l->done);
 	l->holder = favor_malloc((size_t)count * sizeof *l->holder);
-	for (uint64_t u = 0; u < count; u++)
-		l->holder[u] = -1;
+	for (uint64_t i = 0; i < count; i++)
+		l->holder[i] = -1;
 }
 
-/* A unit that was given to a rank which is lost, for `rank`; 0 if there is none. */
-static int take_again(struct world *w, int rank, uint64_t *unit)
+/* A group that was given to a rank which is lost, for `rank`; 0 if there is none. */
+static int take_again(struct world *w, int rank, uint64_t *position)
 {
 	struct ledger *l = &w->ledger;
-	for (uint64_t u = l->first; l->again && u < w->offer_next; u++)
-		if (l->holder[u - l->first] < 0 && unit_undone(l, u)) {
-			l->holder[u - l->first] = rank;
+	for (uint64_t p = l->from; l->again && p < w->offer_next; p++)
+		if (l->holder[p - l->from] < 0 && !l->done[p - l->from]) {
+			l->holder[p - l->from] = rank;
 			l->again--;
-			*unit = u;
+			*position = p;
 			return 1;
 		}
 	return 0;
@@ -71,7 +50,7 @@ static int take_again(struct world *w, int rank, uint64_t *unit)
 
 /* ---- offer and pull */
 
-/* The next unit of the offer, for `rank`. Only called for steps up to the offered one. */
+/* The next group of the offer, for `rank`. Only called for steps up to the offered one. */
 static struct work_answer next_work(struct world *w, int64_t step, int rank)
 {
 	struct work_answer a = {.step = step};
@@ -82,7 +61,7 @@ static struct work_answer next_work(struct world *w, int64_t step, int rank)
 		a.left = 1;
 		a.index = w->offer_next++;
 		if (w->survives)
-			w->ledger.holder[a.index - w->ledger.first] = rank;
+			w->ledger.holder[a.index - w->ledger.from] = rank;
 	}
 	return a;
 }
@@ -109,12 +88,7 @@ static void answer_pulls(struct world *w)
 			answer_pull(w, r);
 }
 
-void world_offer(struct world *w, int64_t step, uint64_t first, uint64_t count)
-{
-	world_offer_units(w, step, first, count, &(struct world_units){.unit = 1, .end = UINT64_MAX, .stride = 1});
-}
-
-void world_offer_units(struct world *w, int64_t step, uint64_t first, uint64_t count, const struct world_units *units)
+void world_offer(struct world *w, int64_t step, uint64_t first, uint64_t count, uint64_t stride)
 {
 	if (w->rank != LEADER)
 		favor_die("only the leader offers work");
@@ -126,7 +100,7 @@ void world_offer_units(struct world *w, int64_t step, uint64_t first, uint64_t c
 	w->offer_next = first;
 	w->offer_end = first + count;
 	if (w->survives)
-		open_ledger(w, first, count, units);
+		open_ledger(w, first, count, stride);
 	answer_pulls(w);
 }
 
@@ -161,31 +135,29 @@ static int is_answered_or_stopped(struct world *w, void *unused)
 	return w->pull == PULL_ANSWERED || w->stop || (w->scores && w->inbox[STAGE_SAMPLED].count);
 }
 
-int world_pull(struct world *w, int64_t step, uint64_t *index)
+static void check_pull(const struct world *w, int64_t step)
 {
 	if (!world_plays(w, ROLE_ROLLOUT))
 		favor_die("only rollout ranks pull work");
-	if (w->stop)
-		return 1;
-	if (w->rank == LEADER) {
-		world_progress(w); /* others first: they have asked before */
-		if (!is_offered(w, step))
-			favor_die("the leader pulls step %lld before it has offered it", (long long)step);
-		w->answer = next_work(w, step, w->rank);
-	} else {
-		struct work_request r = {step};
-		if (w->pull == PULL_NONE) { /* not if this rank only left the wait to score */
-			w->pull = PULL_ASKED;
-			w->answer = (struct work_answer){.step = step};
-			world_send(w, LEADER, TAG_PULL, &r, NULL, sizeof r);
-		}
-		w->round = step;
-		world_wait(w, is_answered_or_stopped, NULL, "wait for work", LEADER);
-		if (w->stop)
-			return 1; /* an answer that is under way is taken in later, and nobody looks at it */
-		if (w->pull != PULL_ANSWERED)
-			return 2;
-	}
+	if (w->rank == LEADER && !w->stop && !is_offered(w, step))
+		favor_die("the leader pulls step %lld before it has offered it", (long long)step);
+}
+
+void world_ask(struct world *w, int64_t step)
+{
+	const struct work_request r = {step};
+	check_pull(w, step);
+	w->round = step;
+	if (w->rank == LEADER || w->stop || w->pull != PULL_NONE)
+		return;
+	w->pull = PULL_ASKED;
+	w->answer = (struct work_answer){.step = step};
+	world_send(w, LEADER, TAG_PULL, &r, NULL, sizeof r);
+}
+
+/* What the answer says. */
+static int take_answer(struct world *w, uint64_t *index)
+{
 	w->pull = PULL_NONE;
 	if (!w->answer.left) {
 		world_forget_round(w);
@@ -193,6 +165,38 @@ int world_pull(struct world *w, int64_t step, uint64_t *index)
 	}
 	*index = w->answer.index;
 	return 0;
+}
+
+/* The leader asks itself; others first: they have asked before. */
+static int pull_own(struct world *w, int64_t step, uint64_t *index)
+{
+	world_progress(w);
+	w->answer = next_work(w, step, w->rank);
+	return take_answer(w, index);
+}
+
+int world_pull(struct world *w, int64_t step, uint64_t *index)
+{
+	world_ask(w, step); /* nothing to do if it has asked before */
+	if (w->stop)
+		return 1;
+	if (w->rank == LEADER)
+		return pull_own(w, step, index);
+	world_wait(w, is_answered_or_stopped, NULL, "wait for work", LEADER);
+	if (w->stop)
+		return 1; /* an answer that is under way is taken in later, and nobody looks at it */
+	return w->pull == PULL_ANSWERED ? take_answer(w, index) : 2;
+}
+
+int world_try_pull(struct world *w, int64_t step, uint64_t *index)
+{
+	world_ask(w, step);
+	if (w->stop)
+		return 1;
+	if (w->rank == LEADER)
+		return pull_own(w, step, index);
+	world_progress(w);
+	return w->pull == PULL_ANSWERED ? take_answer(w, index) : 2;
 }
 
 /* ---- what has come, what is lost */
@@ -212,13 +216,12 @@ void world_settle(struct world *w, int64_t round, uint64_t index)
 	struct ledger *l = &w->ledger;
 	if (round != w->offer_step || !l->done)
 		return;
-	const uint64_t position = index / l->units.stride;
-	if (index % l->units.stride || position < l->from || position >= l->to || l->done[position - l->from])
+	const uint64_t position = index / l->stride;
+	if (index % l->stride || position < l->from || position >= l->to || l->done[position - l->from])
 		return; /* who takes the group says what is wrong with it */
 	l->done[position - l->from] = 1;
 	l->undone--;
-	const uint64_t unit = position / (uint64_t)l->units.unit;
-	if (l->holder[unit - l->first] < 0 && unit < w->offer_next && !unit_undone(l, unit))
+	if (l->holder[position - l->from] < 0 && position < w->offer_next)
 		l->again--; /* a copy was on its way, and nobody has begun anew */
 	if (!l->undone)
 		end_round(w);
@@ -246,11 +249,11 @@ void world_in_hand(const struct world *w, int rank, char *text, size_t size)
 	int count = 0;
 	text[0] = 0;
 	for (uint64_t p = l->from; p < l->to; p++) {
-		if (l->done[p - l->from] || l->holder[p / (uint64_t)l->units.unit - l->first] != rank)
+		if (l->done[p - l->from] || l->holder[p - l->from] != rank)
 			continue;
 		if (count++ < NAMED && n < size)
 			n += (size_t)snprintf(text + n, size - n, "%s%llu", count > 1 ? ", " : "",
-			                      (unsigned long long)(p * l->units.stride));
+			                      (unsigned long long)(p * l->stride));
 	}
 	if (count > NAMED && n < size)
 		snprintf(text + n, size - n, " and %d more", count - NAMED);
@@ -262,10 +265,10 @@ void world_give_again(struct world *w, int rank)
 	w->peers[rank].pulls = 0;
 	if (!l->done)
 		return;
-	for (uint64_t u = l->first; u < w->offer_next; u++)
-		if (l->holder[u - l->first] == rank) {
-			l->holder[u - l->first] = -1;
-			l->again += unit_undone(l, u) > 0;
+	for (uint64_t p = l->from; p < w->offer_next; p++)
+		if (l->holder[p - l->from] == rank) {
+			l->holder[p - l->from] = -1;
+			l->again += !l->done[p - l->from];
 		}
 	answer_pulls(w);
 }

@@ -121,13 +121,12 @@ struct inbox { /* ring */
 
 /* Leader, where ranks may be lost: what has become of the groups of its offer (dispatch.c). */
 struct ledger {
-	struct world_units units;
-	uint64_t first;       /* unit */
+	uint64_t stride;      /* index = position * stride */
 	uint64_t from, to;    /* positions of its groups */
-	int *holder;          /* [units]: the rank that has pulled it; -1: none, or that one is lost */
+	int *holder;          /* [to - from]: the rank that has pulled it; -1: none, or that one is lost */
 	unsigned char *done;  /* [to - from]: it has come to its learner */
 	uint64_t undone;      /* groups; 0: the round is over */
-	uint64_t again;       /* units below offer_next that nobody holds */
+	uint64_t again;       /* groups below offer_next that nobody holds and that have not come */
 };
 
 /* Learners: groups of the newest round that have come. */

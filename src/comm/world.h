@@ -119,20 +119,18 @@ int world_stopping(const struct world *w);
 /* The leader's x on all ranks; collective. */
 int64_t world_leader_says(struct world *w, int64_t x);
 
-/* Leader: groups [first, first + count) of the step may be pulled from now on. Pulls for a later step wait until it
- * is offered, those for an earlier one find nothing left. Steps of offers grow, and an offer follows when the one
- * before is all taken. */
-void world_offer(struct world *w, int64_t step, uint64_t first, uint64_t count);
-/* The same where `first` and `count` count units of several groups: unit u has the positions from u * unit on, up to
- * (u + 1) * unit or `end`; the group at a position has the index position * stride. */
-struct world_units {
-	int32_t unit;
-	uint64_t end, stride;
-};
-void world_offer_units(struct world *w, int64_t step, uint64_t first, uint64_t count, const struct world_units *units);
-/* Rollout ranks: the next unit of the step; 0 with *index, or 1 if none is left or the run stops. Waits. 2: there are
- * groups in the inbox to be scored by this rank (world_try; see world_survive), then ask again. */
-int world_pull(struct world *w, int64_t step, uint64_t *index);
+/* Leader: groups at the positions [first, first + count) may be pulled from now on, one a pull; the group at a position
+ * has the index position * stride. Pulls for a later step wait until it is offered, those for an earlier one find nothing
+ * left. Steps of offers grow, and an offer follows when the one before is all taken. */
+void world_offer(struct world *w, int64_t step, uint64_t first, uint64_t count, uint64_t stride);
+/* Rollout ranks: the next group of the step; 0 with its position, or 1 if none is left or the run stops. Waits. 2: there
+ * are groups in the inbox to be scored by this rank (world_try; see world_survive), then ask again. */
+int world_pull(struct world *w, int64_t step, uint64_t *position);
+/* The same for a rank that has something else to do: never waits. 2: the answer has not come yet. What it has asked for
+ * stays asked: the answer is that of the next world_pull or world_try_pull. */
+int world_try_pull(struct world *w, int64_t step, uint64_t *position);
+/* Asks for the group that will be pulled next, so that its answer comes meanwhile. */
+void world_ask(struct world *w, int64_t step);
 /* Sends the group on; takes ownership. Does not wait for delivery. */
 void world_push(struct world *w, enum stage s, struct group *g);
 /* Next group in this rank's inbox of that stage, owned by the caller. take waits, and returns NULL if the run stops;

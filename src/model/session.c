@@ -24,16 +24,23 @@ int64_t session_bytes(const struct backend *b, const struct model_config *c, int
 	return 2 * rows * c->layers * c->kv_heads * c->head_dim * (int64_t)element_size(b->operand);
 }
 
-void session_reset(struct session *s, int32_t rows)
+int64_t session_rows(const struct session_room *room)
+{
+	return (int64_t)room->prompts * room->prompt_rows + (int64_t)room->responses * room->response_rows;
+}
+
+void session_reset(struct session *s, const struct session_room *room)
 {
 	const struct model_config *c = &s->model->config;
-	const int64_t columns = 2 * (int64_t)c->kv_heads * c->head_dim;
-	s->used = 0;
+	const int64_t columns = 2 * (int64_t)c->kv_heads * c->head_dim, rows = session_rows(room);
+	if (rows > INT32_MAX)
+		favor_die("session_reset: %lld cache rows are more than can be indexed", (long long)rows);
+	s->room = *room;
 	if (rows <= s->capacity)
 		return;
 	struct backend *b = s->model->backend;
 	op_release(b, s->cache.data);
-	s->capacity = rows;
+	s->capacity = (int32_t)rows;
 	const size_t bytes = (size_t)(c->layers * rows * columns) * element_size(b->operand);
 	s->cache = tensor_of_type(op_alloc(b, bytes), c->layers * rows, columns, b->operand);
 }
@@ -65,7 +72,7 @@ static void head(const struct session *s, const struct run *run, struct tensor x
 	          0);
 }
 
-int session_prefill(struct session *s, const struct run *run, const int32_t *ids, int32_t n,
+int session_prefill(struct session *s, const struct run *run, int32_t place, const int32_t *ids, int32_t n,
                     const struct image_input *images, int32_t image_count, struct session_prompt *prompt,
                     struct tensor logits, struct favor_error *e)
 {
@@ -75,10 +82,11 @@ int session_prefill(struct session *s, const struct run *run, const int32_t *ids
 	batch_clear(b);
 	if (batch_add_prompt(b, ids, n, images, image_count, &prefix, e))
 		return -1;
-	if (s->used + n > s->capacity)
-		favor_die("session_prefill: %d cache rows are used, %d more do not fit %d", s->used, n, s->capacity);
-	*prompt = (struct session_prompt){.first = s->used, .rows = n, .next_position = prefix.next_position};
-	s->used += n;
+	if (place < 0 || place >= s->room.prompts || n > s->room.prompt_rows)
+		favor_die("session_prefill: %d rows at place %d; there are %d places of %d rows", n, place, s->room.prompts,
+		          s->room.prompt_rows);
+	*prompt = (struct session_prompt){
+	    .place = place, .first = place * s->room.prompt_rows, .rows = n, .next_position = prefix.next_position};
 
 	struct arena_mark mark = arena_mark(run->arena);
 	struct tensor features = TENSOR_NONE;
@@ -101,12 +109,13 @@ int session_prefill(struct session *s, const struct run *run, const int32_t *ids
 	return stopped;
 }
 
-void session_timeline(struct session *s, const struct session_prompt *prompt, int32_t tokens, struct timeline *t)
+void session_timeline(const struct session *s, int32_t place, const struct session_prompt *prompt, struct timeline *t)
 {
-	if (s->used + tokens > s->capacity)
-		favor_die("session_timeline: %d cache rows are used, %d more do not fit %d", s->used, tokens, s->capacity);
-	*t = (struct timeline){.prompt = *prompt, .first = s->used};
-	s->used += tokens;
+	const struct session_room *room = &s->room;
+	if (place < 0 || place >= room->responses)
+		favor_die("session_timeline: place %d of %d", place, room->responses);
+	*t = (struct timeline){
+	    .place = place, .prompt = *prompt, .first = room->prompts * room->prompt_rows + place * room->response_rows};
 }
 
 int session_decode(struct session *s, const struct run *run, struct timeline *const *timelines, const int32_t *token,
@@ -121,6 +130,8 @@ int session_decode(struct session *s, const struct run *run, struct timeline *co
 	struct segment *segments = favor_malloc((size_t)n * sizeof *segments);
 	for (int32_t i = 0; i < n; i++) {
 		struct timeline *t = timelines[i];
+		if (t->length >= s->room.response_rows)
+			favor_die("session_decode: place %d has %d rows, all of them taken", t->place, s->room.response_rows);
 		host[i] = t->first + t->length;
 		position[3 * i] = position[3 * i + 1] = position[3 * i + 2] = t->prompt.next_position + t->length;
 		t->length++;

@@ -1,9 +1,11 @@
-/* One batch of responses from prefill to the last stop token.
+/* From requests to groups.
  *
- *   prefill each prompt -> G first tokens from its last row
- *   while some response goes on: feed the newest tokens of all that go on, sample the next
+ *   as long as there is work or a response goes on:
+ *     while a whole group's responses find free places: next request, prefill -> its G first tokens from the prompt's last row
+ *     feed the newest tokens of all responses that go on, sample the next
+ *     a response that has ended frees its place; the last one of a group hands the group on and frees the prompt's
  *
- * The batch shrinks as responses end; their bits don't change with it (backend.h). */
+ * A response's bits do not change with what else is in the batch (backend.h). All memory is taken before the first token. */
 #include "rollout/rollout.h"
 
 #include "backend/ops.h"
@@ -13,15 +15,41 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* One response under way. */
-struct response {
-	int32_t request, number; /* which group, which of its G */
+/* One group under way, at the prompt place with its number. */
+struct under_way {
+	struct rollout_request request;
+	struct session_prompt prompt;
+	int32_t open;            /* responses that go on; of a place that is free 0 */
+	int32_t *tokens;         /* [G] so far */
+	uint8_t *finish;         /* [G] enum finish, of those that have ended */
+	int32_t *ids;            /* [G, max_tokens] */
+	struct sampled *sampled; /* [G, max_tokens] */
+	double begin;
+};
+
+/* One response place, the session's with its number. */
+struct place {
+	struct under_way *group; /* NULL: free */
+	int32_t number;          /* which of its G */
 	struct timeline timeline;
-	int32_t *ids;            /* [max_tokens] */
-	struct sampled *sampled; /* [max_tokens] */
-	int32_t tokens;
-	enum finish finish;
-	int done;
+};
+
+/* All that decodes together. */
+struct together {
+	struct rollout *r;
+	struct run run;
+	struct rollout_room room;
+	const struct rollout_source *source;
+	struct under_way *groups; /* [group_count] */
+	int32_t group_count, groups_free;
+	struct place *places; /* [place_count] */
+	int32_t place_count, places_free;
+	/* of those that go on, for one token */
+	struct place **active;
+	struct timeline **timelines;
+	int32_t *newest;
+	double *u;
+	struct sampled *drawn;
 };
 
 void rollout_init(struct rollout *r, struct model *m, const struct tokenizer *t)
@@ -48,114 +76,28 @@ static int is_stop(const struct rollout *r, int32_t id)
 	return 0;
 }
 
-static void take(const struct rollout *r, struct response *s, const struct sampled *d)
+static double draw(const struct rollout *r, const struct under_way *w, int32_t number)
 {
-	s->ids[s->tokens] = d->token;
-	s->sampled[s->tokens++] = *d;
-	if (is_stop(r, d->token)) {
-		s->finish = FINISH_STOP;
-		s->done = 1;
-	} else if (s->tokens == r->max_tokens) {
-		s->finish = FINISH_LENGTH;
-		s->done = 1;
-	}
+	return rng_uniform(r->seed, r->domain, w->request.index, (uint32_t)number, (uint32_t)w->tokens[number]);
 }
 
-static double draw(const struct rollout *r, const struct rollout_request *q, const struct response *s)
+/* The next token of a response. 1: it has ended. */
+static int take(const struct rollout *r, struct under_way *w, int32_t number, const struct sampled *d)
 {
-	return rng_uniform(r->seed, r->domain, q->index, (uint32_t)s->number, (uint32_t)s->tokens);
-}
-
-/* Prompts of all requests; the first token of each response. */
-static int start(struct rollout *r, const struct run *run, const struct rollout_request *requests, int32_t n,
-                 struct response *responses, struct favor_error *e)
-{
-	int result = 0;
-	int32_t at = 0;
-	for (int32_t i = 0; i < n; i++) {
-		const struct prompt *p = requests[i].prompt;
-		const int32_t G = requests[i].responses;
-		struct arena_mark mark = arena_mark(run->arena);
-		struct session_prompt prompt;
-		/* G rows of the same logits, so that one op samples all first tokens */
-		struct tensor logits = run_tensor(run, G, r->model->config.vocab_size);
-		result = session_prefill(&r->session, run, p->ids.ids, p->ids.count, p->inputs, p->image_count, &prompt,
-		                         tensor_rows(logits, 0, 1), e);
-		if (result)
-			goto done;
-		int32_t *zeros = favor_calloc((size_t)G, sizeof *zeros);
-		op_gather_rows(run->backend, tensor_rows(logits, 1, G - 1), tensor_rows(logits, 0, 1),
-		               run_upload(run, zeros, (size_t)G * sizeof *zeros));
-		free(zeros);
-		double *u = favor_malloc((size_t)G * sizeof *u);
-		struct sampled *d = favor_malloc((size_t)G * sizeof *d);
-		for (int32_t g = 0; g < G; g++) {
-			struct response *s = &responses[at + g];
-			*s = (struct response){.request = i, .number = g};
-			s->ids = favor_malloc((size_t)r->max_tokens * sizeof *s->ids);
-			s->sampled = favor_malloc((size_t)r->max_tokens * sizeof *s->sampled);
-			session_timeline(&r->session, &prompt, r->max_tokens, &s->timeline);
-			u[g] = draw(r, &requests[i], s);
-		}
-		op_sample(run->backend, d, logits, u, &r->sampling);
-		for (int32_t g = 0; g < G; g++)
-			take(r, &responses[at + g], &d[g]);
-		free(u);
-		free(d);
-		arena_reset(run->arena, mark);
-		at += G;
-	}
-done:
-	return result;
-}
-
-/* 1: given up. */
-static int decode(struct rollout *r, const struct run *run, const struct rollout_request *requests,
-                  struct response *responses, int32_t count)
-{
-	struct response **active = favor_malloc((size_t)count * sizeof *active);
-	struct timeline **timelines = favor_malloc((size_t)count * sizeof *timelines);
-	struct sampled *d = favor_malloc((size_t)count * sizeof *d);
-	double *u = favor_malloc((size_t)count * sizeof *u);
-	int32_t *tokens = favor_malloc((size_t)count * sizeof *tokens);
-	int stopped = 0;
-	while (!stopped) {
-		int32_t n = 0;
-		for (int32_t i = 0; i < count; i++) {
-			struct response *s = &responses[i];
-			if (s->done)
-				continue;
-			active[n] = s;
-			timelines[n] = &s->timeline;
-			tokens[n] = s->ids[s->tokens - 1];
-			u[n++] = draw(r, &requests[s->request], s);
-		}
-		if (!n)
-			break;
-		struct arena_mark mark = arena_mark(run->arena);
-		struct tensor logits = run_tensor(run, n, r->model->config.vocab_size);
-		stopped = session_decode(&r->session, run, timelines, tokens, n, logits);
-		if (!stopped) {
-			op_sample(run->backend, d, logits, u, &r->sampling);
-			for (int32_t i = 0; i < n; i++)
-				take(r, active[i], &d[i]);
-		}
-		arena_reset(run->arena, mark);
-	}
-	free(active);
-	free(timelines);
-	free(d);
-	free(u);
-	free(tokens);
-	return stopped;
+	const size_t at = (size_t)number * (size_t)r->max_tokens + (size_t)w->tokens[number]++;
+	w->ids[at] = d->token;
+	w->sampled[at] = *d;
+	const int stop = is_stop(r, d->token);
+	w->finish[number] = stop ? FINISH_STOP : FINISH_LENGTH;
+	return stop || w->tokens[number] == r->max_tokens;
 }
 
 /* A response's text, without its stop token. Special tokens stay visible: "<answer>run<|box_end|>ning</answer>" must
  * not read as an answer. So does a NUL, as U+FFFD: what stands behind it belongs to the response. */
-static char *text_of(const struct rollout *r, const struct response *s)
+static char *text_of(const struct rollout *r, const int32_t *ids, int32_t tokens, enum finish finish)
 {
 	size_t n, nuls = 0, to = 0;
-	char *text = tokenizer_decode(r->tokenizer, s->ids, s->tokens - (s->finish == FINISH_STOP), 0, &n);
+	char *text = tokenizer_decode(r->tokenizer, ids, tokens - (finish == FINISH_STOP), 0, &n);
 	for (size_t i = 0; i < n; i++)
 		nuls += !text[i];
 	if (!nuls)
@@ -174,11 +116,12 @@ static char *text_of(const struct rollout *r, const struct response *s)
 	return seen;
 }
 
-static struct group *collect(const struct rollout *r, const struct rollout_request *q, const struct response *responses)
+static struct group *collect(const struct rollout *r, const struct under_way *w)
 {
+	const struct rollout_request *q = &w->request;
 	int32_t total = 0;
 	for (int32_t i = 0; i < q->responses; i++)
-		total += responses[i].tokens;
+		total += w->tokens[i];
 	struct group *g = group_new(q->responses, total);
 	g->index = q->index;
 	g->step = q->step;
@@ -186,62 +129,271 @@ static struct group *collect(const struct rollout *r, const struct rollout_reque
 	g->policy_version = r->model->version;
 	g->temperature = r->sampling.temperature;
 	g->prompt_tokens = q->prompt->ids.count;
+	g->rollout_seconds = clock_seconds() - w->begin;
 	int32_t at = 0;
 	for (int32_t i = 0; i < q->responses; i++) {
-		const struct response *s = &responses[i];
+		const int32_t *ids = w->ids + (size_t)i * (size_t)r->max_tokens;
+		const struct sampled *sampled = w->sampled + (size_t)i * (size_t)r->max_tokens;
 		g->start[i] = at;
-		for (int32_t k = 0; k < s->tokens; k++, at++) {
-			g->token_ids[at] = s->ids[k];
-			g->logp[at] = s->sampled[k].logp;
-			g->sampling_logp[at] = s->sampled[k].sampling_logp;
-			g->entropy[at] = s->sampled[k].entropy;
+		for (int32_t k = 0; k < w->tokens[i]; k++, at++) {
+			g->token_ids[at] = ids[k];
+			g->logp[at] = sampled[k].logp;
+			g->sampling_logp[at] = sampled[k].sampling_logp;
+			g->entropy[at] = sampled[k].entropy;
 		}
-		g->finish[i] = (uint8_t)s->finish;
-		g->text[i] = text_of(r, s);
+		g->finish[i] = w->finish[i];
+		g->text[i] = text_of(r, ids, w->tokens[i], (enum finish)w->finish[i]);
 	}
 	g->start[q->responses] = at;
 	return g;
 }
 
-int rollout_groups(struct rollout *r, const struct rollout_request *requests, int32_t n, struct group **groups,
-                   struct favor_error *e)
+/* One response less goes on; the last one hands its group on. */
+static void end_response(struct together *t, struct under_way *w)
 {
-	const struct run run = {r->model->backend, &r->arena, r->tick, r->tick_arg};
-	struct arena_mark mark = arena_mark(&r->arena);
-	double begin = clock_seconds();
-	int64_t rows = 0;
-	int32_t count = 0;
-	for (int32_t i = 0; i < n; i++) {
-		rows += requests[i].prompt->ids.count + (int64_t)requests[i].responses * r->max_tokens;
-		count += requests[i].responses;
-	}
-	if (rows > INT32_MAX)
-		return favor_fail(e, "%d responses of up to %d tokens need %lld rows of keys and values; %d can be", count,
-		                  r->max_tokens, (long long)rows, INT32_MAX);
-	struct response *responses = favor_calloc((size_t)count, sizeof *responses);
-	session_reset(&r->session, (int32_t)rows);
-	int result = start(r, &run, requests, n, responses, e);
-	if (!result)
-		result = decode(r, &run, requests, responses, count);
+	if (--w->open)
+		return;
+	t->groups_free++;
+	t->source->done(t->source->arg, &w->request, collect(t->r, w));
+}
+
+/* Groups for which there is room now. */
+static int32_t room_left(const struct together *t)
+{
+	const int32_t by_places = t->places_free / t->room.responses;
+	return by_places < t->groups_free ? by_places : t->groups_free;
+}
+
+/* The prompt and the first token of each response, into w. */
+static int prefill(struct together *t, struct under_way *w, int32_t place, struct favor_error *e)
+{
+	struct rollout *r = t->r;
+	const struct prompt *p = w->request.prompt;
+	const int32_t G = w->request.responses;
+	struct arena_mark mark = arena_mark(t->run.arena);
+	/* G rows of the same logits, so that one op samples all first tokens */
+	struct tensor logits = run_tensor(&t->run, G, r->model->config.vocab_size);
+	const int result = session_prefill(&r->session, &t->run, place, p->ids.ids, p->ids.count, p->inputs, p->image_count,
+	                                   &w->prompt, tensor_rows(logits, 0, 1), e);
 	if (!result) {
-		for (int32_t i = 0, at = 0; i < n; at += requests[i++].responses) {
-			groups[i] = collect(r, &requests[i], responses + at);
-			groups[i]->rollout_seconds = (clock_seconds() - begin) / n;
-		}
+		memset(t->newest, 0, (size_t)G * sizeof *t->newest); /* row 0, G - 1 times */
+		op_gather_rows(t->run.backend, tensor_rows(logits, 1, G - 1), tensor_rows(logits, 0, 1),
+		               run_upload(&t->run, t->newest, (size_t)G * sizeof *t->newest));
+		for (int32_t g = 0; g < G; g++)
+			t->u[g] = draw(r, w, g);
+		op_sample(t->run.backend, t->drawn, logits, t->u, &r->sampling);
 	}
-	for (int32_t i = 0; i < count; i++) {
-		free(responses[i].ids);
-		free(responses[i].sampled);
-	}
-	free(responses);
-	arena_reset(&r->arena, mark);
+	arena_reset(t->run.arena, mark);
 	return result;
 }
 
-int64_t rollout_bytes(const struct backend *b, const struct model_config *c, int64_t prompt_tokens, int64_t patches,
-                      int32_t responses, int32_t max_tokens, int32_t groups)
+/* A group begins: its responses that go on after their first token take places. Not 0: it is dropped, as result of
+ * rollout_run. */
+static int begin(struct together *t, const struct rollout_request *q, struct favor_error *e)
 {
-	const int64_t rows = (int64_t)groups * responses, layer_rows = prompt_tokens > rows ? prompt_tokens : rows;
-	return session_bytes(b, c, groups * prompt_tokens + rows * max_tokens) +
-	       pass_bytes(b, c, layer_rows, patches, 1, 1, 0) + rows * c->vocab_size * (int64_t)sizeof(float);
+	struct under_way *w = t->groups;
+	while (w->open)
+		w++;
+	w->request = *q;
+	w->begin = clock_seconds();
+	memset(w->tokens, 0, (size_t)t->room.responses * sizeof *w->tokens);
+	int result = 0;
+	if (q->prompt->ids.count > t->room.prompt_tokens || q->responses > t->room.responses)
+		result = favor_fail(e, "a prompt of %d tokens with %d responses; there is room for %d tokens and %d responses",
+		                    q->prompt->ids.count, q->responses, t->room.prompt_tokens, t->room.responses);
+	if (!result)
+		result = prefill(t, w, (int32_t)(w - t->groups), e);
+	if (result) {
+		t->source->done(t->source->arg, q, NULL);
+		return result;
+	}
+	w->open = q->responses;
+	t->groups_free--;
+	for (int32_t g = 0, at = 0; g < q->responses; g++) {
+		if (take(t->r, w, g, &t->drawn[g])) {
+			end_response(t, w);
+			continue;
+		}
+		while (t->places[at].group)
+			at++;
+		t->places[at].group = w;
+		t->places[at].number = g;
+		session_timeline(&t->r->session, at, &w->prompt, &t->places[at].timeline);
+		t->places_free--;
+	}
+	return 0;
+}
+
+/* The next token of all responses that go on. 1: given up. */
+static int decode(struct together *t)
+{
+	struct rollout *r = t->r;
+	int32_t n = 0;
+	for (int32_t i = 0; i < t->place_count; i++) {
+		struct place *p = &t->places[i];
+		if (!p->group)
+			continue;
+		const struct under_way *w = p->group;
+		t->active[n] = p;
+		t->timelines[n] = &p->timeline;
+		t->newest[n] = w->ids[(size_t)p->number * (size_t)r->max_tokens + (size_t)w->tokens[p->number] - 1];
+		t->u[n++] = draw(r, w, p->number);
+	}
+	struct arena_mark mark = arena_mark(t->run.arena);
+	struct tensor logits = run_tensor(&t->run, n, r->model->config.vocab_size);
+	const int stopped = session_decode(&r->session, &t->run, t->timelines, t->newest, n, logits);
+	if (!stopped)
+		op_sample(t->run.backend, t->drawn, logits, t->u, &r->sampling);
+	arena_reset(t->run.arena, mark);
+	for (int32_t i = 0; i < n && !stopped; i++) {
+		struct under_way *w = t->active[i]->group;
+		if (take(r, w, t->active[i]->number, &t->drawn[i])) {
+			t->active[i]->group = NULL;
+			t->places_free++;
+			end_response(t, w);
+		}
+	}
+	return stopped;
+}
+
+/* Groups whose last responses are slow stay while new ones begin, so there are more than `groups`; with one group at a
+ * time, or one response a group, no more are needed. */
+int32_t rollout_groups_most(const struct rollout_room *room)
+{
+	return room->responses > 1 ? 2 * room->groups - 1 : room->groups;
+}
+
+static struct session_room places_of(const struct rollout_room *room, int32_t max_tokens)
+{
+	return (struct session_room){.prompts = rollout_groups_most(room),
+	                             .prompt_rows = room->prompt_tokens,
+	                             .responses = room->groups * room->responses,
+	                             .response_rows = max_tokens};
+}
+
+static void open_together(struct together *t, const struct session_room *places)
+{
+	const size_t G = (size_t)t->room.responses, tokens = G * (size_t)t->r->max_tokens, n = (size_t)places->responses;
+	t->group_count = t->groups_free = places->prompts;
+	t->place_count = t->places_free = places->responses;
+	t->groups = favor_calloc((size_t)t->group_count, sizeof *t->groups);
+	for (int32_t i = 0; i < t->group_count; i++) {
+		struct under_way *w = &t->groups[i];
+		w->tokens = favor_malloc(G * sizeof *w->tokens);
+		w->finish = favor_malloc(G * sizeof *w->finish);
+		w->ids = favor_malloc(tokens * sizeof *w->ids);
+		w->sampled = favor_malloc(tokens * sizeof *w->sampled);
+	}
+	t->places = favor_calloc(n, sizeof *t->places);
+	t->active = favor_malloc(n * sizeof *t->active);
+	t->timelines = favor_malloc(n * sizeof *t->timelines);
+	t->newest = favor_malloc(n * sizeof *t->newest);
+	t->u = favor_malloc(n * sizeof *t->u);
+	t->drawn = favor_malloc(n * sizeof *t->drawn);
+	session_reset(&t->r->session, places);
+}
+
+/* What is still under way is dropped. */
+static void close_together(struct together *t)
+{
+	for (int32_t i = 0; i < t->group_count; i++) {
+		struct under_way *w = &t->groups[i];
+		if (w->open)
+			t->source->done(t->source->arg, &w->request, NULL);
+		free(w->tokens);
+		free(w->finish);
+		free(w->ids);
+		free(w->sampled);
+	}
+	free(t->groups);
+	free(t->places);
+	free(t->active);
+	free(t->timelines);
+	free(t->newest);
+	free(t->u);
+	free(t->drawn);
+}
+
+int rollout_run(struct rollout *r, const struct rollout_room *room, const struct rollout_source *source,
+                struct favor_error *e)
+{
+	struct together t = {
+	    .r = r, .run = {r->model->backend, &r->arena, r->tick, r->tick_arg}, .room = *room, .source = source};
+	const int64_t count = (int64_t)room->groups * room->responses;
+	const struct session_room places = count < INT32_MAX ? places_of(room, r->max_tokens) : (struct session_room){0};
+	const int64_t rows = count < INT32_MAX ? session_rows(&places) : count;
+	if (rows > INT32_MAX)
+		return favor_fail(e, "%lld responses of up to %d tokens need %lld rows of keys and values; %d can be",
+		                  (long long)count, r->max_tokens, (long long)rows, INT32_MAX);
+	open_together(&t, &places);
+	int result = 0, more = 1;
+	while (!result && (more || t.groups_free < t.group_count)) {
+		struct rollout_request q;
+		int given = 1;
+		for (int32_t left; !result && more && given && (left = room_left(&t));) {
+			given = source->next(source->arg, t.groups_free < t.group_count, left, &q);
+			more = given >= 0;
+			if (given > 0)
+				result = begin(&t, &q, e);
+		}
+		if (!result && t.groups_free < t.group_count)
+			result = decode(&t);
+	}
+	close_together(&t);
+	return result;
+}
+
+/* ---- a number of groups */
+
+struct some_groups {
+	const struct rollout_request *requests;
+	int32_t n, at;
+	struct group **groups;
+};
+
+static int next_of_some(void *arg, int busy, int32_t room, struct rollout_request *q)
+{
+	struct some_groups *s = arg;
+	(void)busy;
+	(void)room;
+	if (s->at == s->n)
+		return -1;
+	*q = s->requests[s->at];
+	q->source = s->at++;
+	return 1;
+}
+
+static void done_of_some(void *arg, const struct rollout_request *q, struct group *group)
+{
+	((struct some_groups *)arg)->groups[q->source] = group;
+}
+
+int rollout_groups(struct rollout *r, const struct rollout_request *requests, int32_t n, struct group **groups,
+                   struct favor_error *e)
+{
+	struct some_groups some = {requests, n, 0, groups};
+	const struct rollout_source source = {next_of_some, done_of_some, &some};
+	struct rollout_room room = {.groups = n};
+	for (int32_t i = 0; i < n; i++) {
+		groups[i] = NULL;
+		if (requests[i].responses > room.responses)
+			room.responses = requests[i].responses;
+		if (requests[i].prompt->ids.count > room.prompt_tokens)
+			room.prompt_tokens = requests[i].prompt->ids.count;
+	}
+	const int result = rollout_run(r, &room, &source, e);
+	for (int32_t i = 0; i < n && result; i++) {
+		group_destroy(groups[i]);
+		groups[i] = NULL;
+	}
+	return result;
+}
+
+int64_t rollout_bytes(const struct backend *b, const struct model_config *c, const struct rollout_room *room,
+                      int64_t patches, int32_t max_tokens)
+{
+	const struct session_room places = places_of(room, max_tokens);
+	const int64_t rows = places.responses, layer_rows = room->prompt_tokens > rows ? room->prompt_tokens : rows;
+	return session_bytes(b, c, session_rows(&places)) + pass_bytes(b, c, layer_rows, patches, 1, 1, 0) +
+	       rows * c->vocab_size * (int64_t)sizeof(float);
 }

@@ -138,7 +138,7 @@ static void step(struct world *w)
 	uint64_t index;
 	world_phase(w, "step", 3, -1);
 	if (world_is_leader(w))
-		world_offer(w, 3, 0, GROUPS);
+		world_offer(w, 3, 0, GROUPS, 1);
 	while (world_plays(w, ROLE_ROLLOUT) && world_pull(w, 3, &index) == 0) {
 		world_phase(w, "decode", 3, (int64_t)index);
 		at(w, "rollout");

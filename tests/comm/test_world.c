@@ -324,7 +324,7 @@ static void run_step(struct world *w, struct step *s)
 	int64_t scored = 0, to_learn = world_expected(w, STAGE_SCORED, s->first, s->count);
 	struct group *g;
 	if (world_is_leader(w))
-		world_offer(w, s->step, s->first, s->count);
+		world_offer(w, s->step, s->first, s->count, 1);
 	while (world_plays(w, ROLE_ROLLOUT) && world_pull(w, s->step, &index) == 0) {
 		assert_true(index >= s->first && index < s->first + s->count);
 		s->made[index - s->first]++;
@@ -475,7 +475,7 @@ static void early_pull(void **state)
 	if (world_is_leader(w)) {
 		nap(0.1);
 		world_tick(w);
-		world_offer(w, 100, 50, 3);
+		world_offer(w, 100, 50, 3, 1);
 	}
 	while (world_plays(w, ROLE_ROLLOUT) && world_pull(w, 100, &index) == 0)
 		pulled += (double)index;

@@ -121,7 +121,7 @@ static void open_world(struct world *w, int rank, int state)
 	w->survives = state & SURVIVES && !w->colocate;
 	w->over = w->arrivals.round = -1;
 	if (w->rank == LEADER && state & OFFERED)
-		world_offer(w, 3, 100, 4);
+		world_offer(w, 3, 100, 4, 1);
 	if (state & ASKED) {
 		w->pull = PULL_ASKED;
 		w->answer.step = 3;

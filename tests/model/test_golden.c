@@ -219,10 +219,10 @@ static void test_greedy(void **state)
 			assert_true(golden_case(&c, f.expected, n, f.model->config.vision.patch_dim));
 			struct arena_mark mark = arena_mark(&f.arena);
 			struct tensor logits = run_tensor(&f.run, 1, f.model->config.vocab_size);
-			session_reset(&s, c.count + c.greedy_count);
+			session_reset(&s, &(struct session_room){1, c.count, 1, c.greedy_count});
 			assert_int_equal(0,
-			                 session_prefill(&s, &f.run, c.ids, c.count, c.images, c.image_count, &prompt, logits, &e));
-			session_timeline(&s, &prompt, c.greedy_count, &t);
+			                 session_prefill(&s, &f.run, 0, c.ids, c.count, c.images, c.image_count, &prompt, logits, &e));
+			session_timeline(&s, 0, &prompt, &t);
 			for (int k = 0; k < c.greedy_count; k++) {
 				op_sample(f.backend, &d, logits, &u, &greedy);
 				tokens++;
@@ -332,11 +332,11 @@ static void test_decode_equals_pass(void **state)
 
 				const int V = f.model->config.vocab_size;
 				struct tensor logits = run_tensor(&f.run, c.groups, V);
-				session_reset(&s, c.count + c.tokens + c.groups);
-				assert_int_equal(0, session_prefill(&s, &f.run, c.ids, c.count, c.images, c.image_count, &prompt,
+				session_reset(&s, &(struct session_room){1, c.count, c.groups, c.tokens});
+				assert_int_equal(0, session_prefill(&s, &f.run, 0, c.ids, c.count, c.images, c.image_count, &prompt,
 				                                    tensor_rows(logits, 0, 1), &e));
 				for (int g = 0; g < c.groups; g++)
-					session_timeline(&s, &prompt, c.start[g + 1] - c.start[g], &lines[g]);
+					session_timeline(&s, g, &prompt, &lines[g]);
 				for (int t = 0;; t++) {
 					int32_t feed[8], who[8], count = 0;
 					for (int g = 0; g < c.groups; g++) {

@@ -81,6 +81,134 @@ static void test_together(void **state)
 	destroy(first, TINY_PROMPTS);
 }
 
+/* Many groups of four prompts through few places. */
+enum { MANY = 24, MANY_RESPONSES = 4, STOP_IDS = 12 };
+struct many {
+	struct tiny *t;
+	int at, dry;          /* the next one | how often it still says that there is none now */
+	int out, most, early; /* under way, at most so far | groups that ended while one that was given before went on */
+	int given[MANY], dropped;
+	struct group *groups[MANY];
+};
+
+static struct rollout_request many_request(const struct tiny *t, int i)
+{
+	return (struct rollout_request){.prompt = &t->prompts[i % TINY_PROMPTS],
+	                                .index = (uint64_t)i,
+	                                .record = (uint32_t)i,
+	                                .responses = MANY_RESPONSES - i % 2,
+	                                .source = i};
+}
+
+static int next_of_many(void *arg, int busy, int32_t room, struct rollout_request *q)
+{
+	struct many *m = arg;
+	assert_true(room > 0);
+	assert_int_equal(busy, m->out > 0);
+	if (m->at == MANY)
+		return -1;
+	if (busy && m->dry++ % 3)
+		return 0;
+	*q = many_request(m->t, m->at);
+	m->given[m->at++] = 1;
+	m->out++;
+	m->most = m->out > m->most ? m->out : m->most;
+	return 1;
+}
+
+static void done_of_many(void *arg, const struct rollout_request *q, struct group *group)
+{
+	struct many *m = arg;
+	assert_true(m->given[q->source]);
+	assert_null(m->groups[q->source]);
+	m->given[q->source] = 0;
+	m->groups[q->source] = group;
+	m->dropped += !group;
+	m->out--;
+	for (int i = 0; i < q->source; i++)
+		if (m->given[i]) {
+			m->early++;
+			break;
+		}
+}
+
+/* Gives up as soon as half of the groups have been given. */
+static int give_up_at_half(void *arg)
+{
+	const struct many *m = arg;
+	return m->at >= MANY / 2 && m->out > 1;
+}
+
+/* Groups of different prompts, numbers of responses and, above all, lengths pass through few places, and come out as one
+ * rolled out alone does: to the bit, each once, as soon as it has ended. */
+static void test_places(void **state)
+{
+	(void)state;
+	for (int threads = 1; threads <= 2; threads++) {
+		struct tiny t;
+		struct rollout r;
+		struct group *alone[MANY];
+		struct favor_error e = {""};
+		tiny_open(&t, backend_cpu_new(threads));
+		rollout_init(&r, t.model, t.tokenizer);
+		r.max_tokens = 40;
+		r.seed = 11;
+		r.sampling.temperature = 1.3f;
+		for (int32_t id = 64; id < 64 + 2 * STOP_IDS; id += 2)
+			r.stop[r.stop_count++] = id;
+		int32_t longest = 0, shortest = r.max_tokens, prompt_tokens = 0;
+		for (int i = 0; i < MANY; i++) {
+			const struct rollout_request q = many_request(&t, i);
+			assert_int_equal(rollout_groups(&r, &q, 1, &alone[i], &e), 0);
+			prompt_tokens = q.prompt->ids.count > prompt_tokens ? q.prompt->ids.count : prompt_tokens;
+			for (int32_t k = 0; k < q.responses; k++) {
+				const int32_t n = alone[i]->start[k + 1] - alone[i]->start[k];
+				longest = n > longest ? n : longest;
+				shortest = n < shortest ? n : shortest;
+			}
+		}
+		assert_true(longest > 5 * shortest); /* else this says little */
+		int early = 0;
+		for (int32_t groups = 1; groups <= 8; groups *= 2) {
+			const struct rollout_room room = {groups, MANY_RESPONSES, prompt_tokens};
+			struct many m = {.t = &t};
+			const struct rollout_source source = {next_of_many, done_of_many, &m};
+			assert_int_equal(rollout_run(&r, &room, &source, &e), 0);
+			assert_int_equal(m.at, MANY);
+			assert_int_equal(m.out + m.dropped, 0);
+			assert_in_range(m.most, groups > 1 ? 2 : 1, rollout_groups_most(&room));
+			assert_true(groups > 1 || m.early == 0);
+			early += m.early;
+			for (int i = 0; i < MANY; i++) {
+				assert_int_equal(group_digest(m.groups[i]), group_digest(alone[i]));
+				for (int32_t k = 0; k < alone[i]->responses; k++)
+					same_response(m.groups[i], k, alone[i], k);
+			}
+			destroy(m.groups, MANY);
+		}
+		assert_true(early > 0); /* groups overtook one another */
+		/* given up in the middle: what is under way comes back as dropped, what has ended stays, and it goes on working */
+		struct many m = {.t = &t};
+		const struct rollout_source source = {next_of_many, done_of_many, &m};
+		const struct rollout_room room = {4, MANY_RESPONSES, prompt_tokens}, narrow = {4, MANY_RESPONSES, 1};
+		r.tick = give_up_at_half;
+		r.tick_arg = &m;
+		assert_int_equal(rollout_run(&r, &room, &source, &e), 1);
+		assert_int_equal(m.out, 0);
+		assert_true(m.dropped > 1 && m.at < MANY);
+		destroy(m.groups, MANY);
+		r.tick = NULL;
+		m = (struct many){.t = &t};
+		assert_int_equal(rollout_run(&r, &narrow, &source, &e), -1);
+		assert_non_null(strstr(e.message, "room"));
+		assert_int_equal(m.out, 0);
+		destroy(m.groups, MANY);
+		destroy(alone, MANY);
+		rollout_free(&r);
+		tiny_close(&t);
+	}
+}
+
 /* Draws are of (seed, domain, index, response, position): changing one of the first three changes the responses. */
 static void test_draws(void **state)
 {
@@ -344,7 +472,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_together), cmocka_unit_test(test_draws), cmocka_unit_test(test_ends),
 		cmocka_unit_test(test_probabilities), cmocka_unit_test(test_greedy), cmocka_unit_test(test_texts),
-		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_refused),       cmocka_unit_test(test_places),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
