@@ -18,6 +18,16 @@ __host__ __device__ __forceinline__ int chunks_of(int keys)
 	return (keys + CHUNK - 1) / CHUNK;
 }
 
+// How many own keys a segment has now.
+struct OwnKeys {
+	const int32_t *kv_len;
+	int64_t step;
+	__device__ int of(int index) const
+	{
+		return kv_len[index * step];
+	}
+};
+
 struct Partials {
 	float2 *ml;
 	float *o;
@@ -39,19 +49,19 @@ template <class T> struct ChunkWork {
 	const KeyWalk walk;
 	const Partials out;
 
-	__device__ ChunkWork(const AttentionInput<T> &in, const Partials &partials, const DecodeLists &plan, const int32_t *kv_len,
+	__device__ ChunkWork(const AttentionInput<T> &in, const Partials &partials, const DecodeLists &plan, OwnKeys own,
 	                     int which, int head)
 		: lists(plan), item(plan.items[which]), position(item.first / in.group), segment(plan.segments[plan.order[position]]),
-		  keys(item.rows ? (item.own ? own_now(segment, kv_len, plan.order[position]) : segment.prefix_len) - item.chunk * CHUNK : 0),
+		  keys(item.rows ? (item.own ? own_now(segment, own, plan.order[position]) : segment.prefix_len) - item.chunk * CHUNK : 0),
 		  rows(item.rows), kv_head(head), kv_heads(in.kv_heads), depth(in.depth), stack(item.first, in.group),
 		  walk(segment.prefix_start + item.chunk * CHUNK, item.own ? 0 : min(keys, CHUNK), segment.kv_start + item.chunk * CHUNK,
 	           item.own ? min(keys, CHUNK) : 0),
 		  out(partials)
 	{
 	}
-	static __device__ int own_now(const Segment &s, const int32_t *kv_len, int index)
+	static __device__ int own_now(const Segment &s, OwnKeys own, int index)
 	{
-		const int now = kv_len[index];
+		const int now = own.of(index);
 		if (now > s.kv_len)
 			device_trap("attention_decode: segment %d has %d own keys, planned were %d\n", index, now, s.kv_len);
 		return now;
@@ -106,21 +116,21 @@ template <class T> struct ChunkWork {
 
 template <int D>
 __global__ void __launch_bounds__(ATTENTION_THREADS)
-	decode_on_tensor_cores(AttentionInput<bf16> in, Partials out, DecodeLists lists, const int32_t *kv_len)
+	decode_on_tensor_cores(AttentionInput<bf16> in, Partials out, DecodeLists lists, OwnKeys own)
 {
 	const int item = (int)(blockIdx.x / (unsigned)in.kv_heads), kv_head = (int)(blockIdx.x % (unsigned)in.kv_heads);
-	const ChunkWork<bf16> work(in, out, lists, kv_len, item, kv_head);
+	const ChunkWork<bf16> work(in, out, lists, own, item, kv_head);
 	if (work.keys > 0)
 		attend_tile<D>(in, kv_head, work);
 }
 
 template <class T>
 __global__ void __launch_bounds__(ATTENTION_THREADS)
-	decode_plain(AttentionInput<T> in, Partials out, DecodeLists lists, const int32_t *kv_len)
+	decode_plain(AttentionInput<T> in, Partials out, DecodeLists lists, OwnKeys own)
 {
 	const int item = (int)(blockIdx.x / (unsigned)in.kv_heads), kv_head = (int)(blockIdx.x % (unsigned)in.kv_heads),
 			  first = (int)blockIdx.y * PLAIN_ROWS;
-	const ChunkWork<T> work(in, out, lists, kv_len, item, kv_head);
+	const ChunkWork<T> work(in, out, lists, own, item, kv_head);
 	if (work.keys > 0 && first < work.rows)
 		attend_rows(in, kv_head, work, first);
 }
@@ -128,7 +138,7 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
 // A warp merges the partials of one segment's head.
 template <class T, bool FAST>
 __global__ void __launch_bounds__(ATTENTION_THREADS)
-	decode_merge(T *o, int64_t o_stride, float *lse, int64_t q_rows, Partials from, DecodeLists lists, const int32_t *kv_len,
+	decode_merge(T *o, int64_t o_stride, float *lse, int64_t q_rows, Partials from, DecodeLists lists, OwnKeys own,
                  int segments, int heads, int depth)
 {
 	const int64_t pair = (int64_t)blockIdx.x * (ATTENTION_THREADS / 32) + threadIdx.x / 32;
@@ -140,7 +150,7 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
 	if (!s.q_len)
 		return;
 	constexpr int COLUMNS = KERNEL_HEAD_DIM / 32; // of a lane
-	const int chunks = chunks_of(s.prefix_len) + chunks_of(max(kv_len[index], 0));
+	const int chunks = chunks_of(s.prefix_len) + chunks_of(max(own.of(index), 0));
 	float m = -INFINITY, l = 0, sum[COLUMNS] = {};
 	for (int c = 0; c < chunks; c++) {
 		const int64_t at = ((int64_t)lists.first_partial[position] + c) * heads + head;
@@ -172,8 +182,8 @@ extern "C" int64_t kernel_attention_decode_scratch(const struct kernel_attention
 }
 
 extern "C" int kernel_attention_decode(void *o, int64_t o_stride, float *lse, const struct kernel_attention *a,
-                                       const struct kernel_decode_plan *plan, const int32_t *kv_len, float *scratch,
-                                       kernel_stream stream)
+                                       const struct kernel_decode_plan *plan, const int32_t *kv_len, int64_t kv_len_step,
+                                       float *scratch, kernel_stream stream)
 {
 	if (!good_shape(*a) || !planned_for(*plan, *a) || plan->items * a->kv_heads > INT32_MAX ||
 	    plan->segments * a->heads > INT32_MAX)
@@ -182,6 +192,7 @@ extern "C" int kernel_attention_decode(void *o, int64_t o_stride, float *lse, co
 		return 0;
 	const DecodeLists lists = lists_of(*plan);
 	const Partials partials = partials_in(scratch, *plan);
+	const OwnKeys own = {kv_len, kv_len_step};
 	const unsigned blocks = (unsigned)(plan->items * a->kv_heads);
 	const bool fast = on_tensor_cores(*a) && whole_packs(o, o_stride); // as kernel_attention chooses
 	int code = 0;
@@ -189,13 +200,13 @@ extern "C" int kernel_attention_decode(void *o, int64_t o_stride, float *lse, co
 		code = with_depth(a->head_dim, [&](auto depth) {
 			constexpr int D = decltype(depth)::value;
 			return launch(decode_on_tensor_cores<D>, dim3(blocks), dim3(ATTENTION_THREADS),
-			              attend_tile_bytes<D>(BUFFERS<ChunkWork<bf16>>), stream, input_of<bf16>(*a), partials, lists, kv_len);
+			              attend_tile_bytes<D>(BUFFERS<ChunkWork<bf16>>), stream, input_of<bf16>(*a), partials, lists, own);
 		});
 	else if (blocks)
 		code = with_type(a->type, [&](auto element) {
 			using T = decltype(element);
 			return launch(decode_plain<T>, dim3(blocks, TILE / PLAIN_ROWS), dim3(ATTENTION_THREADS),
-			              attend_rows_bytes(a->head_dim), stream, input_of<T>(*a), partials, lists, kv_len);
+			              attend_rows_bytes(a->head_dim), stream, input_of<T>(*a), partials, lists, own);
 		});
 	if (code)
 		return code;
@@ -204,7 +215,7 @@ extern "C" int kernel_attention_decode(void *o, int64_t o_stride, float *lse, co
 		using T = decltype(element);
 		auto run = [&](auto kernel) {
 			return launch(kernel, merges, dim3(ATTENTION_THREADS), 0, stream, (T *)o, o_stride, lse, a->q_rows, partials, lists,
-			              kv_len, plan->segments, (int)a->heads, (int)a->head_dim);
+			              own, plan->segments, (int)a->heads, (int)a->head_dim);
 		};
 		return fast ? run(decode_merge<T, true>) : run(decode_merge<T, false>);
 	});

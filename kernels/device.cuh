@@ -173,9 +173,10 @@ int launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, 
 	kernel<<<grid, block, shared, stream>>>(static_cast<Parameters>(arguments)...);
 	return (int)cudaGetLastError();
 #else
-	(void)stream;
-	return emulation::run(reinterpret_cast<const void *>(kernel), grid, block, shared,
-	                      [=] { kernel(static_cast<Parameters>(arguments)...); });
+	const emulation::Argument list[] = {{&arguments, sizeof arguments}...};
+	return emulation::run({reinterpret_cast<const void *>(kernel), grid, block, shared, stream,
+	                       [=] { kernel(static_cast<Parameters>(arguments)...); }},
+	                      list, sizeof...(arguments));
 #endif
 }
 

@@ -184,6 +184,20 @@ struct kernel_draws {
  * whole numbers of 2^-45 of the largest, so that lighter tokens are never drawn. Logits that are no numbers give some token, and log-probabilities that are NaN. draws and how on the host. */
 int kernel_sample(struct kernel_sampled *out, const float *logits, int64_t stride, int64_t rows, int64_t vocabulary,
                   const struct kernel_draws *draws, const struct kernel_sampling *how, kernel_stream stream);
+/* What a step of decoding leaves behind, an entry a slot (a slot is a response that decodes, and a row of the step). */
+struct kernel_slots {
+	int32_t *token, *row, *position; /* of the next step */
+	int32_t *left;                   /* tokens that may still be sampled; 0: the response has ended */
+	uint32_t *drawn;                 /* tokens sampled so far */
+	struct kernel_segment *segments; /* attention's; kv_len counts on */
+	struct kernel_sampled *sampled;
+	const int32_t *stop; /* [stop_count] tokens that end a response */
+	int32_t stop_count;
+};
+/* Moves `count` slots on by what kernel_sample has left in sampled. Where left > 0: drawn is one more, and left one less, or 0 after a
+ * stop token; if any is left, the token is the slot's next, and row, position and kv_len are one more. Of others (token -1 in
+ * sampled if it was so before) token and row become -1. slots on the host. */
+int kernel_advance(const struct kernel_slots *slots, int64_t count, kernel_stream stream);
 /* u[n]: the draws themselves */
 int kernel_uniform(double *u, const struct kernel_draws *draws, int64_t n, kernel_stream stream);
 
@@ -264,11 +278,11 @@ struct kernel_decode_plan {
  * many segments and items, uploaded to the same place (partials may differ: scratch must be large enough for all). */
 int64_t kernel_decode_plan(struct kernel_decode_plan *plan, int32_t *list, const struct kernel_segment *segments,
                            int64_t count, const struct kernel_attention *a, int64_t items);
-/* o and lse as kernel_attention gives them. kv_len[segments], on the device, in the order in which the segments were planned: how many own
- * keys each has now; more than planned stops the kernel. */
+/* o and lse as kernel_attention gives them. kv_len[segments], on the device, in the order in which the segments were planned and
+ * kv_len_step numbers apart: how many own keys each has now; more than planned stops the kernel. */
 int kernel_attention_decode(void *o, int64_t o_stride, float *lse, const struct kernel_attention *a,
-                            const struct kernel_decode_plan *plan, const int32_t *kv_len, float *scratch,
-                            kernel_stream stream);
+                            const struct kernel_decode_plan *plan, const int32_t *kv_len, int64_t kv_len_step,
+                            float *scratch, kernel_stream stream);
 /* float32 elements; a: heads, head_dim */
 int64_t kernel_attention_decode_scratch(const struct kernel_attention *a, const struct kernel_decode_plan *plan);
 

@@ -120,6 +120,20 @@ static inline void op_sync(struct backend *b)
 	b->ops.sync(b);
 }
 
+static inline uint64_t op_post(struct backend *b, void *to, const void *from, size_t bytes)
+{
+	ops_want_pointer("post", "to", to);
+	ops_want_pointer("post", "from", from);
+	if (!bytes)
+		favor_die("post: nothing");
+	return b->ops.post(b, to, from, bytes);
+}
+
+static inline void op_collect(struct backend *b, uint64_t number)
+{
+	b->ops.collect(b, number);
+}
+
 static inline void op_linear(struct backend *b, struct tensor y, struct tensor x, struct tensor w, const float *bias,
                              int accumulate)
 {
@@ -245,15 +259,15 @@ static inline void op_rope(struct backend *b, struct tensor x, int heads, struct
 		b->ops.rope(b, x, heads, cos, sin, inverse);
 }
 
-static inline void op_segments(struct backend *b, struct segment *to, const struct segment *from, int count)
+static inline void op_segments(struct backend *b, struct segment *to, const struct segment *from, int count, int32_t grows)
 {
-	if (count < 0)
-		favor_die("segments: %d of them", count);
+	if (count < 0 || grows < 0)
+		favor_die("segments: %d of them, which grow by %d", count, (int)grows);
 	if (!count)
 		return;
 	ops_want_pointer("segments", "to", to);
 	ops_want_pointer("segments", "from", from);
-	b->ops.segments(b, to, from, count);
+	b->ops.segments(b, to, from, count, grows);
 }
 
 /* Shapes that attention and its backward share. */
@@ -474,23 +488,53 @@ static inline void op_head_logprob_backward(struct backend *b, struct tensor dh,
 	b->ops.head_logprob_backward(b, dh, dw, g, lse, h, w, target, temperature);
 }
 
+static inline void ops_want_sampling(const char *op, struct tensor logits, const struct sampling *how)
+{
+	ops_want_any(op, "logits", logits);
+	ops_want_float(op, "logits", logits);
+	ops_want_pointer(op, "how", how);
+	if (!(how->temperature >= 0.0f) || !(how->top_p > 0.0f && how->top_p <= 1.0f) ||
+	    !(how->min_p >= 0.0f && how->min_p <= 1.0f) || how->top_k < 0)
+		favor_die("%s: temperature %g, top_p %g, min_p %g, top_k %d, but they must be >= 0, in (0, 1], in [0, 1], >= 0", op,
+		          (double)how->temperature, (double)how->top_p, (double)how->min_p, (int)how->top_k);
+}
+
 /* out[logits.rows], u[logits.rows] */
 static inline void op_sample(struct backend *b, struct sampled *out, struct tensor logits, const double *u,
                              const struct sampling *how)
 {
-	ops_want_any("sample", "logits", logits);
-	ops_want_float("sample", "logits", logits);
-	ops_want_pointer("sample", "how", how);
-	if (!(how->temperature >= 0.0f) || !(how->top_p > 0.0f && how->top_p <= 1.0f) ||
-	    !(how->min_p >= 0.0f && how->min_p <= 1.0f) || how->top_k < 0)
-		favor_die(
-		    "sample: temperature %g, top_p %g, min_p %g, top_k %d, but they must be >= 0, in (0, 1], in [0, 1], >= 0",
-		    (double)how->temperature, (double)how->top_p, (double)how->min_p, (int)how->top_k);
+	ops_want_sampling("sample", logits, how);
 	if (!logits.rows)
 		return;
 	ops_want_pointer("sample", "out", out);
 	ops_want_pointer("sample", "u", u);
 	b->ops.sample(b, out, logits, u, how);
+}
+
+static inline void op_advance(struct backend *b, const struct slots *s, struct tensor logits, const struct sampling *how)
+{
+	ops_want_sampling("advance", logits, how);
+	ops_want("advance", "logits", logits, s->count, logits.cols);
+	if (!s->count)
+		return;
+	const void *const arrays[] = {s->token, s->row,   s->position, s->left,    s->index,
+	                              s->response, s->drawn, s->segments, s->sampled, s->stop_count ? s->stop : s->token};
+	for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
+		ops_want_pointer("advance", "one of the slots' arrays", arrays[i]);
+	b->ops.advance(b, s, logits, how);
+}
+
+static inline enum replay op_replay(struct backend *b, const void *key, size_t bytes)
+{
+	ops_want_pointer("replay", "key", key);
+	if (!bytes || bytes > REPLAY_KEY_MOST)
+		favor_die("replay: a key of %zu bytes", bytes);
+	return b->ops.replay(b, key, bytes);
+}
+
+static inline void op_recorded(struct backend *b)
+{
+	b->ops.recorded(b);
 }
 
 static inline double op_sum_squares(struct backend *b, const float *x, int64_t n)

@@ -63,7 +63,7 @@ void *run_upload(const struct run *r, const void *from, size_t bytes)
 struct segment *run_segments(const struct run *r, const struct segment *segments, int count)
 {
 	struct segment *there = arena_alloc(r->arena, (size_t)count * sizeof *there);
-	op_segments(r->backend, there, segments, count);
+	op_segments(r->backend, there, segments, count, 0);
 	return there;
 }
 

@@ -45,9 +45,8 @@ void session_reset(struct session *s, const struct session_room *room)
 	s->cache = tensor_of_type(op_alloc(b, bytes), c->layers * rows, columns, b->operand);
 }
 
-/* Layers over rows that stand at cache rows kv_row; leaves the last layer's output in x. 1: given up. */
-static int run_layers(struct session *s, const struct run *run, const struct text_rows *t, const int32_t *kv_row,
-                      struct tensor x)
+int session_layers(const struct session *s, const struct run *run, const struct text_rows *t, const int32_t *kv_row,
+                   struct tensor x)
 {
 	for (int i = 0; i < s->model->config.layers; i++) {
 		if (run_tick(run))
@@ -61,8 +60,7 @@ static int run_layers(struct session *s, const struct run *run, const struct tex
 	return 0;
 }
 
-/* Final norm and head of the rows in x. */
-static void head(const struct session *s, const struct run *run, struct tensor x, struct tensor logits)
+void session_head(const struct session *s, const struct run *run, struct tensor x, struct tensor logits)
 {
 	const struct model *m = s->model;
 	struct tensor normed = run_operand(run, x.rows, x.cols);
@@ -101,10 +99,10 @@ int session_prefill(struct session *s, const struct run *run, int32_t place, con
 		row[i] = prompt->first + i;
 	struct tensor x = run_tensor(run, n, m->config.hidden_size);
 	embed_rows(run, m, x, embed_index(run, b), run_upload(run, b->feature, (size_t)n * sizeof *b->feature), features);
-	int stopped = run_layers(s, run, &t, run_upload(run, row, (size_t)n * sizeof *row), x);
+	int stopped = session_layers(s, run, &t, run_upload(run, row, (size_t)n * sizeof *row), x);
 	free(row);
 	if (!stopped)
-		head(s, run, tensor_rows(x, n - 1, 1), logits);
+		session_head(s, run, tensor_rows(x, n - 1, 1), logits);
 	arena_reset(run->arena, mark);
 	return stopped;
 }
@@ -151,9 +149,9 @@ int session_decode(struct session *s, const struct run *run, struct timeline *co
 	free(segments);
 	struct tensor x = run_tensor(run, n, m->config.hidden_size);
 	embed_rows(run, m, x, ids, NULL, TENSOR_NONE);
-	int stopped = run_layers(s, run, &t, rows, x);
+	int stopped = session_layers(s, run, &t, rows, x);
 	if (!stopped)
-		head(s, run, x, logits);
+		session_head(s, run, x, logits);
 	arena_reset(run->arena, mark);
 	return stopped;
 }

@@ -8,8 +8,8 @@
 
 /* Dimension d of D/2 turns with frequency theta^(-2d/D) times the temporal, height or width position, by mrope_section.
  */
-void text_rows_make(struct text_rows *t, const struct run *r, const struct model_config *c, int64_t rows,
-                    const int32_t *position, const struct segment *segments, int segment_count)
+void text_rotations(const struct run *r, const struct model_config *c, int64_t rows, const int32_t *position,
+                    struct tensor cos, struct tensor sin)
 {
 	const int32_t half = c->head_dim / 2;
 	float frequency[128];
@@ -26,14 +26,21 @@ void text_rows_make(struct text_rows *t, const struct run *r, const struct model
 			cosines[i * half + d] = cosf(angle);
 			sines[i * half + d] = sinf(angle);
 		}
-	size_t bytes = (size_t)(rows * half) * sizeof(float);
-	t->rows = rows;
-	t->cos = tensor_of(run_upload(r, cosines, bytes), rows, half);
-	t->sin = tensor_of(run_upload(r, sines, bytes), rows, half);
-	t->segments = run_segments(r, segments, segment_count);
-	t->segment_count = segment_count;
+	op_upload(r->backend, cos.data, cosines, (size_t)(rows * half) * sizeof(float));
+	op_upload(r->backend, sin.data, sines, (size_t)(rows * half) * sizeof(float));
 	free(cosines);
 	free(sines);
+}
+
+void text_rows_make(struct text_rows *t, const struct run *r, const struct model_config *c, int64_t rows,
+                    const int32_t *position, const struct segment *segments, int segment_count)
+{
+	t->rows = rows;
+	t->cos = run_tensor(r, rows, c->head_dim / 2);
+	t->sin = run_tensor(r, rows, c->head_dim / 2);
+	text_rotations(r, c, rows, position, t->cos, t->sin);
+	t->segments = run_segments(r, segments, segment_count);
+	t->segment_count = segment_count;
 }
 
 int32_t *embed_index(const struct run *r, const struct batch *b)

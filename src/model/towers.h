@@ -49,6 +49,9 @@ struct kv_cache {
 
 void vision_rows_make(struct vision_rows *v, const struct run *r, const struct model_config *c,
                       const struct image_input *images, int32_t image_count);
+/* cos, sin [rows, head_dim / 2] = rotations of position [rows, 3] (host); no gaps between rows. */
+void text_rotations(const struct run *r, const struct model_config *c, int64_t rows, const int32_t *position,
+                    struct tensor cos, struct tensor sin);
 /* position [rows, 3] on the host; segments on the host. */
 void text_rows_make(struct text_rows *t, const struct run *r, const struct model_config *c, int64_t rows,
                     const int32_t *position, const struct segment *segments, int segment_count);

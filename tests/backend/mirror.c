@@ -190,7 +190,7 @@ static void mirror_rope(struct backend *b, struct tensor x, int heads, struct te
 static struct segment *segments_there(struct call *c, const struct segment *segments, int count)
 {
 	struct segment *to = there(c, segments);
-	op_segments(c->device, to, segments, count);
+	op_segments(c->device, to, segments, count, 0);
 	return to;
 }
 

@@ -258,7 +258,7 @@ static void test_attention(void **state)
 		} else if (step == 7) {
 			count = 2;
 		}
-		op_segments(b, there, s, count);
+		op_segments(b, there, s, count, 0);
 		for (int layer = 0; layer < 2; layer++)
 			op_attention(b, o.there, lse_there, q.there, k.there, v.there, HEADS, KV, 0.3f, there, count);
 		op_attention(reference, o.host, lse, q.host, k.host, v.host, HEADS, KV, 0.3f, s, count);

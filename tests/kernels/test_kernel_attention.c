@@ -181,7 +181,7 @@ static void test_decode_is_training(void **state)
 			float *scratch = device_alloc((size_t)kernel_attention_decode_scratch(&a, &plan) * sizeof(float));
 			struct result decoded = result_new(type, h, 5, plain);
 			launched("attention_decode", kernel_attention_decode(decoded.o.data, decoded.o.stride, decoded.lse.data, &a, &plan,
-			                                                     now, scratch, NULL));
+			                                                     now, 1, scratch, NULL));
 			for (int p = 0; p < 5; p++)
 				if (place[p] >= 0)
 					same_row("decoding and training", &decoded, list[p].q_start, &trained,
@@ -227,18 +227,18 @@ static void test_decode(void **state)
 			struct kernel_decode_plan plan = decode_planned(&in.a, list, N, 0);
 			float *scratch = device_alloc((size_t)kernel_attention_decode_scratch(&in.a, &plan) * sizeof(float));
 			struct result r = result_new(type, h, N + 1, plain);
-			launched("attention_decode", kernel_attention_decode(r.o.data, r.o.stride, r.lse.data, &in.a, &plan, now, scratch,
+			launched("attention_decode", kernel_attention_decode(r.o.data, r.o.stride, r.lse.data, &in.a, &plan, now, 1, scratch,
 			                                                     NULL));
 			b->ops.attention(b, r.o.host, r.lse.host.data, in.q.host, in.k.host, in.v.host, h.heads, h.kv_heads, in.a.scale,
 			                 seen, N);
 			matrix_check("attention_decode: o", &r.o, 1e-6, type == KERNEL_BF16 ? 2.5e-3 : 2e-6);
 			matrix_check("attention_decode: lse", &r.lse, 5e-7, 1e-6);
-			launched("attention_decode without lse", kernel_attention_decode(r.o.data, r.o.stride, NULL, &in.a, &plan, now, scratch,
+			launched("attention_decode without lse", kernel_attention_decode(r.o.data, r.o.stride, NULL, &in.a, &plan, now, 1, scratch,
 			                                                                 NULL));
 			if (device_orders() > 1) { /* a GPU would be lost for the rest of the program */
 				kv_len[2] = 6;
 				device_upload(now, kv_len, sizeof kv_len);
-				int code = kernel_attention_decode(r.o.data, r.o.stride, NULL, &in.a, &plan, now, scratch, NULL);
+				int code = kernel_attention_decode(r.o.data, r.o.stride, NULL, &in.a, &plan, now, 1, scratch, NULL);
 				assert_string_equal(kernel_error(code ? code : device_wait()), "unspecified launch failure");
 				assert_non_null(strstr(device_trap_message(), "segment 2 has 6 own keys, planned were 5"));
 			}

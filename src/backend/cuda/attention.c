@@ -1,8 +1,9 @@
 /* Attention. Its launchers want their work planned on the host, so the segments that the model gives (op_segments) are kept
  * here, by the address of their copy in device memory, with the plans that were made of them: once for all layers.
  *
- * Where no segment has more than one query, it is decoding. Then only the numbers of own keys change from token to token: the
- * plan is made for some more keys than there are, serves the next tokens too, and just the numbers are uploaded. */
+ * Where no segment has more than one query, it is decoding. Then only the numbers of own keys change from token to token, and
+ * those are read where the segments lie: the plan is made for some more keys than there are and serves the next tokens too. Its
+ * numbers that a launch depends on (items, partial sums) are rounded up, so that a recorded launch serves most later plans. */
 #include "backend/cuda/state.h"
 
 #include <stdlib.h>
@@ -26,6 +27,7 @@ struct segments {
 	struct kernel_segment *host; /* owned */
 	int count, room;
 	int decodes;   /* no segment has more than one query */
+	int32_t grows; /* how many own keys more there may be before the next op_segments */
 	uint64_t made; /* counts lists */
 	struct kernel_attention_plan plans[2]; /* forward; forward and backward */
 	int planned[2];
@@ -37,11 +39,9 @@ struct cuda_attention {
 	uint64_t made;
 	/* decoding */
 	struct kernel_segment *planned; /* owned: what decode is a plan of */
-	int32_t *own;                   /* owned, host: numbers of own keys */
 	int planned_count, planned_room;
 	struct kernel_decode_plan decode;
-	struct list decode_list, own_list;
-	uint64_t own_made; /* of the segments whose numbers of own keys are in own_list */
+	struct list decode_list;
 };
 
 static void *grown(const struct cuda_state *s, void *p, int *room, int count, size_t bytes)
@@ -72,13 +72,11 @@ void cuda_attention_destroy(struct cuda_state *s, struct cuda_attention *t)
 			CUDA(s, cudaFree(t->lists[i].lists[k].there));
 	}
 	CUDA(s, cudaFree(t->decode_list.there));
-	CUDA(s, cudaFree(t->own_list.there));
 	free(t->planned);
-	free(t->own);
 	free(t);
 }
 
-void cuda_segments(struct backend *b, struct segment *to, const struct segment *from, int count)
+void cuda_segments(struct backend *b, struct segment *to, const struct segment *from, int count, int32_t grows)
 {
 	struct cuda_state *s = cuda_of(b);
 	struct cuda_attention *t = s->attention;
@@ -100,6 +98,7 @@ void cuda_segments(struct backend *b, struct segment *to, const struct segment *
 	l->count = count;
 	l->made = ++t->made;
 	l->planned[0] = l->planned[1] = 0;
+	l->grows = grows;
 	l->decodes = 1;
 	for (int i = 0; i < count; i++)
 		l->decodes &= from[i].q_len <= 1;
@@ -152,9 +151,11 @@ static const struct kernel_attention_plan *plan_of(struct backend *b, struct seg
 }
 
 /* How many own keys a plan is made for, so that it serves some more tokens: up to the end of a chunk. */
-static int32_t planned_keys(const struct kernel_segment *g, const struct kernel_attention *a)
+static int32_t planned_keys(const struct segments *l, int i, const struct kernel_attention *a)
 {
-	int64_t keys = ((int64_t)g->kv_len + KERNEL_ATTENTION_CHUNK - 1) / KERNEL_ATTENTION_CHUNK * KERNEL_ATTENTION_CHUNK;
+	const struct kernel_segment *g = &l->host[i];
+	const int64_t least = (int64_t)g->kv_len + l->grows;
+	int64_t keys = (least + KERNEL_ATTENTION_CHUNK - 1) / KERNEL_ATTENTION_CHUNK * KERNEL_ATTENTION_CHUNK;
 	if (keys > a->k_rows - g->kv_start)
 		keys = a->k_rows - g->kv_start;
 	return (int32_t)(keys > g->kv_len ? keys : g->kv_len);
@@ -168,33 +169,42 @@ static int plan_serves(const struct cuda_attention *t, const struct segments *l,
 	for (int i = 0; i < l->count; i++) {
 		const struct kernel_segment *p = &t->planned[i], *g = &l->host[i];
 		if (p->q_start != g->q_start || p->q_len != g->q_len || p->prefix_start != g->prefix_start ||
-		    p->prefix_len != g->prefix_len || p->kv_start != g->kv_start || p->kv_len != planned_keys(g, a))
+		    p->prefix_len != g->prefix_len || p->kv_start != g->kv_start || p->kv_len != planned_keys(l, i, a))
 			return 0;
 	}
 	return 1;
+}
+
+/* n or up to a quarter more: few different numbers. */
+static int64_t rounded_up(int64_t n)
+{
+	int64_t step = 4;
+	while (step * 8 < n)
+		step *= 2;
+	return (n + step - 1) / step * step;
 }
 
 static void plan_decode(struct backend *b, const struct segments *l, const struct kernel_attention *a)
 {
 	struct cuda_state *s = cuda_of(b);
 	struct cuda_attention *t = s->attention;
-	int room = t->planned_room;
-	t->planned = grown(s, t->planned, &room, l->count, sizeof *t->planned);
-	room = t->planned_room;
-	t->own = grown(s, t->own, &room, l->count, sizeof *t->own);
-	t->planned_room = room;
+	cuda_not_recording(s, "a plan of attention is made");
+	t->planned = grown(s, t->planned, &t->planned_room, l->count, sizeof *t->planned);
 	t->planned_count = l->count;
 	for (int i = 0; i < l->count; i++) {
 		t->planned[i] = l->host[i];
-		t->planned[i].kv_len = planned_keys(&l->host[i], a);
+		t->planned[i].kv_len = planned_keys(l, i, a);
 	}
-	const int64_t n = kernel_decode_plan(&t->decode, NULL, t->planned, l->count, a, 0);
+	int64_t n = kernel_decode_plan(&t->decode, NULL, t->planned, l->count, a, 0);
+	const int64_t items = n < 0 ? 0 : rounded_up(t->decode.items);
+	n = n < 0 ? n : kernel_decode_plan(&t->decode, NULL, t->planned, l->count, a, items);
 	int32_t *list = n < 0 ? NULL : malloc((size_t)(n + 1) * sizeof *list);
-	if (!list || kernel_decode_plan(&t->decode, list, t->planned, l->count, a, 0) != n)
+	if (!list || kernel_decode_plan(&t->decode, list, t->planned, l->count, a, items) != n)
 		bad_plan(s, a);
 	upload_list(b, &t->decode_list, list, n);
 	free(list);
 	t->decode.list = t->decode_list.there;
+	t->decode.partials = (int32_t)rounded_up(t->decode.partials);
 }
 
 static void decode(struct backend *b, struct tensor o, float *lse, const struct kernel_attention *a, const struct segments *l)
@@ -203,14 +213,21 @@ static void decode(struct backend *b, struct tensor o, float *lse, const struct 
 	struct cuda_attention *t = s->attention;
 	if (!plan_serves(t, l, a))
 		plan_decode(b, l, a);
-	if (t->own_made != l->made) {
-		for (int i = 0; i < l->count; i++)
-			t->own[i] = l->host[i].kv_len;
-		upload_list(b, &t->own_list, t->own, l->count);
-		t->own_made = l->made;
-	}
+	cuda_step_attends(s, &(struct cuda_attends){l->there, l->count, *a, t->decode.items, t->decode.partials});
 	float *scratch = cuda_scratch(s, (size_t)kernel_attention_decode_scratch(a, &t->decode) * sizeof *scratch);
-	KERNEL(s, kernel_attention_decode(o.data, o.stride, lse, a, &t->decode, t->own_list.there, scratch, s->stream));
+	KERNEL(s, kernel_attention_decode(o.data, o.stride, lse, a, &t->decode, &((const struct kernel_segment *)l->there)->kv_len,
+	                                  sizeof(struct kernel_segment) / sizeof(int32_t), scratch, s->stream));
+}
+
+int cuda_attention_serves(struct backend *b, const struct cuda_attends *as)
+{
+	struct cuda_attention *t = cuda_of(b)->attention;
+	const struct segments *l = find(cuda_of(b), as->segments, as->count);
+	if (!l->decodes)
+		return 0;
+	if (!plan_serves(t, l, &as->a))
+		plan_decode(b, l, &as->a);
+	return t->decode.items == as->items && t->decode.partials == as->partials;
 }
 
 static struct kernel_attention describe(struct tensor q, struct tensor k, struct tensor v, int heads, int kv_heads,
@@ -237,10 +254,12 @@ void cuda_attention(struct backend *b, struct tensor o, float *lse, struct tenso
 	struct cuda_state *s = cuda_of(b);
 	const struct kernel_attention a = describe(q, k, v, heads, kv_heads, scale);
 	struct segments *l = find(s, segments, segment_count);
-	if (l->decodes)
+	if (l->decodes) {
 		decode(b, o, lse, &a, l);
-	else
-		KERNEL(s, kernel_attention(o.data, o.stride, lse, &a, plan_of(b, l, &a, 0), s->stream));
+		return;
+	}
+	cuda_not_recording(s, "attention has segments of several queries");
+	KERNEL(s, kernel_attention(o.data, o.stride, lse, &a, plan_of(b, l, &a, 0), s->stream));
 }
 
 void cuda_attention_backward(struct backend *b, struct tensor dq, struct tensor dk, struct tensor dv, struct tensor do_,

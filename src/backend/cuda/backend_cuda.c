@@ -1,5 +1,5 @@
 /* The CUDA backend: its table, its start and end, its errors. A shared object of its own (library.h). One GPU and one stream
- * a backend; every op is queued on the stream, and only sync, download, sample and sum_squares wait. */
+ * a backend; every op is queued on the stream, and only sync, download, collect, sample and sum_squares wait. */
 #include "backend/cuda/state.h"
 
 #include "backend/team.h"
@@ -44,6 +44,7 @@ static void destroy(struct backend *b)
 {
 	struct cuda_state *s = cuda_of(b);
 	CUDA(s, cudaStreamSynchronize(s->stream));
+	cuda_decode_destroy(s, s->decode);
 	cuda_attention_destroy(s, s->attention);
 	cuda_products_destroy(s, s->products);
 	cuda_memory_end(s);
@@ -60,6 +61,8 @@ static const struct backend_ops OPS = {
     .download = cuda_download,
     .zero = cuda_zero,
     .sync = cuda_sync,
+    .post = cuda_post,
+    .collect = cuda_collect,
     .set_threads = set_threads,
     .lend = keep_own,
     .own_bytes = cuda_own_bytes,
@@ -90,6 +93,9 @@ static const struct backend_ops OPS = {
     .head_logprob = cuda_head_logprob,
     .head_logprob_backward = cuda_head_logprob_backward,
     .sample = cuda_sample,
+    .advance = cuda_advance,
+    .replay = cuda_replay,
+    .recorded = cuda_recorded,
     .sum_squares = cuda_sum_squares,
     .adamw = cuda_adamw,
 };
@@ -141,6 +147,19 @@ static int find_device(struct cuda_state *s, int place, char *why, size_t size)
 	return count;
 }
 
+/* FAVOR_CUDA_GRAPH: whether steps of decoding are recorded as CUDA graphs. -1: it is neither 0 nor 1. */
+static int wants_graphs(char *why, size_t size)
+{
+	const char *text = getenv("FAVOR_CUDA_GRAPH");
+	if (!text || !*text || !strcmp(text, "1"))
+		return 1;
+	if (!strcmp(text, "0"))
+		return 0;
+	snprintf(why, size, "FAVOR_CUDA_GRAPH is \"%s\"; it can be 1 (decoding replays CUDA graphs) or 0 (its kernels are launched one by one)",
+	         text);
+	return -1;
+}
+
 static struct backend *open_backend(const struct cuda_host *host, int place, int processes, char *device,
                                     size_t device_size, char *why, size_t size)
 {
@@ -149,7 +168,7 @@ static struct backend *open_backend(const struct cuda_host *host, int place, int
 	if (!b || !s)
 		host->die("out of memory: no room for the CUDA backend's state");
 	s->host = *host;
-	const int count = find_device(s, place, why, size);
+	const int graphs = wants_graphs(why, size), count = graphs < 0 ? -1 : find_device(s, place, why, size);
 	if (count < 0) {
 		free(s);
 		free(b);
@@ -168,11 +187,13 @@ static struct backend *open_backend(const struct cuda_host *host, int place, int
 	cuda_memory_init(s);
 	s->products = cuda_products_new(s);
 	s->attention = cuda_attention_new(s);
+	s->decode = cuda_decode_new(s, graphs);
 	b->ops = OPS;
 	b->team = cuda_team_ops();
 	b->state = s;
 	b->threads = 1;
 	b->narrow_operands = 1;
+	b->steps_ahead = STEPS_AHEAD;
 	snprintf(device, device_size, "GPU %d, %s", s->device, s->name);
 	return b;
 }

@@ -52,6 +52,7 @@ static void *device_memory(struct cuda_state *s, size_t bytes)
 void *cuda_alloc(struct backend *b, size_t bytes)
 {
 	struct cuda_state *s = cuda_of(b);
+	cuda_not_recording(s, "memory is allocated");
 	bytes = bytes ? bytes : 1;
 	char *p = device_memory(s, bytes);
 	if (s->block_count == s->block_room) {
@@ -73,6 +74,8 @@ void cuda_release(struct backend *b, void *p)
 	struct cuda_block *block = block_of(s, p);
 	if (!block || block->base != p)
 		s->host.die("cuda: release of %p, which is no block of GPU memory", p);
+	cuda_not_recording(s, "memory is released");
+	s->given_back++;
 	CUDA(s, cudaStreamSynchronize(s->stream));
 	CUDA(s, cudaFree(p));
 	if (block->narrow)
@@ -94,6 +97,7 @@ void cuda_upload(struct backend *b, void *to, const void *from, size_t bytes)
 {
 	struct cuda_state *s = cuda_of(b);
 	struct cuda_uploads *u = &s->uploads;
+	cuda_not_recording(s, "memory is uploaded");
 	forget_narrow(s, to);
 	for (size_t at = 0; at < bytes; at += UPLOAD_BYTES) {
 		const size_t n = bytes - at < UPLOAD_BYTES ? bytes - at : UPLOAD_BYTES;
@@ -110,6 +114,7 @@ void cuda_upload(struct backend *b, void *to, const void *from, size_t bytes)
 void cuda_download(struct backend *b, void *to, const void *from, size_t bytes)
 {
 	struct cuda_state *s = cuda_of(b);
+	cuda_not_recording(s, "memory is downloaded");
 	if (bytes <= UPLOAD_BYTES) {
 		CUDA(s, cudaMemcpyAsync(s->results, from, bytes, cudaMemcpyDeviceToHost, s->stream));
 		CUDA(s, cudaStreamSynchronize(s->stream));
@@ -146,6 +151,7 @@ void cuda_zero(struct backend *b, void *to, size_t bytes)
 void cuda_sync(struct backend *b)
 {
 	struct cuda_state *s = cuda_of(b);
+	cuda_not_recording(s, "the host waits");
 	CUDA(s, cudaStreamSynchronize(s->stream));
 }
 
@@ -158,17 +164,31 @@ void cuda_weights_changed(struct backend *b)
 	}
 }
 
+static void make_narrow(struct cuda_state *s, struct cuda_block *block)
+{
+	const int64_t n = (int64_t)(block->bytes / sizeof(float));
+	KERNEL(s, kernel_cast(block->narrow, n, KERNEL_BF16, block->base, n, KERNEL_F32, 1, n, s->stream));
+	block->fresh = 1;
+}
+
+void cuda_freshen(struct cuda_state *s)
+{
+	for (int i = 0; i < s->block_count; i++)
+		if (s->blocks[i].narrow && !s->blocks[i].fresh)
+			make_narrow(s, &s->blocks[i]);
+}
+
 const void *cuda_narrow(struct cuda_state *s, const float *weight)
 {
 	struct cuda_block *block = block_of(s, weight);
 	if (!block)
 		s->host.die("cuda: a product's weight at %p lies in no block of GPU memory", (const void *)weight);
-	const int64_t n = (int64_t)(block->bytes / sizeof(float));
+	if (!block->narrow || !block->fresh)
+		cuda_not_recording(s, "weights are rounded");
 	if (!block->narrow)
-		block->narrow = device_memory(s, (size_t)n * 2);
+		block->narrow = device_memory(s, block->bytes / sizeof(float) * 2);
 	if (!block->fresh)
-		KERNEL(s, kernel_cast(block->narrow, n, KERNEL_BF16, block->base, n, KERNEL_F32, 1, n, s->stream));
-	block->fresh = 1;
+		make_narrow(s, block);
 	return (const char *)block->narrow + (weight - (const float *)(const void *)block->base) * 2;
 }
 
@@ -187,7 +207,9 @@ void cuda_grow(struct cuda_state *s, void **p, size_t *have, size_t bytes)
 {
 	if (bytes <= *have)
 		return;
+	cuda_not_recording(s, "working memory grows");
 	if (*p) {
+		s->given_back++;
 		CUDA(s, cudaStreamSynchronize(s->stream));
 		CUDA(s, cudaFree(*p));
 	}

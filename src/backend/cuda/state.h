@@ -29,6 +29,7 @@ struct cuda_uploads {
 
 struct cuda_products;  /* products.c */
 struct cuda_attention; /* attention.c */
+struct cuda_decode;    /* decode.c */
 
 struct cuda_state {
 	struct cuda_host host;
@@ -48,6 +49,9 @@ struct cuda_state {
 	size_t logits_bytes, dlogits_bytes;
 	struct cuda_products *products;
 	struct cuda_attention *attention;
+	struct cuda_decode *decode;
+	uint64_t given_back; /* counts device memory that was given back: what was recorded before may point there */
+	int recording;       /* what is queued now is recorded, and runs later */
 };
 
 static inline struct cuda_state *cuda_of(const struct backend *b)
@@ -85,6 +89,8 @@ void *cuda_scratch(struct cuda_state *s, size_t bytes);
 void cuda_grow(struct cuda_state *s, void **p, size_t *have, size_t bytes);
 /* The bfloat16 of a weight that lies in a block from cuda_alloc; made at first use and when the block has changed. */
 const void *cuda_narrow(struct cuda_state *s, const float *weight);
+/* Makes all copies true that are not. */
+void cuda_freshen(struct cuda_state *s);
 /* Where the optimiser shall write the bfloat16 of weights [w, w + n) as well; NULL: nowhere. */
 void *cuda_narrow_to_write(struct cuda_state *s, const float *w, int64_t n);
 
@@ -123,7 +129,16 @@ struct cuda_attention *cuda_attention_new(struct cuda_state *s);
 void cuda_attention_destroy(struct cuda_state *s, struct cuda_attention *t);
 int64_t cuda_attention_bytes(struct backend *b, const struct segment *segments, int count, int64_t rows, int heads,
                              int kv_heads, int64_t head_dim);
-void cuda_segments(struct backend *b, struct segment *to, const struct segment *from, int count);
+void cuda_segments(struct backend *b, struct segment *to, const struct segment *from, int count, int32_t grows);
+/* What a recorded step's attention was launched with: whether a launch of now would be the same. Sees to it that the plan is
+ * there. */
+struct cuda_attends {
+	const void *segments;
+	int count;
+	struct kernel_attention a;
+	int32_t items, partials;
+};
+int cuda_attention_serves(struct backend *b, const struct cuda_attends *as);
 void cuda_attention(struct backend *b, struct tensor o, float *lse, struct tensor q, struct tensor k, struct tensor v,
                     int heads, int kv_heads, float scale, const struct segment *segments, int segment_count);
 void cuda_attention_backward(struct backend *b, struct tensor dq, struct tensor dk, struct tensor dv, struct tensor do_,
@@ -138,6 +153,19 @@ void cuda_head_logprob_backward(struct backend *b, struct tensor dh, struct tens
                                 struct tensor h, struct tensor w, const int32_t *target, float temperature);
 void cuda_sample(struct backend *b, struct sampled *out, struct tensor logits, const double *u,
                  const struct sampling *how);
+
+/* decode.c */
+struct cuda_decode *cuda_decode_new(struct cuda_state *s, int graphs);
+void cuda_decode_destroy(struct cuda_state *s, struct cuda_decode *d);
+uint64_t cuda_post(struct backend *b, void *to, const void *from, size_t bytes);
+void cuda_collect(struct backend *b, uint64_t number);
+void cuda_advance(struct backend *b, const struct slots *slots, struct tensor logits, const struct sampling *how);
+enum replay cuda_replay(struct backend *b, const void *key, size_t bytes);
+void cuda_recorded(struct backend *b);
+/* The step that is queued now has attention of this kind: one for all its layers. */
+void cuda_step_attends(struct cuda_state *s, const struct cuda_attends *attends);
+/* Ends the job if a step is being recorded: `what` can't be in one. */
+void cuda_not_recording(const struct cuda_state *s, const char *what);
 
 /* optimizer.c */
 double cuda_sum_squares(struct backend *b, const float *x, int64_t n);

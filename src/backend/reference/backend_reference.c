@@ -26,6 +26,8 @@ struct backend_ops reference_ops(void)
 		.download = ref_copy,
 		.zero = ref_zero,
 		.sync = ref_sync,
+		.post = ref_post,
+		.collect = ref_collect,
 		.set_threads = set_threads,
 		.lend = ref_lend,
 		.own_bytes = ref_own_bytes,
@@ -56,6 +58,9 @@ struct backend_ops reference_ops(void)
 		.head_logprob = ref_head_logprob,
 		.head_logprob_backward = ref_head_logprob_backward,
 		.sample = ref_sample,
+		.advance = ref_advance,
+		.replay = ref_replay,
+		.recorded = ref_recorded,
 		.sum_squares = ref_sum_squares,
 		.adamw = ref_adamw,
 	};

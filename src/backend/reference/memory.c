@@ -33,9 +33,9 @@ void ref_zero(struct backend *b, void *to, size_t bytes)
 	memset(to, 0, bytes);
 }
 
-void ref_segments(struct backend *b, struct segment *to, const struct segment *from, int count)
+void ref_segments(struct backend *b, struct segment *to, const struct segment *from, int count, int32_t grows)
 {
-	(void)b;
+	(void)b, (void)grows;
 	memcpy(to, from, (size_t)count * sizeof *to);
 }
 

@@ -14,7 +14,7 @@ void *ref_alloc(struct backend *b, size_t bytes);
 void ref_release(struct backend *b, void *p);
 void ref_copy(struct backend *b, void *to, const void *from, size_t bytes);
 void ref_zero(struct backend *b, void *to, size_t bytes);
-void ref_segments(struct backend *b, struct segment *to, const struct segment *from, int count);
+void ref_segments(struct backend *b, struct segment *to, const struct segment *from, int count, int32_t grows);
 void ref_sync(struct backend *b);
 void ref_lend(struct backend *b, void *memory, size_t bytes);
 int64_t ref_own_bytes(struct backend *b, int64_t weights, int blocks);
@@ -58,6 +58,13 @@ double ref_log_sum_exp(const float *logits, int64_t V, float temperature, double
 /* sample.c */
 void ref_sample(struct backend *b, struct sampled *out, struct tensor logits, const double *u,
                 const struct sampling *how);
+
+/* decode.c */
+void ref_advance(struct backend *b, const struct slots *s, struct tensor logits, const struct sampling *how);
+uint64_t ref_post(struct backend *b, void *to, const void *from, size_t bytes);
+void ref_collect(struct backend *b, uint64_t number);
+enum replay ref_replay(struct backend *b, const void *key, size_t bytes);
+void ref_recorded(struct backend *b);
 
 /* optimizer.c */
 double ref_sum_squares(struct backend *b, const float *x, int64_t n);

@@ -228,6 +228,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
 	const Preference &preferred = *real<Preference>(preference, "preference");
 	Sizes s;
 	*count = 0;
+	not_recording("cuBLASLt: a choice of an algorithm");
 	if (!good_sizes(p, la, lb, lc, ld, &s) || wanted < 1)
 		return CUBLAS_STATUS_INVALID_VALUE;
 	if (preferred.reductions != CUBLASLT_REDUCTION_SCHEME_NONE)
@@ -242,7 +243,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
 	return CUBLAS_STATUS_SUCCESS;
 }
 
-cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void *alpha, const void *a,
+cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, const void *alpha, const void *a,
                               cublasLtMatrixLayout_t a_layout, const void *b, cublasLtMatrixLayout_t b_layout,
                               const void *beta, const void *c, cublasLtMatrixLayout_t c_layout, void *d,
                               cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t *algo, void *workspace,
@@ -263,7 +264,6 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
 		return CUBLAS_STATUS_NOT_SUPPORTED;
 	if (!in_device_memory(workspace, workspace_bytes))
 		misuse("cuBLASLt: the workspace does not lie in device memory");
-	finish_copies();
 	check_matrix("A", a, la, x.align[0]);
 	check_matrix("B", b, lb, x.align[1]);
 	check_matrix("C", c, lc, x.align[2]);
@@ -274,6 +274,19 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
 		misuse("cuBLASLt: the bias does not lie in device memory");
 	if (bias && (uintptr_t)p.bias % (x.align[3] < 16 ? x.align[3] : 16))
 		misuse("cuBLASLt: the bias has not the alignment that D was said to have");
+
+	if (recording(stream)) {
+		// as the real one, it reads all that it is given now, but for what lies in device memory
+		const void *const pointers[] = {a, b, c, d, workspace, bias ? p.bias : nullptr};
+		record("a product", pointers, 6,
+		       [=, desc = *desc, a_layout = *a_layout, b_layout = *b_layout, c_layout = *c_layout, d_layout = *d_layout, algo = *algo,
+		        alpha = *static_cast<const float *>(alpha), beta = *static_cast<const float *>(beta)]() mutable {
+			       return (int)cublasLtMatmul(handle, &desc, &alpha, a, &a_layout, b, &b_layout, &beta, c, &c_layout, d, &d_layout, &algo,
+			                                  workspace, workspace_bytes, stream);
+		       });
+		return CUBLAS_STATUS_SUCCESS;
+	}
+	finish_copies();
 
 	const float scale = *static_cast<const float *>(alpha), keep = *static_cast<const float *>(beta);
 	// inner dimension first in A, column by column in B: D's columns are then sums of rows of A', in order of k

@@ -103,7 +103,7 @@ struct Device {
 	const std::function<void()> *body;
 	Allowance allowed[64];
 	int allowed_count;
-	void (*before_launch)();
+	bool (*before_launch)(const Launch &launch, const Argument *arguments, size_t count);
 	unsigned order;
 	uint64_t random;
 	bool trapped, running;
@@ -637,25 +637,33 @@ void trap(const char *format, ...)
 	abort();
 }
 
-void before_launch(void (*call)())
+void before_launch(bool (*call)(const Launch &launch, const Argument *arguments, size_t count))
 {
 	device.before_launch = call;
 }
 
-int run(const void *kernel, Dim3 grid, Dim3 block, size_t shared, const std::function<void()> &thread)
+int run(const Launch &launch, const Argument *arguments, size_t count)
 {
+	const Dim3 grid = launch.grid, block = launch.block;
 	uint64_t threads = (uint64_t)block.x * block.y * block.z;
 	if (!grid.x || grid.x > 0x7fffffff || !grid.y || grid.y > 65535 || !grid.z || grid.z > 65535 || !threads ||
-	    threads > MAX_THREADS || block.z > 64 || shared > (size_t)allowance(kernel) || device.running)
+	    threads > MAX_THREADS || block.z > 64 || launch.shared > (size_t)allowance(launch.kernel) || device.running)
 		return device.last_error = cudaErrorInvalidConfiguration;
-	if (device.before_launch)
-		device.before_launch();
+	if (device.before_launch && device.before_launch(launch, arguments, count))
+		return device.last_error = cudaSuccess;
+	return run_recorded(launch);
+}
+
+int run_recorded(const Launch &launch)
+{
+	const Dim3 grid = launch.grid, block = launch.block;
+	uint64_t threads = (uint64_t)block.x * block.y * block.z;
 	device.running = true;
 	device.trapped = false;
 	device.grid = grid;
 	device.block = block;
-	device.dynamic_bytes = shared;
-	device.body = &thread;
+	device.dynamic_bytes = launch.shared;
+	device.body = &launch.thread;
 	device.random = device.order;
 #ifdef EMULATION_THREAD
 	device.scheduler_sanitizer = __tsan_get_current_fiber();
@@ -694,6 +702,7 @@ const char *cudaGetErrorString(cudaError_t code)
 	case cudaErrorNotReady: return "device not ready";
 	case cudaErrorInvalidResourceHandle: return "invalid resource handle";
 	case cudaErrorInvalidConfiguration: return "invalid configuration argument";
+	case cudaErrorStreamCaptureUnsupported: return "operation not permitted when stream is capturing";
 	case cudaErrorLaunchFailure: return "unspecified launch failure";
 	}
 	return "unknown error";

@@ -75,10 +75,24 @@ int allow_shared(const void *kernel, int bytes);
 // The thread that calls it fails the launch, as __trap() does; emulation_trap_message says what it said.
 [[noreturn]] __attribute__((format(printf, 1, 2))) void trap(const char *format, ...);
 
-// Is called before each launch: copies that are still under way must be done then.
-void before_launch(void (*call)());
-// Runs all blocks; returns a cudaError_t. kernel is the function's address, for its allowance of shared memory.
-int run(const void *kernel, Dim3 grid, Dim3 block, size_t shared, const std::function<void()> &thread);
+// An argument of a kernel, as the launch has it.
+struct Argument {
+	const void *at;
+	size_t bytes;
+};
+struct Launch {
+	const void *kernel; // the function's address, for its allowance of shared memory
+	Dim3 grid, block;
+	size_t shared;
+	const void *stream;
+	std::function<void()> thread; // with copies of the arguments
+};
+// Is called before each launch: copies that are still under way must be done then. True: the launch is recorded, and does not run.
+void before_launch(bool (*call)(const Launch &launch, const Argument *arguments, size_t count));
+// Runs all blocks; returns a cudaError_t.
+int run(const Launch &launch, const Argument *arguments, size_t count);
+// The same for a launch that was recorded.
+int run_recorded(const Launch &launch);
 
 } // namespace emulation
 

@@ -3,6 +3,11 @@
 // of the right kind, and a copy between page-locked and device memory happens as late as it may (when a kernel or product runs, or
 // somebody waits), so that memory that is used again too early shows.
 //
+// Graphs. While a stream is captured, launches, copies, fills and products are recorded with copies of their arguments, and anything that
+// allocates, frees, waits, asks or copies pageable memory ends the program, as does work for another stream. A launch of the graph does
+// what was recorded, in its order, if each block that an argument points into (every 8 bytes of it that look so) is still the one that
+// it was. FAVOR_EMULATED_NO_GRAPHS=1: streams can't be captured.
+//
 // FAVOR_EMULATED_GPUS: how many there are (1); FAVOR_EMULATED_MIB: memory of each (4096). They differ in their UUID alone: a process has one. What is
 // given to the GPU is counted, so that a stream that should wait for another by an event and doesn't is found (NCCL's calls look).
 #include "runtime.h"
@@ -37,8 +42,28 @@ struct Pending {
 	std::vector<unsigned char> pageable; // what it had when the call was made
 };
 
+struct Block {
+	size_t bytes;
+	uint64_t number; // no two have the same, ever
+};
+using Blocks = std::map<const char *, Block>;
+
+// Something recorded, and the blocks that it points into.
+struct Node {
+	const char *what;
+	std::vector<std::pair<const char *, uint64_t>> blocks;
+	std::function<int()> run;
+};
+struct Graph {
+	std::vector<Node> nodes;
+};
+
 struct Host {
-	std::map<const char *, size_t> device, locked; // blocks by their beginning
+	Blocks device, locked; // by their beginning
+	uint64_t blocks = 0;   // so far
+	const void *captured = nullptr; // the stream whose work is recorded
+	Graph *graph = nullptr;         // where to
+	int graphs = 0;
 	size_t used = 0;
 	std::vector<Pending> queue;
 	int streams = 0, events = 0, chosen = 0;
@@ -54,26 +79,58 @@ struct Event {
 	const void *stream = nullptr; // on which it was recorded
 };
 
-void launching()
-{
-	host.given++;
-	finish_copies();
-}
-
-void wait_for(const void *stream)
-{
-	finish_copies();
-	while (host.busy && stream && host.busy(stream))
-		sched_yield();
-}
-
-bool in(const std::map<const char *, size_t> &blocks, const void *p, size_t bytes)
+bool in(const Blocks &blocks, const void *p, size_t bytes)
 {
 	auto after = blocks.upper_bound((const char *)p);
 	if (after == blocks.begin())
 		return false;
 	auto block = std::prev(after);
-	return (const char *)p + bytes <= block->first + block->second;
+	return (const char *)p + bytes <= block->first + block->second.bytes;
+}
+
+bool is_there(const Blocks &blocks, const std::pair<const char *, uint64_t> &block)
+{
+	auto now = blocks.find(block.first);
+	return now != blocks.end() && now->second.number == block.second;
+}
+
+// The block that p lies in, into the list.
+void note_block(Node *node, const void *p)
+{
+	for (const Blocks *blocks : {&host.device, &host.locked}) {
+		auto after = blocks->upper_bound((const char *)p);
+		if (after != blocks->begin() && in(*blocks, p, 1))
+			node->blocks.emplace_back(std::prev(after)->first, std::prev(after)->second.number);
+	}
+}
+
+bool launching(const Launch &launch, const Argument *arguments, size_t count)
+{
+	if (recording(launch.stream)) {
+		std::vector<const void *> pointers;
+		for (size_t i = 0; i < count; i++)
+			for (size_t at = 0; at + sizeof(void *) <= arguments[i].bytes; at += sizeof(void *)) {
+				const void *p;
+				memcpy(&p, (const char *)arguments[i].at + at, sizeof p);
+				pointers.push_back(p);
+			}
+		record("a kernel", pointers.data(), pointers.size(), [launch] {
+			finish_copies();
+			return run_recorded(launch);
+		});
+		return true;
+	}
+	host.given++;
+	finish_copies();
+	return false;
+}
+
+void wait_for(const void *stream)
+{
+	not_recording("a wait");
+	finish_copies();
+	while (host.busy && stream && host.busy(stream))
+		sched_yield();
 }
 
 size_t memory()
@@ -81,20 +138,22 @@ size_t memory()
 	return number("FAVOR_EMULATED_MIB", 4096) << 20;
 }
 
-cudaError_t allocate(std::map<const char *, size_t> &blocks, void **p, size_t bytes)
+cudaError_t allocate(Blocks &blocks, void **p, size_t bytes)
 {
 	*p = nullptr;
+	not_recording("an allocation");
 	if (posix_memalign(p, 256, bytes ? bytes : 1))
 		return cudaErrorMemoryAllocation;
 	memset(*p, 0xff, bytes);
-	blocks[(const char *)*p] = bytes;
+	blocks[(const char *)*p] = {bytes, ++host.blocks};
 	return cudaSuccess;
 }
 
-cudaError_t release(std::map<const char *, size_t> &blocks, void *p)
+cudaError_t release(Blocks &blocks, void *p)
 {
 	if (!p)
 		return cudaSuccess;
+	not_recording("memory being freed");
 	finish_copies();
 	auto block = blocks.find((const char *)p);
 	if (block == blocks.end())
@@ -128,6 +187,27 @@ void misuse(const char *format, ...)
 	fprintf(stderr, "\n");
 	va_end(list);
 	abort();
+}
+
+bool recording(const void *stream)
+{
+	if (host.captured && stream != host.captured)
+		misuse("work for another stream while one is captured");
+	return host.captured;
+}
+
+void record(const char *what, const void *const *pointers, size_t count, std::function<int()> run)
+{
+	Node node = {what, {}, std::move(run)};
+	for (size_t i = 0; i < count; i++)
+		note_block(&node, pointers[i]);
+	host.graph->nodes.push_back(std::move(node));
+}
+
+void not_recording(const char *call)
+{
+	if (host.captured)
+		misuse("%s while a stream is captured", call);
 }
 
 bool in_device_memory(const void *p, size_t bytes)
@@ -208,7 +288,7 @@ cudaError_t cudaFree(void *p)
 {
 	auto block = host.device.find((const char *)p);
 	if (p && block != host.device.end())
-		host.used -= block->second;
+		host.used -= block->second.bytes;
 	return release(host.device, p);
 }
 cudaError_t cudaHostAlloc(void **p, size_t bytes, unsigned)
@@ -228,6 +308,18 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaM
 		misuse("a copy on the default stream, which the backend never uses");
 	if (to_device != in_device_memory(to, bytes) || from_device != in_device_memory(from, bytes))
 		misuse("a copy of %zu bytes from %p to %p, of which one is not in the memory that was named", bytes, from, to);
+	if (recording(stream)) {
+		if (!to_device && !in(host.locked, to, bytes))
+			misuse("a copy to pageable memory while a stream is captured");
+		if (!from_device && !in(host.locked, from, bytes))
+			misuse("a copy from pageable memory while a stream is captured");
+		const void *const pointers[] = {to, from};
+		record("a copy", pointers, 2, [=] {
+			host.queue.push_back({to, from, 0, bytes, {}});
+			return 0;
+		});
+		return cudaSuccess;
+	}
 	Pending copy = {to, from, 0, bytes, {}};
 	if (kind == cudaMemcpyHostToDevice && !in(host.locked, from, bytes))
 		copy.pageable.assign((const unsigned char *)from, (const unsigned char *)from + bytes);
@@ -239,6 +331,14 @@ cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stre
 {
 	if (!stream || !in_device_memory(to, bytes))
 		misuse("a fill of %zu bytes at %p, which is not in device memory", bytes, to);
+	if (recording(stream)) {
+		const void *const pointers[] = {to};
+		record("a fill", pointers, 1, [=] {
+			host.queue.push_back({to, nullptr, value, bytes, {}});
+			return 0;
+		});
+		return cudaSuccess;
+	}
 	host.given++;
 	host.queue.push_back({to, nullptr, value, bytes, {}});
 	return cudaSuccess;
@@ -274,6 +374,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
 	if (!event || !stream)
 		misuse("an event is recorded that is none, or on the default stream");
+	not_recording("an event");
 	*(Event *)event = {host.given, stream};
 	return cudaSuccess;
 }
@@ -281,6 +382,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 {
 	if (!event || !stream || flags)
 		misuse("a stream that waits for an event that is none, or is the default one");
+	not_recording("a wait for an event");
 	Stream *s = (Stream *)stream;
 	s->follows = std::max(s->follows, ((Event *)event)->given);
 	return cudaSuccess;
@@ -289,6 +391,7 @@ cudaError_t cudaEventQuery(cudaEvent_t event)
 {
 	if (!event)
 		misuse("a question for an event that is none");
+	not_recording("a question for an event");
 	finish_copies();
 	const void *stream = ((Event *)event)->stream;
 	return host.busy && stream && host.busy(stream) ? cudaErrorNotReady : cudaSuccess;
@@ -304,6 +407,68 @@ cudaError_t cudaEventDestroy(cudaEvent_t event)
 {
 	host.events--;
 	delete (Event *)event;
+	return cudaSuccess;
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode)
+{
+	if (!stream)
+		misuse("a capture of the default stream");
+	not_recording("another capture");
+	if (number("FAVOR_EMULATED_NO_GRAPHS", 0))
+		return cudaErrorStreamCaptureUnsupported;
+	host.captured = stream;
+	host.graph = new Graph;
+	host.graphs++;
+	return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
+{
+	if (!stream || host.captured != stream)
+		misuse("the end of a capture of a stream that is not captured");
+	host.captured = nullptr;
+	*graph = (cudaGraph_t)host.graph;
+	host.graph = nullptr;
+	return cudaSuccess;
+}
+cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long flags)
+{
+	if (!graph || flags)
+		misuse("a graph is made ready that is none, or with flags");
+	not_recording("a graph being made ready");
+	*exec = (cudaGraphExec_t) new Graph(*(Graph *)graph);
+	host.graphs++;
+	return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph)
+{
+	host.graphs--;
+	delete (Graph *)graph;
+	return cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
+{
+	if (!exec || !stream)
+		misuse("a graph is launched that is none, or on the default stream");
+	not_recording("the launch of a graph");
+	const std::vector<Node> &nodes = ((Graph *)exec)->nodes;
+	for (size_t i = 0; i < nodes.size(); i++)
+		for (const auto &block : nodes[i].blocks)
+			if (!is_there(host.device, block) && !is_there(host.locked, block))
+				misuse("a graph is launched whose node %zu, %s, points into memory that was freed since", i, nodes[i].what);
+	for (const Node &node : nodes) {
+		host.given++;
+		const int code = node.run();
+		if (code)
+			return (cudaError_t)code;
+	}
+	return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
+{
+	finish_copies();
+	host.graphs--;
+	delete (Graph *)exec;
 	return cudaSuccess;
 }
 

@@ -2,12 +2,19 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 
 namespace emulation
 {
 
 // Whether [p, p + bytes) lies in one block of device memory.
 bool in_device_memory(const void *p, size_t bytes);
+// Whether what is given to the stream now is recorded (a capture is under way); another stream must not be given anything then.
+bool recording(const void *stream);
+// Records it: run() when the graph is launched, if the blocks of device and page-locked memory that `pointers` lie in are the same then.
+void record(const char *what, const void *const *pointers, size_t count, std::function<int()> run);
+// Ends the program if a capture is under way: `call` can't be made then.
+void not_recording(const char *call);
 // Does what is queued on the stream: copies and fills wait until something looks.
 void finish_copies();
 // Whether the stream has waited for all that the program has given to the GPU so far.
