@@ -57,6 +57,11 @@ void steps_begin(struct steps *s, const struct step_rules *rules, const struct s
 int steps_queue(struct steps *s, const struct run *run);
 /* out[n], waits for that step alone. */
 void steps_collect(struct steps *s, struct sampled *out);
+/* Steps that were not collected never will be. */
+static inline void steps_drop(struct steps *s)
+{
+	s->collected = s->queued;
+}
 static inline int32_t steps_waiting(const struct steps *s)
 {
 	return (int32_t)(s->queued - s->collected);

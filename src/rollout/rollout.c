@@ -2,7 +2,8 @@
  *
  *   as long as there is work or a response goes on:
  *     while a whole group's responses find free places: next request, prefill -> its G first tokens from the prompt's last row
- *     feed the newest tokens of all responses that go on, sample the next
+ *     feed the newest tokens of all responses that go on, sample the next; where the backend works ahead, some such steps
+ *     are queued before the oldest one's tokens are looked at
  *     a response that has ended frees its place; the last one of a group hands the group on and frees the prompt's
  *
  * A response's bits do not change with what else is in the batch (backend.h). All memory is taken before the first token. */
@@ -44,9 +45,11 @@ struct together {
 	int32_t group_count, groups_free;
 	struct place *places; /* [place_count] */
 	int32_t place_count, places_free;
-	/* of those that go on, for one token */
+	/* what decodes by steps, as steps_begin was told: [active_count]; an active place becomes NULL when its response ends */
 	struct place **active;
-	struct timeline **timelines;
+	struct step_response *responses;
+	int32_t active_count, ended;
+	int changed; /* responses have begun since */
 	int32_t *newest;
 	double *u;
 	struct sampled *drawn;
@@ -57,6 +60,7 @@ void rollout_init(struct rollout *r, struct model *m, const struct tokenizer *t)
 	*r = (struct rollout){
 	    .model = m, .tokenizer = t, .domain = RNG_SAMPLE, .max_tokens = 1, .sampling = {.temperature = 1, .top_p = 1}};
 	session_init(&r->session, m);
+	steps_init(&r->steps, &r->session);
 	run_arena_init(&r->arena, m->backend);
 	for (int32_t i = 0; i < m->config.eos_count; i++)
 		r->stop[r->stop_count++] = m->config.eos[i];
@@ -64,6 +68,7 @@ void rollout_init(struct rollout *r, struct model *m, const struct tokenizer *t)
 
 void rollout_free(struct rollout *r)
 {
+	steps_free(&r->steps);
 	session_free(&r->session);
 	arena_free(&r->arena);
 }
@@ -209,6 +214,7 @@ static int begin(struct together *t, const struct rollout_request *q, struct fav
 	}
 	w->open = q->responses;
 	t->groups_free--;
+	t->changed = 1;
 	for (int32_t g = 0, at = 0; g < q->responses; g++) {
 		if (take(t->r, w, g, &t->drawn[g])) {
 			end_response(t, w);
@@ -224,36 +230,82 @@ static int begin(struct together *t, const struct rollout_request *q, struct fav
 	return 0;
 }
 
-/* The next token of all responses that go on. 1: given up. */
-static int decode(struct together *t)
+/* Tells the steps of all responses that go on. None waits to be collected. */
+static void arrange(struct together *t)
 {
-	struct rollout *r = t->r;
+	const struct rollout *r = t->r;
+	const struct step_rules rules = {
+	    .how = r->sampling, .seed = r->seed, .domain = r->domain, .stop = r->stop, .stop_count = r->stop_count};
 	int32_t n = 0;
 	for (int32_t i = 0; i < t->place_count; i++) {
 		struct place *p = &t->places[i];
 		if (!p->group)
 			continue;
 		const struct under_way *w = p->group;
+		const int32_t tokens = w->tokens[p->number];
 		t->active[n] = p;
-		t->timelines[n] = &p->timeline;
-		t->newest[n] = w->ids[(size_t)p->number * (size_t)r->max_tokens + (size_t)w->tokens[p->number] - 1];
-		t->u[n++] = draw(r, w, p->number);
+		t->responses[n++] =
+		    (struct step_response){.timeline = &p->timeline,
+		                           .token = w->ids[(size_t)p->number * (size_t)r->max_tokens + (size_t)tokens - 1],
+		                           .left = r->max_tokens - tokens,
+		                           .index = w->request.index,
+		                           .response = (uint32_t)p->number,
+		                           .drawn = (uint32_t)tokens};
 	}
-	struct arena_mark mark = arena_mark(t->run.arena);
-	struct tensor logits = run_tensor(&t->run, n, r->model->config.vocab_size);
-	const int stopped = session_decode(&r->session, &t->run, t->timelines, t->newest, n, logits);
-	if (!stopped)
-		op_sample(t->run.backend, t->drawn, logits, t->u, &r->sampling);
-	arena_reset(t->run.arena, mark);
-	for (int32_t i = 0; i < n && !stopped; i++) {
-		struct under_way *w = t->active[i]->group;
-		if (take(r, w, t->active[i]->number, &t->drawn[i])) {
-			t->active[i]->group = NULL;
-			t->places_free++;
-			end_response(t, w);
-		}
+	t->active_count = n;
+	t->ended = t->changed = 0;
+	if (n)
+		steps_begin(&t->r->steps, &rules, t->responses, n);
+}
+
+/* Takes in the tokens of the oldest step. */
+static void collect_step(struct together *t)
+{
+	steps_collect(&t->r->steps, t->drawn);
+	for (int32_t i = 0; i < t->active_count; i++) {
+		struct place *p = t->active[i];
+		if (!p || !take(t->r, p->group, p->number, &t->drawn[i]))
+			continue;
+		struct under_way *w = p->group;
+		t->active[i] = NULL;
+		t->ended++;
+		p->group = NULL;
+		t->places_free++;
+		end_response(t, w);
 	}
-	return stopped;
+}
+
+/* Whether the steps' responses should be told anew: some have begun, or too many slots have nothing to do. */
+static int is_stale(const struct together *t)
+{
+	return t->changed || (t->r->model->backend->steps_ahead ? 2 * t->ended >= t->active_count : t->ended > 0);
+}
+
+/* Whether some response may get a token from one more step. */
+static int is_worth(const struct together *t)
+{
+	for (int32_t i = 0; i < t->active_count; i++)
+		if (t->active[i] && t->active[i]->group->tokens[t->active[i]->number] + steps_waiting(&t->r->steps) < t->r->max_tokens)
+			return 1;
+	return 0;
+}
+
+/* One more token of the responses that go on. 1: given up. */
+static int decode(struct together *t)
+{
+	struct steps *s = &t->r->steps;
+	if (is_stale(t)) {
+		while (steps_waiting(s))
+			collect_step(t);
+		arrange(t);
+	}
+	do {
+		if (is_worth(t) && steps_queue(s, &t->run))
+			return 1;
+	} while (is_worth(t) && steps_waiting(s) <= t->r->model->backend->steps_ahead);
+	if (steps_waiting(s))
+		collect_step(t);
+	return 0;
 }
 
 /* Groups whose last responses are slow stay while new ones begin, so there are more than `groups`; with one group at a
@@ -286,11 +338,12 @@ static void open_together(struct together *t, const struct session_room *places)
 	}
 	t->places = favor_calloc(n, sizeof *t->places);
 	t->active = favor_malloc(n * sizeof *t->active);
-	t->timelines = favor_malloc(n * sizeof *t->timelines);
+	t->responses = favor_malloc(n * sizeof *t->responses);
 	t->newest = favor_malloc(n * sizeof *t->newest);
 	t->u = favor_malloc(n * sizeof *t->u);
 	t->drawn = favor_malloc(n * sizeof *t->drawn);
 	session_reset(&t->r->session, places);
+	steps_drop(&t->r->steps); /* of a run that was given up */
 }
 
 /* What is still under way is dropped. */
@@ -308,7 +361,7 @@ static void close_together(struct together *t)
 	free(t->groups);
 	free(t->places);
 	free(t->active);
-	free(t->timelines);
+	free(t->responses);
 	free(t->newest);
 	free(t->u);
 	free(t->drawn);
@@ -393,7 +446,7 @@ int64_t rollout_bytes(const struct backend *b, const struct model_config *c, con
                       int64_t patches, int32_t max_tokens)
 {
 	const struct session_room places = places_of(room, max_tokens);
-	const int64_t rows = places.responses, layer_rows = room->prompt_tokens > rows ? room->prompt_tokens : rows;
-	return session_bytes(b, c, session_rows(&places)) + pass_bytes(b, c, layer_rows, patches, 1, 1, 0) +
-	       rows * c->vocab_size * (int64_t)sizeof(float);
+	return session_bytes(b, c, session_rows(&places)) + pass_bytes(b, c, room->prompt_tokens, patches, 1, 1, 0) +
+	       (int64_t)room->responses * c->vocab_size * (int64_t)sizeof(float) +
+	       steps_bytes(b, c, places.responses, (int64_t)room->prompt_tokens + max_tokens);
 }

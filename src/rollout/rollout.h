@@ -10,11 +10,13 @@
 #include "data/encode.h"
 #include "model/model.h"
 #include "model/session.h"
+#include "model/steps.h"
 
 struct rollout {
 	struct model *model;               /* borrowed */
 	const struct tokenizer *tokenizer; /* borrowed */
 	struct session session;
+	struct steps steps; /* of the session; its address is taken, so a rollout is not copied */
 	struct arena arena; /* backend memory, owned */
 	struct sampling sampling;
 	int32_t max_tokens;

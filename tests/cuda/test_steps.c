@@ -1,0 +1,183 @@
+/* Rollout by steps on the CUDA backend: replayed as graphs, launched one by one, and by the host token after token: the same bits.
+ * Responses stop at different positions; greedy and sampled, with truncation; one response, one token. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "../tiny.h"
+#include "backend/cuda/open.h"
+#include "backend/ops.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+static struct backend *cuda_new(const char *graph, enum products products)
+{
+	struct favor_error e = {""};
+	char device[320];
+	setenv("FAVOR_CUDA_GRAPH", graph, 1);
+	struct backend *b = backend_cuda_open(0, 1, device, sizeof device, &e);
+	if (!b)
+		fail_msg("%s", e.message);
+	backend_set_products(b, products);
+	return b;
+}
+
+static const struct sampling ways[] = {{1.3f, 1, 0, 0}, {0.9f, 0.9f, 0.01f, 40}, {0, 1, 0, 0}};
+enum { WAYS = sizeof ways / sizeof *ways };
+
+static void rules(struct rollout *r, int way, int32_t max_tokens)
+{
+	r->max_tokens = max_tokens;
+	r->seed = 5;
+	r->sampling = ways[way];
+	for (int32_t id = 64; id < 88; id += 2) /* some common letters */
+		r->stop[r->stop_count++] = id;
+}
+
+static void same_response(const struct group *a, int32_t i, const struct group *b, int32_t k)
+{
+	const int32_t n = a->start[i + 1] - a->start[i], p = a->start[i], q = b->start[k];
+	assert_int_equal(n, b->start[k + 1] - q);
+	assert_memory_equal(a->token_ids + p, b->token_ids + q, (size_t)n * sizeof *a->token_ids);
+	assert_memory_equal(a->logp + p, b->logp + q, (size_t)n * sizeof *a->logp);
+	assert_memory_equal(a->sampling_logp + p, b->sampling_logp + q, (size_t)n * sizeof *a->logp);
+	assert_memory_equal(a->entropy + p, b->entropy + q, (size_t)n * sizeof *a->entropy);
+	assert_int_equal(a->finish[i], b->finish[k]);
+}
+
+/* The groups of all prompts, by one rollout after another with different numbers of responses. */
+enum { ROUNDS = 3 };
+static const int32_t counts[ROUNDS][TINY_PROMPTS] = {{4, 2, 5, 3}, {1, 1, 1, 1}, {4, 2, 5, 3}};
+
+static void roll(const char *graph, enum products products, int way, int32_t max_tokens, struct group *groups[ROUNDS][TINY_PROMPTS])
+{
+	struct tiny t;
+	struct rollout r;
+	tiny_open(&t, cuda_new(graph, products));
+	rollout_init(&r, t.model, t.tokenizer);
+	rules(&r, way, max_tokens);
+	for (int round = 0; round < ROUNDS; round++)
+		tiny_roll(&t, &r, 0, round == 1 ? 1 : TINY_PROMPTS, counts[round], groups[round]);
+	rollout_free(&r);
+	tiny_close(&t);
+}
+
+static void destroy(struct group *groups[ROUNDS][TINY_PROMPTS])
+{
+	for (int round = 0; round < ROUNDS; round++)
+		for (int i = 0; i < (round == 1 ? 1 : TINY_PROMPTS); i++)
+			group_destroy(groups[round][i]);
+}
+
+static void test_graphs(void **state)
+{
+	(void)state;
+	int stopped = 0, cut = 0;
+	for (int products = PRODUCTS_FLOAT32; products <= PRODUCTS_BFLOAT16; products++)
+		for (int way = 0; way < WAYS; way++)
+			for (int32_t max_tokens = 1; max_tokens <= 20; max_tokens += 19) {
+				struct group *one[ROUNDS][TINY_PROMPTS], *two[ROUNDS][TINY_PROMPTS];
+				roll("1", (enum products)products, way, max_tokens, one);
+				roll("0", (enum products)products, way, max_tokens, two);
+				for (int round = 0; round < ROUNDS; round++)
+					for (int i = 0; i < (round == 1 ? 1 : TINY_PROMPTS); i++)
+						for (int32_t k = 0; k < counts[round][i]; k++) {
+							same_response(one[round][i], k, two[round][i], k);
+							same_response(one[0][i], k, one[round][i], k);
+							stopped += one[round][i]->finish[k] == FINISH_STOP;
+							cut += one[round][i]->finish[k] == FINISH_LENGTH;
+						}
+				destroy(one);
+				destroy(two);
+			}
+	assert_true(stopped > 0 && cut > 0);
+}
+
+/* The host's way: each token is waited for, and the next step is made of it. */
+static void test_by_the_host(void **state)
+{
+	(void)state;
+	enum { G = 3, TOKENS = 20 };
+	const int32_t responses = G;
+	for (int products = PRODUCTS_FLOAT32; products <= PRODUCTS_BFLOAT16; products++)
+		for (int way = 0; way < WAYS; way++) {
+			struct favor_error e = {""};
+			struct tiny t;
+			struct rollout r;
+			struct group *g;
+			tiny_open(&t, cuda_new("1", (enum products)products));
+			rollout_init(&r, t.model, t.tokenizer);
+			rules(&r, way, TOKENS);
+			tiny_roll(&t, &r, 0, 1, &responses, &g);
+			const struct run run = {t.backend, &r.arena, NULL, NULL};
+			const struct prompt *p = &t.prompts[0];
+			struct session_prompt prompt;
+			struct arena_mark mark = arena_mark(&r.arena);
+			struct tensor logits = run_tensor(&run, 1, t.model->config.vocab_size);
+			for (int32_t k = 0; k < G; k++) {
+				struct timeline line, *all[1] = {&line};
+				session_reset(&r.session, &(struct session_room){1, p->ids.count, G, TOKENS});
+				assert_int_equal(0, session_prefill(&r.session, &run, 0, p->ids.ids, p->ids.count, p->inputs, p->image_count, &prompt,
+				                                    logits, &e));
+				session_timeline(&r.session, k, &prompt, &line);
+				for (int32_t i = g->start[k]; i < g->start[k + 1]; i++) {
+					struct sampled d;
+					const double u = rng_uniform(r.seed, r.domain, 10, (uint32_t)k, (uint32_t)(i - g->start[k]));
+					op_sample(t.backend, &d, logits, &u, &r.sampling);
+					assert_int_equal(d.token, g->token_ids[i]);
+					assert_memory_equal(&d.logp, &g->logp[i], sizeof d.logp);
+					assert_memory_equal(&d.sampling_logp, &g->sampling_logp[i], sizeof d.logp);
+					assert_memory_equal(&d.entropy, &g->entropy[i], sizeof d.entropy);
+					session_decode(&r.session, &run, all, &d.token, 1, logits);
+				}
+			}
+			arena_reset(&r.arena, mark);
+			group_destroy(g);
+			rollout_free(&r);
+			tiny_close(&t);
+		}
+}
+
+/* Where streams can't be captured, the run ends and says what to do; launched one by one it goes. */
+static void test_without_graphs(void **state)
+{
+	(void)state;
+	for (int graph = 0; graph < 2; graph++) {
+		int pipes[2], status;
+		char message[2048] = "";
+		assert_int_equal(0, pipe(pipes));
+		const pid_t child = fork();
+		if (child == 0) {
+			struct group *groups[ROUNDS][TINY_PROMPTS];
+			dup2(pipes[1], STDERR_FILENO);
+			close(pipes[0]);
+			setenv("FAVOR_EMULATED_NO_GRAPHS", "1", 1);
+			roll(graph ? "1" : "0", PRODUCTS_FLOAT32, 0, 20, groups);
+			_exit(0);
+		}
+		close(pipes[1]);
+		size_t used = 0;
+		for (ssize_t n; (n = read(pipes[0], message + used, sizeof message - 1 - used)) > 0;)
+			used += (size_t)n;
+		close(pipes[0]);
+		waitpid(child, &status, 0);
+		assert_true(WIFEXITED(status));
+		assert_int_equal(WEXITSTATUS(status), graph);
+		assert_true(!graph || strstr(message, "with FAVOR_CUDA_GRAPH=0 decoding launches its kernels one by one"));
+	}
+	struct favor_error e = {""};
+	char device[320];
+	setenv("FAVOR_CUDA_GRAPH", "yes", 1);
+	assert_null(backend_cuda_open(0, 1, device, sizeof device, &e));
+	assert_non_null(strstr(e.message, "FAVOR_CUDA_GRAPH is \"yes\""));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_without_graphs), cmocka_unit_test(test_graphs),
+	                                   cmocka_unit_test(test_by_the_host)};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
