@@ -78,7 +78,9 @@ static void test_graphs(void **state)
 	int stopped = 0, cut = 0;
 	for (int products = PRODUCTS_FLOAT32; products <= PRODUCTS_BFLOAT16; products++)
 		for (int way = 0; way < WAYS; way++)
-			for (int32_t max_tokens = 1; max_tokens <= 20; max_tokens += 19) {
+			for (int32_t max_tokens = way ? 16 : 1; max_tokens <= 16; max_tokens += 15) {
+				if (products == PRODUCTS_BFLOAT16 && way != 1)
+					continue; /* an emulation takes its time */
 				struct group *one[ROUNDS][TINY_PROMPTS], *two[ROUNDS][TINY_PROMPTS];
 				roll("1", (enum products)products, way, max_tokens, one);
 				roll("0", (enum products)products, way, max_tokens, two);
@@ -103,7 +105,7 @@ static void test_by_the_host(void **state)
 	enum { G = 3, TOKENS = 20 };
 	const int32_t responses = G;
 	for (int products = PRODUCTS_FLOAT32; products <= PRODUCTS_BFLOAT16; products++)
-		for (int way = 0; way < WAYS; way++) {
+		for (int way = 1; way < WAYS; way++) {
 			struct favor_error e = {""};
 			struct tiny t;
 			struct rollout r;
