@@ -47,6 +47,8 @@ struct cuda_state {
 	float *logits;  /* a chunk of rows of the head (head.c); grows to HEAD_BYTES */
 	void *dlogits;  /* their gradient, as an operand */
 	size_t logits_bytes, dlogits_bytes;
+	struct kernel_adamw_tensor *steps; /* host: the optimiser's ranges, for one step at a time; owned, grows */
+	int steps_room;
 	struct cuda_products *products;
 	struct cuda_attention *attention;
 	struct cuda_decode *decode;
@@ -168,9 +170,9 @@ void cuda_step_attends(struct cuda_state *s, const struct cuda_attends *attends)
 void cuda_not_recording(const struct cuda_state *s, const char *what);
 
 /* optimizer.c */
-double cuda_sum_squares(struct backend *b, const float *x, int64_t n);
-void cuda_adamw(struct backend *b, float *w, const float *g, float *m, float *v, int64_t n, float grad_scale,
-                const struct adamw *how);
+void cuda_sum_squares(struct backend *b, double *out, const float *x, int64_t n);
+void cuda_adamw(struct backend *b, float *w, const float *g, float *m, float *v, const struct adamw_range *ranges, int count,
+               const double *squares, const struct adamw *how);
 
 /* team.c; without_nccl.c where the build had no nccl.h: NULL then */
 const struct backend_team_ops *cuda_team_ops(void);

@@ -67,8 +67,8 @@ enum replay ref_replay(struct backend *b, const void *key, size_t bytes);
 void ref_recorded(struct backend *b);
 
 /* optimizer.c */
-double ref_sum_squares(struct backend *b, const float *x, int64_t n);
-void ref_adamw(struct backend *b, float *w, const float *g, float *m, float *v, int64_t n, float grad_scale,
-               const struct adamw *how);
+void ref_sum_squares(struct backend *b, double *out, const float *x, int64_t n);
+void ref_adamw(struct backend *b, float *w, const float *g, float *m, float *v, const struct adamw_range *ranges,
+               int count, const double *squares, const struct adamw *how);
 
 #endif
