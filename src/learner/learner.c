@@ -11,19 +11,31 @@
 
 static float *zeroed(struct backend *b, int64_t n)
 {
-	float *p = op_alloc(b, (size_t)n * sizeof *p);
+	float *p = op_alloc(b, (size_t)(n ? n : 1) * sizeof *p); /* more learners than parts: some have no slice */
 	op_zero(b, p, (size_t)n * sizeof *p);
 	return p;
 }
 
-void learner_init(struct learner *l, struct model *m, const struct learner_options *o, enum vision_mode vision)
+/* Which of the weights are trainable, and which of these learner `place` of `learners` steps. */
+static void find_ranges(struct learner *l, const struct model *m, int place, int learners)
 {
-	*l = (struct learner){.model = m, .options = o, .vision = vision == VISION_FULL};
 	l->first = l->vision ? 0 : m->params.vision_total;
 	l->count = m->params.total - l->first;
+	l->sharded = l->options->shard && learners > 1;
+	const int64_t from = l->sharded ? slice_start(l->count, learners, place) : 0,
+	              to = l->sharded ? slice_start(l->count, learners, place + 1) : l->count;
+	l->own_first = l->first + from;
+	l->own_count = to - from;
+}
+
+void learner_init(struct learner *l, struct model *m, const struct learner_options *o, enum vision_mode vision, int place,
+                  int learners)
+{
+	*l = (struct learner){.model = m, .options = o, .vision = vision == VISION_FULL};
+	find_ranges(l, m, place, learners);
 	l->gradient = zeroed(m->backend, m->params.total);
-	l->exp_avg = zeroed(m->backend, m->params.total);
-	l->exp_avg_sq = zeroed(m->backend, m->params.total);
+	l->exp_avg = zeroed(m->backend, l->own_count);
+	l->exp_avg_sq = zeroed(m->backend, l->own_count);
 	weights_bind(&l->grad, &m->config, l->gradient);
 	run_arena_init(&l->arena, m->backend);
 }
@@ -204,33 +216,51 @@ done:
 	return result;
 }
 
-double learner_step(struct learner *l, float lr)
+static const float *summed_gradient(const struct learner *l)
+{
+	return l->sum ? l->sum : l->gradient;
+}
+
+void learner_squares(const struct learner *l, double squares[SLICE_PARTS])
+{
+	for (int i = 0; i < SLICE_PARTS; i++) {
+		const int64_t from = l->first + slice_part(l->count, i), n = l->first + slice_part(l->count, i + 1) - from;
+		const int own = from >= l->own_first && from < l->own_first + l->own_count; /* a slice has whole parts */
+		squares[i] = own ? op_sum_squares(l->model->backend, summed_gradient(l) + from, n) : 0;
+	}
+}
+
+double learner_step(struct learner *l, float lr, const double squares[SLICE_PARTS])
 {
 	const struct learner_options *o = l->options;
 	struct backend *b = l->model->backend;
 	struct adamw how = {
 	    .lr = lr, .beta1 = o->adam_beta1, .beta2 = o->adam_beta2, .eps = o->adam_eps, .step = l->step + 1};
-	float *gradient = l->sum ? l->sum : l->gradient;
-	double norm = sqrt(op_sum_squares(b, gradient + l->first, l->count));
+	const float *gradient = summed_gradient(l);
+	double sum = 0;
+	for (int i = 0; i < SLICE_PARTS; i++)
+		sum += squares[i];
+	const double norm = sqrt(sum);
 	if (!isfinite(norm))
 		return norm;
 	/* torch's clip_grad_norm_: g *= min(1, max_norm / (norm + 1e-6)) */
 	double scale = o->max_grad_norm > 0 ? o->max_grad_norm / (norm + 1e-6) : 1;
 	if (scale > 1)
 		scale = 1;
-	/* neighbours that decay alike go in one call */
+	/* neighbours that decay alike go in one call, as far as they are this learner's */
+	const int64_t own_end = l->own_first + l->own_count;
 	for (int i = 0; i < l->model->params.count;) {
 		const struct param *p = &l->model->params.params[i];
 		int64_t from = p->offset, to = p->offset;
 		int decay = p->decay, j = i;
 		while (j < l->model->params.count && l->model->params.params[j].decay == decay)
 			to += l->model->params.params[j++].count;
-		if (from < l->first)
-			from = l->first < to ? l->first : to;
+		from = from > l->own_first ? from : l->own_first;
+		to = to < own_end ? to : own_end;
 		how.weight_decay = decay ? o->weight_decay : 0;
 		if (to > from)
-			op_adamw(b, l->model->block + from, gradient + from, l->exp_avg + from, l->exp_avg_sq + from, to - from,
-			         (float)scale, &how);
+			op_adamw(b, l->model->block + from, gradient + from, l->exp_avg + (from - l->own_first),
+			         l->exp_avg_sq + (from - l->own_first), to - from, (float)scale, &how);
 		i = j;
 	}
 	l->step++;
@@ -239,7 +269,10 @@ double learner_step(struct learner *l, float lr)
 	return norm;
 }
 
-int64_t learner_fixed_bytes(const struct model *m, const struct learner_options *o, int keeps_sum)
+int64_t learner_fixed_bytes(const struct model *m, const struct learner_options *o, enum vision_mode vision, int place,
+                            int learners, int keeps_sum)
 {
-	return m->params.total * (int64_t)sizeof(float) * (3 + (o->beta > 0) + (keeps_sum != 0));
+	struct learner l = {.options = o, .vision = vision == VISION_FULL};
+	find_ranges(&l, m, place, learners);
+	return (int64_t)sizeof(float) * (m->params.total * (1 + (o->beta > 0) + (keeps_sum != 0)) + 2 * l.own_count);
 }
