@@ -96,7 +96,7 @@ static int open_bench(struct bench *b, struct favor_error *e)
 	b->rollout.max_tokens = b->a.response;
 	b->options = (struct learner_options){
 	    .max_grad_norm = 1, .adam_beta1 = 0.9f, .adam_beta2 = 0.999f, .adam_eps = 1e-8f};
-	learner_init(&b->learner, b->model, &b->options, VISION_FULL);
+	learner_init(&b->learner, b->model, &b->options, VISION_FULL, 0, 1);
 	return 0;
 }
 
@@ -209,7 +209,10 @@ static double learn(struct bench *b, struct group *group, int step)
 	learner_zero(&b->learner);
 	if (learner_groups(&b->learner, 1, &group, &b->prompt, &advantages, 0, &loss, &sums, &e))
 		favor_die("%s", e.message);
-	if (step && !isfinite(learner_step(&b->learner, 1e-6f)))
+	double squares[SLICE_PARTS];
+	if (step)
+		learner_squares(&b->learner, squares);
+	if (step && !isfinite(learner_step(&b->learner, 1e-6f, squares)))
 		favor_die("the gradient is not finite");
 	op_sync(b->backend);
 	const double seconds = clock_seconds() - begin;

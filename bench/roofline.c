@@ -111,7 +111,7 @@ static int open_bench(struct bench *b, struct favor_error *e)
 	b->options = (struct learner_options){
 	    .max_grad_norm = 1, .adam_beta1 = 0.9f, .adam_beta2 = 0.999f, .adam_eps = 1e-8f, .weight_decay = 0.01f};
 	session_init(&b->session, b->model);
-	learner_init(&b->learner, b->model, &b->options, VISION_FULL);
+	learner_init(&b->learner, b->model, &b->options, VISION_FULL, 0, 1);
 	run_arena_init(&b->arena, backend);
 	return 0;
 }
@@ -225,7 +225,9 @@ static void learn(struct bench *b, const struct run *run, double seconds[PHASES]
 
 	b->profile.phase = UPDATE;
 	begin = clock_seconds();
-	if (!isfinite(learner_step(&b->learner, 1e-6f)))
+	double squares[SLICE_PARTS];
+	learner_squares(&b->learner, squares);
+	if (!isfinite(learner_step(&b->learner, 1e-6f, squares)))
 		favor_die("the gradient is not finite");
 	seconds[UPDATE] += clock_seconds() - begin;
 	free(logp);

@@ -50,6 +50,8 @@ scored groups, rollout frozen|4|rollout|2|phase wait for scored groups, step 3.*
 scored groups, reward frozen|4|reward|1|phase wait for scored groups, step 3.*$silent rank 1 \(reward on .*step 3
 work, leader frozen|4|gradients|0|$silent rank 0 \(learner on .*step 3
 gradients|7|gradients|1|phase wait for gradients( to be taken)?, step 3.*$silent rank 1 \(learner
+moments of a sharded learner|7|moments|1|phase wait for a learner's moments, step 3.*$silent rank 1 \(learner
+moments, leader frozen|7|moments|0|phase wait for (the leader to take moments|the end of the step), step 3.*$silent rank 0 \(learner on .*step 3
 weights, leader frozen|4|publish|0|phase wait for the end of the step, step 3.*$silent rank 0 \(learner
 sum over all|4|sums|2|phase wait for the sum over all ranks.*$silent rank 2
 goodbye|4|close|1|phase wait for all ranks to finish.*$silent rank 1

@@ -100,6 +100,45 @@ else
 	fail "stopped in mid-step" "exit code $(cat "$work/stopped.code")" "$work/stopped.log"
 fi
 
+# ---- moments sharded over the learners: each bucket's sum goes to one of them, and their slices of the weights to all
+# sharded CASE NAME LIKE RANKS OPTIONS...: the run has the bits of LIKE, which has not
+sharded() {
+	sharded_case=$1 sharded_name=$2 sharded_like=$3 sharded_ranks=$4
+	shift 4
+	train "$sharded_name" "$sharded_ranks" learner.shard=true "$@"
+	went "$sharded_case"
+	says "$sharded_case" "$sharded_name" '^favor: moments sharded over [23] learners: '
+	same_run "$sharded_case" "$sharded_like" "$sharded_name"
+}
+for count in 2 3; do
+	FAVOR_EMULATED_NCCL_LOG="$work/shards-$count" sharded "sharded over $count learners" shard-$count host-$count $count placement=colocate
+	sums=$(grep -c '^sum_to' "$work/shards-$count") spreads=$(grep -c '^spread' "$work/shards-$count")
+	if [ "$sums" -ge 8 ] && [ "$spreads" -eq $((2 * count)) ] && ! grep -q '^sum ' "$work/shards-$count"; then
+		ok "sharded over $count learners: $sums sums to one, $spreads slices of weights to all in two steps"
+	else
+		fail "sharded over $count learners" "NCCL made $sums sums to one, $spreads spreads, and $(grep -c '^sum ' "$work/shards-$count") sums to all"
+	fi
+done
+sharded "sharded, a bucket for each slice, after the backward pass" shard-late host-3 3 placement=colocate comm.overlap=false comm.bucket_kib=32768
+sharded "sharded, through the host" shard-host host-3 3 placement=colocate comm.transport=host
+sharded "sharded, frozen tower, recomputed, two iterations" shard-frozen recompute-host 2 placement=colocate learner.recompute=true \
+	model.vision=frozen learner.iterations=2
+sharded "sharded, sft" shard-sft sft-host 2 method=sft
+# the copy that products take has all learners' weights
+for transport in auto host; do
+	train narrow-$transport 2 placement=colocate model.dtype=bfloat16 comm.transport=$transport
+	sharded "sharded, bfloat16, comm.transport: $transport" shard-narrow-$transport narrow-$transport 2 placement=colocate model.dtype=bfloat16 \
+		comm.transport=$transport
+done
+train ordered-3 3 placement=colocate comm.reproducible=true
+sharded "sharded, comm.reproducible" shard-ordered ordered-3 3 placement=colocate comm.reproducible=true
+train whole-shard 2 placement=colocate learner.steps=2 checkpoint.every=1 learner.shard=true
+train whole-shard 2 placement=colocate learner.steps=3 checkpoint.every=1 --resume auto
+same_run "sharded, gone on with unsharded" whole whole-shard
+train shard-whole 2 placement=colocate learner.steps=2 checkpoint.every=1
+train shard-whole 2 placement=colocate learner.steps=3 checkpoint.every=1 learner.shard=true --resume auto
+same_run "unsharded, gone on with sharded" whole shard-whole
+
 # ---- weights: two learners, two ranks that roll out, one that scores (on no GPU)
 FAVOR_EMULATED_NCCL_LOG="$work/spread" train roles 5 placement.rollout=2 placement.reward=1 placement.learner=2
 went "ranks that roll out"
@@ -108,6 +147,7 @@ train roles-host 5 placement.rollout=2 placement.reward=1 placement.learner=2 co
 went "ranks that roll out, host"
 says "weights through the host" roles-host '^favor: weights: through the host and MPI \(comm.transport: host\); to 2 ranks$'
 same_run "ranks that roll out, by NCCL and through the host" roles-host roles
+sharded "sharded, ranks that roll out" shard-roles roles-host 5 placement.rollout=2 placement.reward=1 placement.learner=2
 if [ "$(metric sampling/sampling_logp_difference/max "$work/roles/metrics.jsonl" | sort -u | tr '\n' ' ')" = "0 " ] &&
 	[ "$(grep -c '^spread' "$work/spread")" -eq 2 ]; then
 	ok "published by NCCL: sampler and learner have the same bits"
@@ -156,6 +196,8 @@ broken "a sum hangs" hang:1:2 "wait for NCCL to sum gradients.*NCCL hangs.*comm.
 broken "a sum hangs, no overlap" hang:2:3 "wait for NCCL to sum gradients" 20 comm.overlap=false
 broken "a rank does not come" hang:1:-1 "wait for NCCL's team" 20
 broken "a rank can't join" fail:2:-1 "ncclCommInitRankConfig on GPU 2 .*system error.*comm.transport: host" 20
+broken "a sum to one hangs" hang:1:2 "wait for NCCL to sum gradients.*comm.transport: host" 20 learner.shard=true
+broken "a slice of weights hangs" hang:2:4 "wait for the learners' weights by NCCL.*comm.transport: host" 20 learner.shard=true comm.bucket_kib=32768
 broken "a sum fails" fail:0:2 "NCCL on GPU . .*(system error|remote process).*comm.transport: host" 20
 rm -f /dev/shm/favor-emulated-nccl-*
 finish

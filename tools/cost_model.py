@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A model of what a GRPO step costs on 1, 8, 64 and 512 GPUs: seconds, bytes on the wire, memory, and what limits it.
 
-    tools/cost_model.py [--groups 512] [--group-size 8] [--image 391] [--text 309] [--response 150] [--decode-groups 8] ...
+    tools/cost_model.py [--groups 512] [--group-size 8] [--image 391] [--text 309] [--response 150] [--decode-groups 8] [--shard] ...
 
 A model, not a measurement: operations and bytes are counted from the shapes as bench/roofline.c counts them, what is sent is what
 src/comm sends, and rates are the options' (--help). Letters are those of docs/PERFORMANCE.md."""
@@ -88,9 +88,9 @@ def group_bytes(o):
     return 72 + 4 * (o.group_size + 1) + 16 * tokens + o.group_size * (1 + 4) + 4 * tokens + o.group_size * (2 * 4 + 4 + 1 + 16)
 
 
-def learner_bytes(s):
-    """Weights, gradients and moments in float32, which every learner holds whole, and the packed bfloat16 copy."""
-    return s.parameters() * ((2 + MOMENTS) * WORD + HALF)
+def learner_bytes(s, owners):
+    """Weights and gradients in float32, which every learner holds whole, the packed bfloat16 copy, and its share of the moments."""
+    return s.parameters() * ((2 + MOMENTS / owners) * WORD + HALF)
 
 
 def ranks(gpus, placement):
@@ -110,15 +110,16 @@ def step(s, o, gpus, placement):
     sent = 2 * (L - 1) / L * block  # gradients: slices out, sums back; each learner
     hops = math.ceil(math.log2(R + 1)) if apart else 0  # a binomial tree: the leader sends the block so many times
     link = o.inside if gpus <= o.node else o.outside
+    owners = L if o.shard else 1  # of the moments; weights in place of gradients are sent back: as many bytes
     seconds = {
         "rollout": math.ceil(o.groups / R) * roll,
         "learn": math.ceil(o.groups / L) * learn,
         "gradients": sent / link,
-        "optimizer": 9 * block / o.bandwidth,
+        "optimizer": 9 * block / owners / o.bandwidth,
         "publish": hops * block / link,
         "records": 2 * o.groups * group_bytes(o) / L / link if gpus > 1 else 0.0,
     }
-    memory = learner_bytes(s)
+    memory = learner_bytes(s, owners)
     total = sum(seconds.values())
     limit = max(seconds, key=seconds.get)
     if memory > o.memory * GIB:
@@ -163,6 +164,7 @@ def main():
     p.add_argument("--outside", type=float, default=2.5e10, help="bytes a second a rank sends between nodes")
     p.add_argument("--node", type=int, default=8, help="GPUs a node")
     p.add_argument("--memory", type=float, default=80, help="GiB of a GPU")
+    p.add_argument("--shard", action="store_true", help="learner.shard: the moments are divided among the learners")
     o = p.parse_args()
     for s in SHAPES:
         table(s, o)

@@ -145,33 +145,62 @@ static int open_folder(struct assets *a, const char *path, struct favor_error *e
 	return result;
 }
 
-int assets_read_weights(const char *checkpoint, struct model *m, float *exp_avg, float *exp_avg_sq,
-                        int64_t moments_first, struct favor_error *e)
+/* Where tensors of a checkpoint go: through memory on the host for one of them. */
+struct reading {
+	struct model *model;
+	float *exp_avg, *exp_avg_sq; /* of weights [own_first, own_end) */
+	int64_t own_first, own_end;
+	float *host[3]; /* values and both moments; owned */
+};
+
+/* The part of a parameter whose moments are wanted; 0 if there is none. */
+static int own_part(const struct reading *r, const struct param *p, int64_t *from, int64_t *to)
+{
+	*from = p->offset > r->own_first ? p->offset : r->own_first;
+	*to = p->offset + p->count < r->own_end ? p->offset + p->count : r->own_end;
+	return *from < *to;
+}
+
+static void take_tensor(void *arg, int tensor)
+{
+	const struct reading *r = arg;
+	const struct param *p = &r->model->params.params[tensor];
+	struct backend *b = r->model->backend;
+	int64_t from, to;
+	op_upload(b, r->model->block + p->offset, r->host[0], (size_t)p->count * sizeof(float));
+	if (!own_part(r, p, &from, &to))
+		return;
+	op_upload(b, r->exp_avg + (from - r->own_first), r->host[1] + (from - p->offset), (size_t)(to - from) * sizeof(float));
+	op_upload(b, r->exp_avg_sq + (from - r->own_first), r->host[2] + (from - p->offset), (size_t)(to - from) * sizeof(float));
+}
+
+int assets_read_weights(const char *checkpoint, struct model *m, float *exp_avg, float *exp_avg_sq, int64_t own_first,
+                        int64_t own_count, struct favor_error *e)
 {
 	const int n = m->params.count;
-	const size_t bytes = (size_t)m->params.total * sizeof(float);
 	struct checkpoint_tensor *t = favor_calloc((size_t)n, sizeof *t);
-	float *host = favor_malloc(bytes * (exp_avg ? 3 : 1));
+	struct reading r = {.model = m,
+	                    .exp_avg = exp_avg,
+	                    .exp_avg_sq = exp_avg_sq,
+	                    .own_first = own_first,
+	                    .own_end = own_first + (exp_avg ? own_count : 0)};
+	for (int i = 0; i < 3; i++)
+		r.host[i] = i == 0 || exp_avg ? favor_malloc((size_t)params_largest(&m->params) * sizeof(float)) : NULL;
 	for (int i = 0; i < n; i++) {
 		const struct param *p = &m->params.params[i];
-		t[i] = (struct checkpoint_tensor){.name = p->name, .ndim = p->ndim, .values = host + p->offset};
+		int64_t from, to;
+		const int moments = own_part(&r, p, &from, &to);
+		t[i] = (struct checkpoint_tensor){.name = p->name,
+		                                  .ndim = p->ndim,
+		                                  .values = r.host[0],
+		                                  .exp_avg = moments ? r.host[1] : NULL,
+		                                  .exp_avg_sq = moments ? r.host[2] : NULL};
 		memcpy(t[i].shape, p->shape, sizeof p->shape);
-		if (exp_avg && p->offset >= moments_first) {
-			t[i].exp_avg = host + m->params.total + p->offset;
-			t[i].exp_avg_sq = host + 2 * m->params.total + p->offset;
-		}
 	}
-	int result = checkpoint_read_tensors(checkpoint, t, n, e);
-	if (!result) {
-		op_upload(m->backend, m->block, host, bytes);
-		if (exp_avg) {
-			const size_t moments = bytes - (size_t)moments_first * sizeof(float);
-			op_upload(m->backend, exp_avg + moments_first, host + m->params.total + moments_first, moments);
-			op_upload(m->backend, exp_avg_sq + moments_first, host + 2 * m->params.total + moments_first, moments);
-		}
-		model_changed(m);
-	}
-	free(host);
+	const int result = checkpoint_read_each(checkpoint, t, n, take_tensor, &r, e);
+	model_changed(m);
+	for (int i = 0; i < 3; i++)
+		free(r.host[i]);
 	free(t);
 	return result;
 }
@@ -196,7 +225,7 @@ static int open_model(struct assets *a, const char *path, enum weights_from from
 		fprintf(stderr, "favor: warning: %s\n", warning);
 	free(warning);
 	if (from == WEIGHTS_FILE && is_checkpoint(path))
-		return assets_read_weights(path, a->model, NULL, NULL, 0, e);
+		return assets_read_weights(path, a->model, NULL, NULL, 0, 0, e);
 	return 0;
 }
 

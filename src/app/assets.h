@@ -39,9 +39,10 @@ void assets_files_free(struct checkpoint_file *files, int32_t count);
 /* Writes the checkpoint's files into dir (which is there). Files that favor does not
  * put into checkpoints are refused; links are not followed. */
 int assets_write_files(const struct checkpoint *c, const char *dir, struct favor_error *e);
-/* Reads /model (and /optimizer into the blocks if given) of a checkpoint. */
-int assets_read_weights(const char *checkpoint, struct model *m, float *exp_avg, float *exp_avg_sq,
-                        int64_t moments_first, struct favor_error *e);
+/* Reads /model of a checkpoint, and of /optimizer, if the blocks are given, the moments of weights [own_first, own_first +
+ * own_count). Tensor by tensor: after a failure some are read. */
+int assets_read_weights(const char *checkpoint, struct model *m, float *exp_avg, float *exp_avg_sq, int64_t own_first,
+                        int64_t own_count, struct favor_error *e);
 /* An encoder over the assets. */
 struct encoder assets_encoder(const struct assets *a);
 

@@ -48,6 +48,7 @@ int trainer_gradient(struct trainer *t, uint64_t first, int64_t count, int64_t m
 double trainer_update(struct trainer *t, float lr, double *reduce_seconds, double *optimizer_seconds)
 {
 	struct learner *l = &t->learner;
+	double squares[SLICE_PARTS];
 	double begin = clock_seconds();
 	world_phase(t->s.world, "sum gradients", t->step, -1);
 	if (l->sum)
@@ -56,13 +57,19 @@ double trainer_update(struct trainer *t, float lr, double *reduce_seconds, doubl
 		exchange_sum_gradients(t);
 	double summed = clock_seconds();
 	world_phase(t->s.world, "optimizer", t->step, -1);
-	double norm = learner_step(l, lr);
+	learner_squares(l, squares);
+	if (l->sharded)
+		world_sum_learners(t->s.world, squares, SLICE_PARTS);
+	const double norm = learner_step(l, lr, squares);
 	if (!isfinite(norm))
 		favor_die(
 		    "the gradient's norm is %g: the loss is no longer finite; lower learner.lr or set learner.max_grad_norm",
 		    norm);
-	*reduce_seconds += summed - begin;
-	*optimizer_seconds += clock_seconds() - summed;
+	const double stepped = clock_seconds();
+	world_phase(t->s.world, "share weights", t->step, -1);
+	exchange_share_weights(t);
+	*reduce_seconds += summed - begin + clock_seconds() - stepped;
+	*optimizer_seconds += stepped - summed;
 	return norm;
 }
 
@@ -97,6 +104,18 @@ void trainer_common_metrics(struct trainer *t, struct metrics *m, double begin, 
 	metrics_set(m, "memory/learner_peak_rss_mib", peak[2]);
 }
 
+static void introduce_shard(const struct trainer *t)
+{
+	const struct learner *l = &t->learner;
+	const double mib = 2 * (double)sizeof(float) / 1048576;
+	if (l->sharded)
+		fprintf(stderr, "favor: moments sharded over %d learners: %.1f MiB on the leader, %.1f MiB together\n",
+		        world_role_count(t->s.world, ROLE_LEARNER), (double)l->own_count * mib, (double)l->count * mib);
+	else
+		fprintf(stderr, "favor: learner.shard: there is one learner, which keeps all moments (%.1f MiB)\n",
+		        (double)l->count * mib);
+}
+
 /* Writes the effective configuration and says what will be trained. Leader. */
 static int introduce(struct trainer *t, struct favor_error *e)
 {
@@ -120,6 +139,8 @@ static int introduce(struct trainer *t, struct favor_error *e)
 	fprintf(stderr, "favor: parameters: %.3f M, trainable %.3f M (vision tower %.3f M, %s)\n",
 	        (double)m->params.total / million, (double)t->learner.count / million,
 	        (double)m->params.vision_total / million, c->model.vision == VISION_FULL ? "trained" : "frozen");
+	if (c->learner.shard)
+		introduce_shard(t);
 	fprintf(stderr, "favor: effective configuration in %s\n", path);
 	free(path);
 	free(yaml);
@@ -210,7 +231,8 @@ static int start(struct trainer *t, const char *resume, struct favor_error *e)
 	if (t->rolls || (s->assets.model && world_plays(s->world, ROLE_ROLLOUT)))
 		ok = !setup_rollout(s, &t->rollout, e);
 	if (t->learns) {
-		learner_init(&t->learner, s->assets.model, &c->learner, c->model.vision);
+		learner_init(&t->learner, s->assets.model, &c->learner, c->model.vision, world_role_index(s->world, ROLE_LEARNER),
+		             world_role_count(s->world, ROLE_LEARNER));
 		if (c->comm.reproducible)
 			learner_keep_sum(&t->learner);
 		if (setup_lends(s))
@@ -284,7 +306,7 @@ static int evaluation_due(const struct trainer *t)
 
 static int save(struct trainer *t, struct favor_error *e)
 {
-	return world_agree(t->s.world, !t->leads || !trainer_save(t, e), e);
+	return world_agree(t->s.world, !trainer_save(t, e), e);
 }
 
 /* The evaluations that come before the next step: that of the untrained model, and one that a stopped run had no time

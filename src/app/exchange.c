@@ -26,6 +26,13 @@ void exchange_free(struct trainer *t)
 	free(t->host_blocks[1]);
 }
 
+/* What this learner steps, of the trainable range's copy on the host. */
+static void upload_own(struct trainer *t, float *to, const float *host)
+{
+	const int64_t at = t->learner.own_first - t->learner.first;
+	op_upload(t->s.backend, to + at, host + at, (size_t)t->learner.own_count * sizeof *host);
+}
+
 void exchange_sum_gradients(struct trainer *t)
 {
 	struct learner *l = &t->learner;
@@ -37,16 +44,17 @@ void exchange_sum_gradients(struct trainer *t)
 		teams_sum_gradients(&t->teams);
 		return;
 	}
-	if (direct(t)) {
+	float *x = direct(t) ? gradient : host_block(t, 0);
+	if (direct(t))
 		op_sync(t->s.backend);
-		world_sum_gradients(w, gradient, l->count);
-		return;
-	}
-	float *host = host_block(t, 0);
-	const size_t bytes = (size_t)l->count * sizeof *host;
-	op_download(t->s.backend, host, gradient, bytes);
-	world_sum_gradients(w, host, l->count);
-	op_upload(t->s.backend, gradient, host, bytes);
+	else
+		op_download(t->s.backend, x, gradient, (size_t)l->count * sizeof *x);
+	if (l->sharded)
+		world_sum_slices(w, x, l->count);
+	else
+		world_sum_gradients(w, x, l->count);
+	if (!direct(t))
+		upload_own(t, gradient, x);
 }
 
 void exchange_zero_sum(struct trainer *t)
@@ -72,9 +80,31 @@ void exchange_share_sum(struct trainer *t)
 {
 	struct learner *l = &t->learner;
 	float *sum = direct(t) ? l->sum + l->first : host_block(t, 1);
-	world_share_slices(t->s.world, sum, l->count);
+	if (!l->sharded)
+		world_share_slices(t->s.world, sum, l->count);
 	if (!direct(t))
-		op_upload(t->s.backend, l->sum + l->first, sum, (size_t)l->count * sizeof *sum);
+		upload_own(t, l->sum + l->first, sum);
+}
+
+void exchange_share_weights(struct trainer *t)
+{
+	struct learner *l = &t->learner;
+	float *weights = l->model->block + l->first;
+	const int64_t own = l->own_first - l->first;
+	if (!l->sharded)
+		return;
+	if (t->teams.gradients) {
+		teams_share_weights(&t->teams);
+	} else if (direct(t)) {
+		op_sync(t->s.backend);
+		world_share_slices(t->s.world, weights, l->count);
+	} else {
+		float *host = host_block(t, 0);
+		op_download(t->s.backend, host + own, weights + own, (size_t)l->own_count * sizeof *host);
+		world_share_slices(t->s.world, host, l->count);
+		op_upload(t->s.backend, weights, host, (size_t)l->count * sizeof *host);
+	}
+	model_changed(l->model);
 }
 
 void exchange_publish(struct trainer *t, uint64_t *version, int *stop)

@@ -9,38 +9,85 @@
 #include <string.h>
 #include <sys/stat.h>
 
-/* A block of the backend's as the host can read it: where it lies, or a copy, which the caller frees (NULL: none). */
-static float *host_view(struct backend *b, float *block, size_t bytes, float **copy)
+/* What a checkpoint says of the tensors, brought one by one through memory on the host for one of them: weights from the
+ * leader's block, moments from the learners that keep them. All learners go through the tensors in the same order. */
+struct bringing {
+	struct trainer *t;
+	struct checkpoint_tensor *tensors; /* owned */
+	int next;                          /* to be brought */
+	float *host[3];                    /* values and both moments; owned */
+};
+
+/* to = one moment of the parameter; own: this learner's of it. */
+static void bring_moment(struct trainer *t, const struct param *p, const float *own, float *to)
 {
-	*copy = NULL;
-	if (b->in_host_memory) {
-		op_sync(b);
-		return block;
+	const struct learner *l = &t->learner;
+	struct world *w = t->s.world;
+	const int learners = l->sharded ? world_role_count(w, ROLE_LEARNER) : 1, me = world_role_index(w, ROLE_LEARNER);
+	for (int i = 0; i < learners; i++) {
+		int64_t from = l->first + slice_start(l->count, learners, i), end = l->first + slice_start(l->count, learners, i + 1);
+		from = from > p->offset ? from : p->offset;
+		end = end < p->offset + p->count ? end : p->offset + p->count;
+		if (from >= end)
+			continue;
+		float *part = to + (from - p->offset);
+		if (i == me)
+			op_download(t->s.backend, part, own + (from - l->own_first), (size_t)(end - from) * sizeof *part);
+		world_bring(w, part, end - from, i);
 	}
-	*copy = favor_malloc(bytes);
-	op_download(b, *copy, block, bytes);
-	return *copy;
 }
 
-int trainer_save(struct trainer *t, struct favor_error *e)
+static void bring_tensor(void *arg, int tensor)
+{
+	struct bringing *g = arg;
+	struct trainer *t = g->t;
+	const struct model *m = t->s.assets.model;
+	const struct param *p = &m->params.params[tensor];
+	g->next++;
+	if (t->leads)
+		op_download(m->backend, g->host[0], m->block + p->offset, (size_t)p->count * sizeof(float));
+	if (!g->tensors[tensor].exp_avg)
+		return;
+	bring_moment(t, p, t->learner.exp_avg, g->host[1]);
+	bring_moment(t, p, t->learner.exp_avg_sq, g->host[2]);
+}
+
+/* What has not been brought: on learners that only give all of it; on the leader what it does not want any more, since the
+ * file can't be written, but others wait to give. */
+static void bring_rest(struct bringing *g)
+{
+	while (g->next < g->t->s.assets.model->params.count)
+		bring_tensor(g, g->next);
+}
+
+static void bringing_begin(struct bringing *g, struct trainer *t)
+{
+	const struct param_list *l = &t->s.assets.model->params;
+	*g = (struct bringing){.t = t, .tensors = favor_calloc((size_t)l->count, sizeof *g->tensors)};
+	for (int i = 0; i < 3; i++)
+		g->host[i] = favor_malloc((size_t)params_largest(l) * sizeof(float));
+	for (int i = 0; i < l->count; i++) {
+		const struct param *p = &l->params[i];
+		const int learns = p->offset >= t->learner.first; /* a frozen tower has no moments */
+		g->tensors[i] = (struct checkpoint_tensor){.name = p->name,
+		                                           .ndim = p->ndim,
+		                                           .values = g->host[0],
+		                                           .exp_avg = learns ? g->host[1] : NULL,
+		                                           .exp_avg_sq = learns ? g->host[2] : NULL};
+		memcpy(g->tensors[i].shape, p->shape, sizeof p->shape);
+	}
+}
+
+static void bringing_end(struct bringing *g)
+{
+	for (int i = 0; i < 3; i++)
+		free(g->host[i]);
+	free(g->tensors);
+}
+
+static int write_and_prune(struct trainer *t, struct bringing *g, struct favor_error *e)
 {
 	const struct model *m = t->s.assets.model;
-	const int n = m->params.count;
-	const size_t bytes = (size_t)m->params.total * sizeof(float);
-	struct checkpoint_tensor *tensors = favor_calloc((size_t)n, sizeof *tensors);
-	float *copy[3], *values = host_view(m->backend, m->block, bytes, &copy[0]);
-	float *exp_avg = host_view(m->backend, t->learner.exp_avg, bytes, &copy[1]);
-	float *exp_avg_sq = host_view(m->backend, t->learner.exp_avg_sq, bytes, &copy[2]);
-	for (int i = 0; i < n; i++) {
-		const struct param *p = &m->params.params[i];
-		const int learns = p->offset >= t->learner.first; /* a frozen tower has no moments */
-		tensors[i] = (struct checkpoint_tensor){.name = p->name,
-		                                        .ndim = p->ndim,
-		                                        .values = values + p->offset,
-		                                        .exp_avg = learns ? exp_avg + p->offset : NULL,
-		                                        .exp_avg_sq = learns ? exp_avg_sq + p->offset : NULL};
-		memcpy(tensors[i].shape, p->shape, sizeof p->shape);
-	}
 	/* history by column */
 	const struct history *h = &t->history;
 	struct checkpoint_column *columns = favor_calloc((size_t)h->columns, sizeof *columns);
@@ -62,8 +109,10 @@ int trainer_save(struct trainer *t, struct favor_error *e)
 	                       .policy_version = m->version,
 	                       .config = config,
 	                       .ranks = ranks,
-	                       .tensor_count = n,
-	                       .tensors = tensors,
+	                       .tensor_count = m->params.count,
+	                       .tensors = g->tensors,
+	                       .bring = bring_tensor,
+	                       .bring_arg = g,
 	                       .file_count = t->file_count,
 	                       .files = t->files,
 	                       .history_rows = h->rows,
@@ -85,9 +134,22 @@ int trainer_save(struct trainer *t, struct favor_error *e)
 	free(config);
 	free(ranks);
 	free(path);
-	for (int i = 0; i < 3; i++)
-		free(copy[i]);
-	free(tensors);
+	return result;
+}
+
+int trainer_save(struct trainer *t, struct favor_error *e)
+{
+	struct bringing g;
+	int result = 0;
+	if (!t->leads && !t->learner.sharded)
+		return 0;
+	bringing_begin(&g, t);
+	if (t->leads)
+		result = write_and_prune(t, &g, e);
+	else
+		world_phase(t->s.world, "give moments to the checkpoint", t->step, -1);
+	bring_rest(&g);
+	bringing_end(&g);
 	return result;
 }
 
@@ -127,8 +189,8 @@ int trainer_restore(struct trainer *t, const char *path, struct favor_error *e)
 	}
 	struct model *m = t->s.assets.model;
 	if (m) {
-		if (assets_read_weights(path, m, t->learns ? t->learner.exp_avg : NULL,
-		                        t->learns ? t->learner.exp_avg_sq : NULL, t->learns ? t->learner.first : 0, e))
+		if (assets_read_weights(path, m, t->learner.exp_avg, t->learner.exp_avg_sq, t->learner.own_first,
+		                        t->learner.own_count, e)) /* who doesn't learn has none */
 			goto done;
 		m->version = c.policy_version;
 	}

@@ -423,7 +423,8 @@ int setup_plan(const struct setup *s, struct memory_plan *plan, struct favor_err
 		                  s->longest_prompt, tokens, m->config.max_positions);
 	if (learns) {
 		const int64_t B = c->comm.reproducible ? 1 : c->learner.micro_batch;
-		plan->fixed = learner_fixed_bytes(m, &c->learner, c->comm.reproducible);
+		plan->fixed = learner_fixed_bytes(m, &c->learner, c->model.vision, world_role_index(s->world, ROLE_LEARNER),
+		                                  world_role_count(s->world, ROLE_LEARNER), c->comm.reproducible);
 		plan->activations =
 			pass_bytes(s->backend, &m->config, B * (s->longest_prompt + (int64_t)G * tokens), B * s->most_patches,
 		               B * (int64_t)G * tokens, c->learner.recompute, c->model.vision == VISION_FULL) +
@@ -454,17 +455,22 @@ int setup_memory_plan(struct setup *s, struct favor_error *e)
 	world_max_all(s->world, plan, 4);
 	if (world_rank(s->world) == 0) {
 		fprintf(stderr,
-		        "favor: memory plan, at most per rank%s: weights %.1f MiB, gradients + moments%s %.1f MiB, activations "
+		        "favor: memory plan, at most per rank%s: weights %.1f MiB, gradients + moments%s%s %.1f MiB, activations "
 		        "%.1f MiB, rollout cache %.1f MiB\n",
-		        p.on_device ? " on its GPU" : "", mib((int64_t)plan[0]), c->learner.beta > 0 && c->method == METHOD_GRPO ? " + reference" : "",
+		        p.on_device ? " on its GPU" : "", mib((int64_t)plan[0]),
+		        c->learner.shard && world_role_count(s->world, ROLE_LEARNER) > 1 ? " (sharded)" : "",
+		        c->learner.beta > 0 && c->method == METHOD_GRPO ? " + reference" : "",
 		        mib((int64_t)plan[1]), mib((int64_t)plan[2]), mib((int64_t)plan[3]));
 	}
 	int fits = p.total <= p.limit;
 	if (!fits)
 		favor_fail(e,
 		           "the memory plan of rank %d is %.0f MiB, above its limit of %.0f MiB%s: lower learner.micro_batch, "
-		           "rollout.groups, rollout.group_size, rollout.max_tokens or data.max_pixels, or set learner.recompute "
+		           "rollout.groups, rollout.group_size, rollout.max_tokens or data.max_pixels, or set learner.recompute%s "
 		           "(run.memory_limit sets the limit)",
-		           world_rank(s->world), mib(p.total), mib(p.limit), p.on_device ? " on the GPU" : "");
+		           world_rank(s->world), mib(p.total), mib(p.limit), p.on_device ? " on the GPU" : "",
+		           c->learner.shard                                 ? ""
+		           : world_role_count(s->world, ROLE_LEARNER) > 1 ? " or learner.shard"
+		                                                            : ", or learner.shard with more learners");
 	return world_agree(s->world, fits, e);
 }

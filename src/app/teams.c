@@ -1,6 +1,8 @@
 /* See teams.h. */
 #include "app/teams.h"
 
+#include "base/slice.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -220,17 +222,35 @@ void teams_close(struct teams *t)
 
 /* ---- gradients */
 
-/* Starts the sums of the buckets that lie in [from, first + left) whole; the lowest bucket is what remains. */
+static int learners(const struct teams *t)
+{
+	return world_role_count(t->s->world, ROLE_LEARNER);
+}
+
+/* Where learner i's slice of the trainable weights begins. */
+static int64_t slice(const struct teams *t, int i)
+{
+	return slice_start(t->learner->count, learners(t), i);
+}
+
+/* Starts the sums of the buckets that lie in [from, first + left) whole; the lowest bucket (of a slice, if sharded) is what
+ * remains. */
 static void start_buckets(struct teams *t, int64_t from)
 {
 	const struct learner *l = t->learner;
 	const int64_t bucket = t->s->config.comm.bucket_kib * 1024 / (int64_t)sizeof(float);
 	while (t->left > 0) {
-		const int64_t start = t->left > bucket ? t->left - bucket : 0;
+		int owner = learners(t) - 1; /* of what ends at left */
+		while (l->sharded && slice(t, owner) >= t->left)
+			owner--;
+		const int64_t least = l->sharded ? slice(t, owner) : 0,
+		              start = t->left - least > bucket ? t->left - bucket : least;
 		if (start < from)
 			return;
+		float *x = l->gradient + l->first + start;
 		wait_for(t, t->gradients, ops_of(t)->settled, "wait for NCCL to take gradients");
-		must(t->gradients, ops_of(t)->start_sum(t->gradients, l->gradient + l->first + start, t->left - start));
+		must(t->gradients, l->sharded ? ops_of(t)->start_sum_to(t->gradients, x, t->left - start, owner)
+		                              : ops_of(t)->start_sum(t->gradients, x, t->left - start));
 		t->left = start;
 	}
 }
@@ -267,6 +287,19 @@ void teams_sum_gradients(struct teams *t)
 }
 
 /* ---- weights */
+
+void teams_share_weights(struct teams *t)
+{
+	float *weights = t->learner->model->block + t->learner->first;
+	for (int i = 0; i < learners(t); i++) {
+		const int64_t from = slice(t, i), n = slice(t, i + 1) - from;
+		if (!n)
+			continue;
+		wait_for(t, t->gradients, ops_of(t)->settled, "wait for NCCL to take weights");
+		must(t->gradients, ops_of(t)->start_spread(t->gradients, weights + from, n, i));
+	}
+	wait_for(t, t->gradients, ops_of(t)->finished, "wait for the learners' weights by NCCL");
+}
 
 void teams_publish(struct teams *t, float *weights, int64_t n)
 {

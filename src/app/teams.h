@@ -3,7 +3,10 @@
  *
  * Gradients are summed in buckets from the end of the weights' block to its beginning, since that is the order in which the
  * backward pass completes them: the sum of one bucket runs while the next ones are made. The buckets, their order and so the
- * bits don't depend on when the sums start. */
+ * bits don't depend on when the sums start.
+ *
+ * With learner.shard a bucket ends where a learner's slice does (base/slice.h): it is of one learner, and its sum goes to that
+ * one. After the step each slice of the weights goes from its learner to all. */
 #ifndef FAVOR_APP_TEAMS_H
 #define FAVOR_APP_TEAMS_H
 
@@ -33,8 +36,10 @@ void teams_begin_gradient(struct teams *t);
 /* The gradient is all there (or good for nothing, where the step is given up: the others' sums wait for it): with
  * comm.overlap starts what is left. */
 void teams_end_gradient(struct teams *t);
-/* Sums it; the gradient can be used. */
+/* Sums it; the gradient (sharded: this learner's slice of it) can be used. */
 void teams_sum_gradients(struct teams *t);
+/* Sharded: every learner's slice of the weights to all learners. */
+void teams_share_weights(struct teams *t);
 /* The leader's n weights to the members. */
 void teams_publish(struct teams *t, float *weights, int64_t n);
 

@@ -40,23 +40,26 @@ typedef int (*trainer_pass)(void *arg, int64_t at, int n);
  * `first` on, item i being learner i % learners'. With comm.reproducible each item's gradient by itself, all added in
  * index order. 1: given up; -1 as pass. Collective among learners. */
 int trainer_gradient(struct trainer *t, uint64_t first, int64_t count, int64_t mine, trainer_pass pass, void *arg);
-/* Share of grpo and sft: sums gradients over learners, clips, steps; returns the norm. Not finite ends the job. reduce
- * and optimizer seconds are added. */
+/* Share of grpo and sft: sums gradients over learners, clips, steps, and if sharded brings the weights together; returns
+ * the norm. Not finite ends the job. reduce (all that passes between learners) and optimizer seconds are added. */
 double trainer_update(struct trainer *t, float lr, double *reduce_seconds, double *optimizer_seconds);
 /* Metrics that both have: idle, memory, rates. Collective over all ranks. */
 void trainer_common_metrics(struct trainer *t, struct metrics *m, double begin, double tokens);
 
 /* exchange.c: what passes between ranks, wherever the backend has it. Gradients over learners; with comm.reproducible a
- * zeroed sum, to which gradients are added, and which all then share; the leader's weights to ranks that only roll out, and
- * version and stop to all (as world_publish). Collective as what they call in comm. */
+ * zeroed sum, to which gradients are added, and which all then share; if sharded a learner gets the sum of its slice alone,
+ * and the weights that each has stepped go to all; the leader's weights to ranks that only roll out, and version and stop
+ * to all (as world_publish). Collective as what they call in comm. */
 void exchange_sum_gradients(struct trainer *t);
 void exchange_zero_sum(struct trainer *t);
 void exchange_add_in_order(struct trainer *t, int first, int count);
 void exchange_share_sum(struct trainer *t);
+void exchange_share_weights(struct trainer *t);
 void exchange_publish(struct trainer *t, uint64_t *version, int *stop);
 void exchange_free(struct trainer *t);
 
-/* Leader: writes checkpoints/step-N.h5 and prunes. */
+/* Leader: writes checkpoints/step-N.h5 and prunes. The other learners give it the moments that they keep; for other ranks
+ * there is nothing to do. Collective. */
 int trainer_save(struct trainer *t, struct favor_error *e);
 /* All ranks: weights (learners: moments too), step, history from the checkpoint. */
 int trainer_restore(struct trainer *t, const char *path, struct favor_error *e);

@@ -35,6 +35,8 @@ struct backend_team_ops {
 	/* x[n] of all members summed in place, the same bits on all. Comes after all that the backend has queued so far, and
 	 * beside what it queues from now on: nobody reads or writes x until `finished` says 1. 0, -1. Needs settled. */
 	int (*start_sum)(struct backend_team *t, float *x, int64_t n);
+	/* The same sum for member root alone: the others' x stays as it is. */
+	int (*start_sum_to)(struct backend_team *t, float *x, int64_t n, int root);
 	/* Member root's x[n] to all, likewise. */
 	int (*start_spread)(struct backend_team *t, float *x, int64_t n, int root);
 	/* 1: all that was started is done; 0: not yet; -1. Needs settled. */

@@ -77,6 +77,7 @@ struct learner_options {
 	float max_grad_norm;              /* 0 = off */
 	float weight_decay, adam_beta1, adam_beta2, adam_eps;
 	int recompute;  /* activations of a layer are computed again in the backward pass */
+	int shard;      /* each learner keeps the moments of its slice of the weights (base/slice.h) and steps that alone */
 	int eval_every; /* steps between evaluations on data.eval; 0 = never */
 };
 struct placement_options {

@@ -43,6 +43,10 @@ struct checkpoint {
 	char *ranks;  /* "rollout 2, reward 1, learner 1" */
 	int32_t tensor_count;
 	struct checkpoint_tensor *tensors;
+	/* writing: called for each tensor, one after the other, before what its pointers point to is looked at, once: fills
+	 * that, and tensors may share the memory. NULL: all is there already */
+	void (*bring)(void *arg, int tensor);
+	void *bring_arg;
 	int32_t file_count;
 	struct checkpoint_file *files;
 	int32_t history_rows, history_columns;
@@ -63,6 +67,9 @@ void checkpoint_free(struct checkpoint *c); /* frees what checkpoint_open alloca
 /* Reads values (and moments where pointers are set) of the tensors wanted, checking shapes and checksums; names that
  * are missing or of another shape are errors that give both shapes. */
 int checkpoint_read_tensors(const char *path, struct checkpoint_tensor *wanted, int count, struct favor_error *e);
+/* The same; `took` is called with the number of each tensor when it is read: tensors may share their memory. */
+int checkpoint_read_each(const char *path, struct checkpoint_tensor *wanted, int count, void (*took)(void *arg, int tensor),
+                         void *arg, struct favor_error *e);
 /* Reads everything again and compares the digest. */
 int checkpoint_verify(const char *path, char digest[17], struct favor_error *e);
 uint64_t checkpoint_digest(const struct checkpoint_tensor *tensors, int count);

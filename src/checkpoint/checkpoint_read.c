@@ -299,7 +299,8 @@ int checkpoint_open(const char *path, struct checkpoint *c, struct favor_error *
 	return rc;
 }
 
-int checkpoint_read_tensors(const char *path, struct checkpoint_tensor *wanted, int count, struct favor_error *e)
+int checkpoint_read_each(const char *path, struct checkpoint_tensor *wanted, int count, void (*took)(void *arg, int tensor),
+                         void *arg, struct favor_error *e)
 {
 	struct checkpoint_reader r;
 	int rc = reader_open(&r, path, e);
@@ -313,9 +314,16 @@ int checkpoint_read_tensors(const char *path, struct checkpoint_tensor *wanted, 
 			                path, t->name);
 		else
 			rc = reader_read(&r, t);
+		if (rc == 0 && took)
+			took(arg, i);
 	}
 	reader_close(&r);
 	return rc;
+}
+
+int checkpoint_read_tensors(const char *path, struct checkpoint_tensor *wanted, int count, struct favor_error *e)
+{
+	return checkpoint_read_each(path, wanted, count, NULL, NULL, e);
 }
 
 int checkpoint_verify(const char *path, char digest[17], struct favor_error *e)
@@ -335,7 +343,7 @@ int checkpoint_verify(const char *path, char digest[17], struct favor_error *e)
 		favor_alive();
 		rc = reader_read(&r, &t);
 		if (rc == 0)
-			made = checkpoint_digest_add(made, &t);
+			made = checkpoint_digest_add(made, checkpoint_hash(&t));
 		free(t.values);
 		free(t.exp_avg);
 		free(t.exp_avg_sq);

@@ -32,7 +32,7 @@ static uint64_t hash_moment(uint64_t h, const float *moment, size_t bytes)
 	return there ? hash_block(h, moment, bytes) : h;
 }
 
-uint64_t checkpoint_digest_add(uint64_t digest, const struct checkpoint_tensor *t)
+uint64_t checkpoint_hash(const struct checkpoint_tensor *t)
 {
 	size_t bytes = (size_t)checkpoint_elements(t) * sizeof(float);
 	uint64_t h = hash_bytes(HASH_START, t->name, strlen(t->name) + 1);
@@ -41,8 +41,12 @@ uint64_t checkpoint_digest_add(uint64_t digest, const struct checkpoint_tensor *
 	if (bytes)
 		h = hash_block(h, t->values, bytes);
 	h = hash_moment(h, t->exp_avg, bytes);
-	h = hash_moment(h, t->exp_avg_sq, bytes);
-	return hash_mix(digest ^ hash_mix(h)) + h;
+	return hash_moment(h, t->exp_avg_sq, bytes);
+}
+
+uint64_t checkpoint_digest_add(uint64_t digest, uint64_t hash)
+{
+	return hash_mix(digest ^ hash_mix(hash)) + hash;
 }
 
 static int by_name(const void *a, const void *b)
@@ -66,7 +70,7 @@ uint64_t checkpoint_digest(const struct checkpoint_tensor *tensors, int count)
 	uint64_t digest = HASH_START;
 	for (int i = 0; i < count; i++) {
 		favor_alive();
-		digest = checkpoint_digest_add(digest, sorted[i]);
+		digest = checkpoint_digest_add(digest, checkpoint_hash(sorted[i]));
 	}
 	free(sorted);
 	return digest;
@@ -133,9 +137,11 @@ static int sync_portion(hid_t file, const char *path, uint64_t *bytes)
 	return 0;
 }
 
-static int write_tensors(hid_t file, const char *path, const struct checkpoint *c)
+/* Each tensor is looked at once: its hash is made meanwhile. */
+static int write_tensors(hid_t file, const char *path, struct checkpoint *c)
 {
-	uint64_t bytes = 0;
+	const struct checkpoint_tensor **sorted = checkpoint_sorted(c->tensors, c->tensor_count);
+	uint64_t bytes = 0, digest = HASH_START, *hashes = favor_calloc((size_t)c->tensor_count, sizeof *hashes);
 	int rc = -1;
 	hid_t model = h5_create_group(file, "model"), exp_avg = h5_create_group(file, "optimizer/exp_avg"),
 		  exp_avg_sq = h5_create_group(file, "optimizer/exp_avg_sq");
@@ -149,6 +155,9 @@ static int write_tensors(hid_t file, const char *path, const struct checkpoint *
 		for (int k = 0; k < t->ndim; k++)
 			dims[k] = (hsize_t)t->shape[k];
 		favor_alive();
+		if (c->bring)
+			c->bring(c->bring_arg, i);
+		hashes[i] = checkpoint_hash(t);
 		if (h5_write_data(model, t->name, H5T_IEEE_F32LE, t->ndim, dims, t->values) != 0)
 			goto done;
 		if (t->exp_avg && (h5_write_data(exp_avg, t->name, H5T_IEEE_F32LE, t->ndim, dims, t->exp_avg) != 0 ||
@@ -158,11 +167,16 @@ static int write_tensors(hid_t file, const char *path, const struct checkpoint *
 		if (sync_portion(file, path, &bytes) != 0)
 			goto done;
 	}
+	for (int i = 0; i < c->tensor_count; i++)
+		digest = checkpoint_digest_add(digest, hashes[sorted[i] - c->tensors]);
+	snprintf(c->digest, sizeof c->digest, "%016llx", (unsigned long long)digest);
 	rc = 0;
 done:
 	h5_close(exp_avg_sq);
 	h5_close(exp_avg);
 	h5_close(model);
+	free(hashes);
+	free(sorted);
 	return rc;
 }
 
@@ -208,7 +222,7 @@ static int write_text(hid_t file, const char *name, const char *text)
 }
 
 /* The digest comes last: a file without it is not complete. */
-static int write_all(hid_t file, const char *path, const struct checkpoint *c)
+static int write_all(hid_t file, const char *path, struct checkpoint *c)
 {
 	if (write_tensors(file, path, c) != 0 || write_files(file, c) != 0 || write_history(file, c) != 0 ||
 	    h5_write_strings(file, "samples/json", c->sample_count, (const char *const *)c->samples) != 0)
@@ -261,8 +275,6 @@ int checkpoint_write(const char *path, struct checkpoint *c, struct favor_error 
 {
 	if (check(path, c, e) != 0)
 		return -1;
-	snprintf(c->digest, sizeof c->digest, "%016llx",
-	         (unsigned long long)checkpoint_digest(c->tensors, c->tensor_count));
 	char *temporary = favor_format("%s.tmp-%ld", path, (long)getpid()), *folder = folder_of(path);
 	char reason[512] = "";
 	int code = 0, rc = -1;

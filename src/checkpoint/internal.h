@@ -9,8 +9,9 @@
 int64_t checkpoint_elements(const struct checkpoint_tensor *t);
 /* Pointers to the tensors in the order of their names (bytes). The caller frees the array. */
 const struct checkpoint_tensor **checkpoint_sorted(const struct checkpoint_tensor *tensors, int count);
-/* The digest is folded tensor by tensor, in name order, from HASH_START. */
-uint64_t checkpoint_digest_add(uint64_t digest, const struct checkpoint_tensor *t);
+/* The digest is folded from the tensors' hashes, in name order, from HASH_START. */
+uint64_t checkpoint_hash(const struct checkpoint_tensor *t);
+uint64_t checkpoint_digest_add(uint64_t digest, uint64_t hash);
 
 /* A checkpoint opened for reading its tensors one by one. */
 struct checkpoint_reader {

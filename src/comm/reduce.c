@@ -1,6 +1,6 @@
 /* Gradients and weights: the large data of a step.
  *
- * The sum over learners. Learner i owns slice i of the vector. In blocks of 4 MiB every other learner sends its part
+ * The sum over learners. Learner i owns slice i of the vector (base/slice.h). In blocks of 4 MiB every other learner sends its part
  * of the slice to i, which adds the parts in the order of the learners; then the owners send the finished slices to
  * all.
  *
@@ -12,17 +12,13 @@
  * Each element is summed by one rank, in a fixed order, and copied: all learners hold the same bits, and the bits
  * don't depend on what arrives first. (MPI_Allreduce promises neither.) Each learner sends and receives 2 (L - 1) / L
  * of the vector, as the best algorithms do. */
+#include "base/slice.h"
 #include "comm/internal.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 enum { BLOCK = BLOCK_BYTES / (int)sizeof(float) };
-
-static int64_t slice_start(int64_t n, int learners, int i)
-{
-	return n / learners * i + (i < n % learners ? i : n % learners);
-}
 
 static int block_length(int64_t from, int64_t to)
 {
@@ -223,13 +219,17 @@ static void share(struct world *w, float *x, int64_t n)
 	free(requests);
 }
 
-void world_sum_gradients(struct world *w, float *x, int64_t n)
+void world_sum_slices(struct world *w, float *x, int64_t n)
 {
 	check_learner(w);
-	if (w->learner_count == 1 || n == 0)
-		return;
-	sum_parts(w, x, x, n, 0, 0, w->learner_count);
-	share(w, x, n);
+	if (w->learner_count > 1 && n > 0)
+		sum_parts(w, x, x, n, 0, 0, w->learner_count);
+}
+
+void world_sum_gradients(struct world *w, float *x, int64_t n)
+{
+	world_sum_slices(w, x, n);
+	world_share_slices(w, x, n);
 }
 
 void world_add_in_order(struct world *w, float *sum, const float *x, int64_t n, int first, int count)
@@ -241,11 +241,34 @@ void world_add_in_order(struct world *w, float *sum, const float *x, int64_t n, 
 		sum_parts(w, sum, x, n, 1, first, count);
 }
 
-void world_share_slices(struct world *w, float *sum, int64_t n)
+void world_share_slices(struct world *w, float *x, int64_t n)
 {
 	check_learner(w);
 	if (w->learner_count > 1 && n > 0)
-		share(w, sum, n);
+		share(w, x, n);
+}
+
+void world_bring(struct world *w, float *x, int64_t n, int from)
+{
+	check_learner(w);
+	if (from == LEADER || (w->rank != LEADER && w->rank != from))
+		return;
+	for (int64_t at = 0; at < n; at += BLOCK) { /* one at a time: the leader sets the pace */
+		MPI_Request request;
+		const int count = block_length(at, n);
+		if (w->rank == from) {
+			world_isend(w, x + at, count, MPI_FLOAT, LEADER, TAG_WHOLE, w->learners, &request);
+			world_wait_request(w, &request, MPI_STATUS_IGNORE, "wait for the leader to take moments", LEADER);
+		} else {
+			MPI_Status status;
+			int got = -1;
+			world_irecv(w, x + at, count, MPI_FLOAT, from, TAG_WHOLE, w->learners, &request);
+			world_wait_request(w, &request, &status, "wait for a learner's moments", from);
+			world_check(w, MPI_Get_count(&status, MPI_FLOAT, &got), "MPI_Get_count");
+			if (got != count)
+				favor_die("learner %d sent %d moments where %d are due", from, got, count);
+		}
+	}
 }
 
 void world_sum_learners(struct world *w, double *x, int n)

@@ -12,7 +12,7 @@ enum tag {
 	TAG_BYE,      /* empty: any rank -> leader, it sends nothing more; leader -> any rank, all have said so */
 	TAG_STOP,     /* struct stop_notice: any rank -> leader, a signal came; leader -> any rank, the run stops */
 	TAG_SLICE,    /* floats: a learner's part of the sum -> the learner that owns the slice */
-	TAG_WHOLE,    /* floats: the summed slice -> all other learners */
+	TAG_WHOLE,    /* floats: a learner's slice -> all other learners, or -> the leader alone */
 	TAG_PING,     /* struct ping: there and back */
 	TAG_LOAD,     /* bytes that are only timed */
 	/* where ranks may be lost */

@@ -148,12 +148,18 @@ int64_t world_expected(const struct world *w, enum stage s, uint64_t first, uint
 /* Over learners; collective among them. Sum of n floats in place, the same bits on every learner: added
  * element by element in the learners' order. */
 void world_sum_gradients(struct world *w, float *x, int64_t n);
+/* Its two halves: the sum in this learner's slice of x alone (base/slice.h; the rest of x stays as it is), and every
+ * learner's slice of x to all. */
+void world_sum_slices(struct world *w, float *x, int64_t n);
+void world_share_slices(struct world *w, float *x, int64_t n);
 /* A sum whose order does not depend on the number of learners, made in rounds: the x of `count` learners from learner
  * `first` on (round the circle, each once) are added one after the other to this learner's slice of sum; others pass
  * what they like for x. When all rounds are done world_share_slices brings every slice to all. Collective among the
  * learners, with the same first and count. */
 void world_add_in_order(struct world *w, float *sum, const float *x, int64_t n, int first, int count);
-void world_share_slices(struct world *w, float *sum, int64_t n);
+/* The x[n] of learner `from` to the leader's x; from: 0 is the leader itself. Of interest to the two alone, others return at
+ * once: collective in so far as all learners may make the same calls. */
+void world_bring(struct world *w, float *x, int64_t n, int from);
 void world_sum_learners(struct world *w, double *x, int n);
 void world_max_learners(struct world *w, double *x, int n);
 /* All ranks; collective. The leader's *version and *stop come to everybody: so all ranks know how far training is,

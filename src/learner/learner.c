@@ -11,20 +11,32 @@
 
 static float *zeroed(struct backend *b, int64_t n)
 {
-	float *p = op_alloc(b, (size_t)n * sizeof *p);
+	float *p = op_alloc(b, (size_t)(n ? n : 1) * sizeof *p); /* more learners than parts: some have no slice */
 	op_zero(b, p, (size_t)n * sizeof *p);
 	return p;
 }
 
-void learner_init(struct learner *l, struct model *m, const struct learner_options *o, enum vision_mode vision)
+/* Which of the weights are trainable, and which of these learner `place` of `learners` steps. */
+static void find_ranges(struct learner *l, const struct model *m, int place, int learners)
 {
-	*l = (struct learner){.model = m, .options = o, .vision = vision == VISION_FULL};
 	l->first = l->vision ? 0 : m->params.vision_total;
 	l->count = m->params.total - l->first;
+	l->sharded = l->options->shard && learners > 1;
+	const int64_t from = l->sharded ? slice_start(l->count, learners, place) : 0,
+	              to = l->sharded ? slice_start(l->count, learners, place + 1) : l->count;
+	l->own_first = l->first + from;
+	l->own_count = to - from;
+}
+
+void learner_init(struct learner *l, struct model *m, const struct learner_options *o, enum vision_mode vision, int place,
+                  int learners)
+{
+	*l = (struct learner){.model = m, .options = o, .vision = vision == VISION_FULL};
+	find_ranges(l, m, place, learners);
 	l->gradient = zeroed(m->backend, m->params.total);
-	l->exp_avg = zeroed(m->backend, m->params.total);
-	l->exp_avg_sq = zeroed(m->backend, m->params.total);
-	l->squares = op_alloc(m->backend, sizeof *l->squares);
+	l->exp_avg = zeroed(m->backend, l->own_count);
+	l->exp_avg_sq = zeroed(m->backend, l->own_count);
+	l->squares = op_alloc(m->backend, SLICE_PARTS * sizeof *l->squares);
 	l->ranges = favor_malloc((size_t)m->params.count * sizeof *l->ranges);
 	weights_bind(&l->grad, &m->config, l->gradient);
 	run_arena_init(&l->arena, m->backend);
@@ -229,24 +241,45 @@ done:
 	return result;
 }
 
-/* The trainable part into l->ranges; neighbours that decay alike are one range. Returns how many. */
+static const float *summed_gradient(const struct learner *l)
+{
+	return l->sum ? l->sum : l->gradient;
+}
+
+void learner_squares(const struct learner *l, double squares[SLICE_PARTS])
+{
+	struct backend *b = l->model->backend;
+	op_zero(b, l->squares, SLICE_PARTS * sizeof *l->squares);
+	for (int i = 0; i < SLICE_PARTS; i++) {
+		const int64_t from = l->first + slice_part(l->count, i), n = l->first + slice_part(l->count, i + 1) - from;
+		if (n && from >= l->own_first && from < l->own_first + l->own_count) /* a slice has whole parts */
+			op_sum_squares(b, l->squares + i, summed_gradient(l) + from, n);
+	}
+	op_download(b, squares, l->squares, SLICE_PARTS * sizeof *l->squares);
+}
+
+/* This learner's part into l->ranges, counted from its first; neighbours that decay alike are one range. Returns how
+ * many. */
 static int cut_ranges(struct learner *l)
 {
 	const struct param_list *p = &l->model->params;
+	const int64_t end = l->own_first + l->own_count;
 	int count = 0;
 	for (int i = 0; i < p->count;) {
 		int64_t from = p->params[i].offset, to = from;
 		const int decay = p->params[i].decay;
 		for (; i < p->count && p->params[i].decay == decay; i++)
 			to += p->params[i].count;
-		from = from < l->first ? l->first : from;
+		from = from < l->own_first ? l->own_first : from;
+		to = to < end ? to : end;
 		if (to > from)
-			l->ranges[count++] = (struct adamw_range){from, to - from, decay ? l->options->weight_decay : 0};
+			l->ranges[count++] =
+				(struct adamw_range){from - l->own_first, to - from, decay ? l->options->weight_decay : 0};
 	}
 	return count;
 }
 
-double learner_step(struct learner *l, float lr)
+double learner_step(struct learner *l, float lr, const double squares[SLICE_PARTS])
 {
 	const struct learner_options *o = l->options;
 	struct backend *b = l->model->backend;
@@ -256,22 +289,26 @@ double learner_step(struct learner *l, float lr)
 	                          .eps = o->adam_eps,
 	                          .max_norm = o->max_grad_norm,
 	                          .step = l->step + 1};
-	const float *gradient = l->sum ? l->sum : l->gradient;
-	double squares;
-	op_sum_squares(b, l->squares, gradient + l->first, l->count);
-	op_adamw(b, l->model->block, gradient, l->exp_avg, l->exp_avg_sq, l->ranges, cut_ranges(l), l->squares, &how);
-	op_download(b, &squares, l->squares, sizeof squares); /* the step is queued behind it: the first wait */
-	model_changed(l->model);                              /* the backend's to be told after each adamw */
-	if (!isfinite(squares))
-		return sqrt(squares);
+	double sum = 0;
+	for (int i = 0; i < SLICE_PARTS; i++)
+		sum += squares[i];
+	if (!isfinite(sum))
+		return sqrt(sum);
+	op_upload(b, l->squares, &sum, sizeof sum);
+	op_adamw(b, l->model->block + l->own_first, summed_gradient(l) + l->own_first, l->exp_avg, l->exp_avg_sq, l->ranges,
+	         cut_ranges(l), l->squares, &how);
+	model_changed(l->model); /* the backend's to be told after each adamw */
 	l->step++;
 	l->model->version++;
 	if (l->lends)
 		learner_lend(l);
-	return sqrt(squares);
+	return sqrt(sum);
 }
 
-int64_t learner_fixed_bytes(const struct model *m, const struct learner_options *o, int keeps_sum)
+int64_t learner_fixed_bytes(const struct model *m, const struct learner_options *o, enum vision_mode vision, int place,
+                            int learners, int keeps_sum)
 {
-	return m->params.total * (int64_t)sizeof(float) * (3 + (o->beta > 0) + (keeps_sum != 0));
+	struct learner l = {.options = o, .vision = vision == VISION_FULL};
+	find_ranges(&l, m, place, learners);
+	return (int64_t)sizeof(float) * (m->params.total * (1 + (o->beta > 0) + (keeps_sum != 0)) + 2 * l.own_count);
 }

@@ -1,12 +1,17 @@
-/* The learner: gradient of groups (or of SFT examples), and the optimiser step. Replicated on every learner rank; sums
- * over ranks are the composition's (comm). A step reads:
+/* The learner: gradient of groups (or of SFT examples), and the optimiser step. Every learner rank has one; sums over
+ * ranks are the composition's (comm). A step reads:
  *
- *   learner_zero -> learner_groups per micro-batch -> [sum gradients over learners] -> learner_step */
+ *   learner_zero -> learner_groups per micro-batch -> [sum gradients over learners] -> learner_squares -> learner_step
+ *
+ * With learner.shard (ZeRO, stage 1: Rajbhandari et al. 2020) a learner keeps the moments of its own slice of the weights
+ * and steps that slice alone: it needs the summed gradient there, the others' squares for the norm, and after the step
+ * the others' slices of the weights. */
 #ifndef FAVOR_LEARNER_LEARNER_H
 #define FAVOR_LEARNER_LEARNER_H
 
 #include "base/config.h"
 #include "base/group.h"
+#include "base/slice.h"
 #include "data/encode.h"
 #include "learner/loss.h"
 #include "model/model.h"
@@ -18,11 +23,14 @@ struct learner {
 	struct model *reference;                /* owned; NULL while beta = 0 */
 	const struct learner_options *options;  /* borrowed */
 	int vision;                             /* 1: the tower learns too */
-	int64_t first, count;                   /* trainable range of the weights' block, in floats */
-	float *gradient, *exp_avg, *exp_avg_sq; /* [params.total] each, backend memory, owned; outside the range: unused */
+	int64_t first, count;         /* trainable range of the weights' block, in floats */
+	int sharded;                  /* learner.shard, and there are other learners */
+	int64_t own_first, own_count; /* what this learner steps: its slice of the range; all of it unless sharded */
+	float *gradient;              /* [params.total], backend memory, owned; outside the trainable range: unused */
+	float *exp_avg, *exp_avg_sq;  /* [own_count], backend memory, owned; element k is that of weight own_first + k */
 	float *sum;             /* as gradient; NULL unless learner_keep_sum: what learner_step takes then */
 	int lends, lent;        /* see learner_lend; lent: the gradient's memory is the backend's */
-	double *squares;        /* backend memory, owned: |gradient|^2 */
+	double *squares;        /* [SLICE_PARTS] backend memory, owned: |gradient|^2 of parts, then of all in the first */
 	struct adamw_range *ranges; /* [params.count], owned: working memory of a step */
 	struct weights grad;
 	struct arena arena; /* backend memory, owned */
@@ -34,8 +42,9 @@ struct learner {
 	double forward_seconds, backward_seconds; /* since learner_zero */
 };
 
-/* reference: a copy of the weights as they are now, made if beta > 0 and with_reference. */
-void learner_init(struct learner *l, struct model *m, const struct learner_options *o, enum vision_mode vision);
+/* Learner `place` of `learners`. */
+void learner_init(struct learner *l, struct model *m, const struct learner_options *o, enum vision_mode vision, int place,
+                  int learners);
 void learner_free(struct learner *l);
 /* Copies the present weights as the frozen reference of the KL term. */
 void learner_set_reference(struct learner *l);
@@ -65,11 +74,16 @@ struct example {
 int learner_examples(struct learner *l, int n, const struct example *examples, int64_t step_tokens,
                      struct loss_sums *sums, struct favor_error *e);
 
-/* Clips by global norm and steps AdamW at that rate; model->version goes up by one. Returns the norm before clipping;
- * not finite: nothing was stepped. */
-double learner_step(struct learner *l, float lr);
+/* The sums of squares of the gradient's parts (base/slice.h) that this learner steps; 0 for the others. Summed over learners
+ * if sharded they have the bits that any one learner would get. */
+void learner_squares(const struct learner *l, double squares[SLICE_PARTS]);
+/* Clips by the global norm that the squares of all parts give and steps AdamW at that rate; model->version goes up by one.
+ * Returns the norm before clipping; not finite: nothing was stepped. If sharded the other learners' slices of the weights
+ * are old until the caller has brought them (and said model_changed). */
+double learner_step(struct learner *l, float lr, const double squares[SLICE_PARTS]);
 
-/* Backend memory: fixed (gradient, moments, reference) and per micro-batch, for the memory plan. */
-int64_t learner_fixed_bytes(const struct model *m, const struct learner_options *o, int keeps_sum);
+/* Backend memory that is there all the time (gradient, moments, reference), for the memory plan; as learner_init. */
+int64_t learner_fixed_bytes(const struct model *m, const struct learner_options *o, enum vision_mode vision, int place,
+                            int learners, int keeps_sum);
 
 #endif

@@ -64,6 +64,14 @@ void params_list(struct param_list *l, const struct model_config *c)
 #undef ADD_TEXT
 }
 
+int64_t params_largest(const struct param_list *l)
+{
+	int64_t most = 0;
+	for (int i = 0; i < l->count; i++)
+		most = l->params[i].count > most ? l->params[i].count : most;
+	return most;
+}
+
 void params_list_free(struct param_list *l)
 {
 	for (int i = 0; i < l->count; i++)

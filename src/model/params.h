@@ -92,6 +92,8 @@ struct param_list {
 
 void params_list(struct param_list *l, const struct model_config *c);
 void params_list_free(struct param_list *l);
+/* Floats of the largest parameter. */
+int64_t params_largest(const struct param_list *l);
 /* Points w's fields into the block of l's layout. */
 void weights_bind(struct weights *w, const struct model_config *c, float *block);
 void weights_unbind(struct weights *w);

@@ -194,6 +194,75 @@ static void test_digest(void **state)
 	sample_free(&c);
 }
 
+struct one_by_one {
+	struct checkpoint *c;
+	float *room[3]; /* for one tensor, after the other */
+	int next, wrong;
+};
+
+static void bring(void *arg, int tensor)
+{
+	struct one_by_one *o = arg;
+	const struct checkpoint_tensor *t = &o->c->tensors[tensor];
+	const float *parts[] = {t->values, t->exp_avg, t->exp_avg_sq};
+	o->wrong += tensor != o->next++;
+	for (int i = 0; i < 3 && parts[i]; i++)
+		memcpy(o->room[i], parts[i], (size_t)sample_elements(t) * sizeof(float));
+}
+
+static void took(void *arg, int tensor)
+{
+	struct one_by_one *o = arg;
+	const struct checkpoint_tensor *t = &o->c->tensors[tensor];
+	const float *parts[] = {t->values, t->exp_avg, t->exp_avg_sq};
+	o->wrong += tensor != o->next++;
+	for (int i = 0; i < 3 && parts[i]; i++)
+		o->wrong += memcmp(o->room[i], parts[i], (size_t)sample_elements(t) * sizeof(float)) != 0;
+}
+
+/* Tensors that are brought one by one into the same memory give the file that they give together, and can be taken so. */
+static void test_one_by_one(void **state)
+{
+	(void)state;
+	struct favor_error e = {""};
+	char *folder = sample_folder(), *path = favor_format("%s/a.h5", folder), digest[17], together[17];
+	struct checkpoint c, shared;
+	sample_make(&c, 1);
+	OK(checkpoint_write(path, &c, &e));
+	strcpy(together, c.digest);
+	struct one_by_one o = {.c = &c};
+	struct checkpoint_tensor *tensors = favor_calloc((size_t)c.tensor_count, sizeof *tensors);
+	int64_t most = 1;
+	for (int i = 0; i < c.tensor_count; i++)
+		most = sample_elements(&c.tensors[i]) > most ? sample_elements(&c.tensors[i]) : most;
+	for (int i = 0; i < 3; i++)
+		o.room[i] = favor_calloc((size_t)most, sizeof(float));
+	for (int i = 0; i < c.tensor_count; i++) {
+		tensors[i] = c.tensors[i];
+		tensors[i].values = o.room[0];
+		tensors[i].exp_avg = c.tensors[i].exp_avg ? o.room[1] : NULL;
+		tensors[i].exp_avg_sq = c.tensors[i].exp_avg ? o.room[2] : NULL;
+	}
+	shared = c;
+	shared.tensors = tensors;
+	shared.bring = bring;
+	shared.bring_arg = &o;
+	OK(checkpoint_write(path, &shared, &e));
+	assert_string_equal(shared.digest, together);
+	assert_true(o.next == c.tensor_count && o.wrong == 0);
+	OK(checkpoint_verify(path, digest, &e));
+	assert_string_equal(digest, together);
+	o.next = 0;
+	OK(checkpoint_read_each(path, tensors, c.tensor_count, took, &o, &e));
+	assert_true(o.next == c.tensor_count && o.wrong == 0);
+	for (int i = 0; i < 3; i++)
+		free(o.room[i]);
+	free(tensors);
+	sample_free(&c);
+	sample_remove(folder);
+	free(path);
+}
+
 static void test_refused(void **state)
 {
 	(void)state;
@@ -389,7 +458,7 @@ static void test_inspect(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_round_trip), cmocka_unit_test(test_chunks), cmocka_unit_test(test_digest),
+		cmocka_unit_test(test_round_trip), cmocka_unit_test(test_chunks), cmocka_unit_test(test_digest), cmocka_unit_test(test_one_by_one),
 		cmocka_unit_test(test_refused),    cmocka_unit_test(test_folder), cmocka_unit_test(test_inspect),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -170,6 +170,8 @@ static void learn(struct world *w)
 		world_sum_gradients(w, x, N);
 		world_sum_learners(w, few, 2);
 		world_max_learners(w, few, 2);
+		at(w, "moments");
+		world_bring(w, x, N, 1);
 	}
 	at(w, "publish");
 	world_publish(w, x, N, &version, &stop);

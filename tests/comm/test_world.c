@@ -1,6 +1,7 @@
 /* The world with real ranks: test_world auto | colocate | ROLLOUT REWARD LEARNER, under mpirun or alone. What passes
  * between ranks is counted and summed; sums use small integers, so that they are exact in any order. A rank whose
  * check fails ends the job. */
+#include "base/slice.h"
 #include "comm/world.h"
 
 #include "base/stop.h"
@@ -237,6 +238,63 @@ static void gradients_exact(void **state)
 		assert_int_equal(wrong, 0);
 		free(x);
 	}
+}
+
+/* Slices cover [0, n) once, whatever n and the number of learners, are of whole parts, and parts are of one length but for
+ * rounding. */
+static void slices(void **state)
+{
+	(void)state;
+	const int64_t sizes[] = {0, 1, 15, 16, 4099, 1048577, 2209000000, INT64_MAX / 512};
+	for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+		const int64_t n = sizes[s];
+		assert_true(slice_part(n, 0) == 0 && slice_part(n, SLICE_PARTS) == n);
+		for (int i = 0; i < SLICE_PARTS; i++) {
+			const int64_t length = slice_part(n, i + 1) - slice_part(n, i);
+			assert_true(length >= 0 && slice_part(n, i) % SLICE_ALIGN == 0);
+			assert_true(length <= n / SLICE_PARTS + 2 * SLICE_ALIGN && length >= n / SLICE_PARTS - 2 * SLICE_ALIGN);
+		}
+		for (int l = 1; l <= 300; l++) {
+			assert_true(slice_start(n, l, 0) == 0 && slice_start(n, l, l) == n);
+			for (int i = 0, p = 0; i <= l; i++) { /* whole parts */
+				while (slice_part(n, p) < slice_start(n, l, i))
+					p++;
+				assert_true(slice_part(n, p) == slice_start(n, l, i));
+			}
+		}
+	}
+}
+
+/* The halves of a sum: each learner's slice has the bits of the whole sum, and the rest is as it was; then all slices come to
+ * all; and to the leader alone, as a checkpoint wants them. */
+static void sum_in_slices(void **state)
+{
+	struct world *w = *state;
+	enum { N = 3 * (1 << 20) + 21 };
+	const int l = learners(w), me = world_role_index(w, ROLE_LEARNER);
+	if (me < 0)
+		return;
+	float *x = malloc(N * sizeof *x), *whole = malloc(N * sizeof *whole);
+	for (int i = 0; i < N; i++)
+		x[i] = whole[i] = 1.0f / (float)(1 + i % 977 + 3 * me);
+	world_sum_gradients(w, whole, N);
+	world_sum_slices(w, x, N);
+	const int64_t from = slice_start(N, l, me), to = slice_start(N, l, me + 1);
+	int64_t wrong = 0;
+	for (int i = 0; i < N; i++)
+		wrong += x[i] != (i >= from && i < to ? whole[i] : 1.0f / (float)(1 + i % 977 + 3 * me));
+	assert_int_equal(wrong, 0);
+	for (int k = 0; k < l; k++) {
+		const int64_t at = slice_start(N, l, k), n = slice_start(N, l, k + 1) - at;
+		nap(0.01 * ((me + k) % l));
+		world_bring(w, x + at, n, k);
+		assert_true(me != 0 || !memcmp(x + at, whole + at, (size_t)n * sizeof *x));
+		assert_true(me == 0 || k == me || n == 0 || l == 1 || x[at] == 1.0f / (float)(1 + at % 977 + 3 * me));
+	}
+	world_share_slices(w, x, N);
+	assert_memory_equal(x, whole, N * sizeof *x);
+	free(x);
+	free(whole);
 }
 
 /* Parts that round: all learners must hold the bits of ((x0 + x1) + x2) ..., at uneven speeds too. */
@@ -575,7 +633,8 @@ int main(int argc, char **argv)
 	    cmocka_unit_test_prestate(gather, w),
 	    cmocka_unit_test_prestate(ping, w),
 	    cmocka_unit_test_prestate(few_numbers, w),
-	    cmocka_unit_test_prestate(gradients_exact, w),
+	    cmocka_unit_test_prestate(slices, w), cmocka_unit_test_prestate(gradients_exact, w),
+	    cmocka_unit_test_prestate(sum_in_slices, w),
 	    cmocka_unit_test_prestate(gradients_same_bits, w), cmocka_unit_test_prestate(add_in_order, w),
 	    cmocka_unit_test_prestate(expected_counts, w),
 	    cmocka_unit_test_prestate(steps, w),

@@ -40,14 +40,16 @@ static void roll(struct fixture *f)
 		f->step.tokens += f->groups[i]->start[G];
 }
 
-static void fixture_open(struct fixture *f, enum vision_mode vision)
+/* As learner `place` of `learners`, sharded if there are several. */
+static void fixture_open_as(struct fixture *f, enum vision_mode vision, int place, int learners)
 {
 	static const float values[GROUPS][G] = {
 		{1.1f, -0.4f, -0.7f}, {-0.5f, 1.2f, -0.7f}, {0.2f, 0.6f, -0.8f}, {-1, 1, 0}};
 	memset(f, 0, sizeof *f);
 	tiny_open(&f->tiny, backend_cpu_new(2));
 	f->options = (struct learner_options){.lr = 1e-3f, .adam_beta1 = 0.9f, .adam_beta2 = 0.999f, .adam_eps = 1e-8f};
-	learner_init(&f->learner, f->tiny.model, &f->options, vision);
+	f->options.shard = learners > 1;
+	learner_init(&f->learner, f->tiny.model, &f->options, vision, place, learners);
 	f->step = (struct loss_step){
 		.type = LOSS_GRPO, .clip_low = 0.2f, .clip_high = 0.2f, .sequences = GROUPS * G, .max_tokens = 9};
 	roll(f);
@@ -55,6 +57,18 @@ static void fixture_open(struct fixture *f, enum vision_mode vision)
 		memcpy(f->values[i], values[i], sizeof f->values[i]);
 		f->advantages[i] = f->values[i];
 	}
+}
+
+static void fixture_open(struct fixture *f, enum vision_mode vision)
+{
+	fixture_open_as(f, vision, 0, 1);
+}
+
+static double step(struct learner *l, float lr)
+{
+	double squares[SLICE_PARTS];
+	learner_squares(l, squares);
+	return learner_step(l, lr, squares);
 }
 
 static void fixture_close(struct fixture *f)
@@ -216,7 +230,7 @@ static float *stepped(int lends)
 		assert_int_equal(f.learner.lent, lends);
 		gradient(&f, GROUPS);
 		assert_false(f.learner.lent);
-		learner_step(&f.learner, 1e-3f);
+		step(&f.learner, 1e-3f);
 	}
 	/* no group of this learner's in the step: its gradient is 0, not what lay in its memory */
 	roll_anew(&f);
@@ -276,16 +290,16 @@ static void test_frozen(void **state)
 	float *before = copy(frozen.tiny.model->block, p->total);
 	frozen.options.weight_decay = 0.1f;
 	for (int i = 0; i < 3; i++)
-		assert_true(learner_step(&frozen.learner, 1e-2f) > 0);
+		assert_true(step(&frozen.learner, 1e-2f) > 0);
 	for (int64_t i = 0; i < vision; i++)
-		assert_true(frozen.learner.gradient[i] == 0 && frozen.learner.exp_avg[i] == 0 &&
-		            frozen.learner.exp_avg_sq[i] == 0);
+		assert_true(frozen.learner.gradient[i] == 0);
+	assert_true(frozen.learner.own_first == vision && frozen.learner.own_count == rest); /* no moments for the tower */
 	assert_memory_equal(before, frozen.tiny.model->block, (size_t)vision * sizeof(float));
 	assert_true(relative(frozen.tiny.model->block + vision, before + vision, rest) > 1e-3);
 	/* the whole model's norm counts the tower too */
 	double squares_frozen;
 	op_sum_squares(frozen.tiny.backend, &squares_frozen, frozen.learner.gradient + vision, rest);
-	assert_true(learner_step(&full.learner, 0) > sqrt(squares_frozen));
+	assert_true(step(&full.learner, 0) > sqrt(squares_frozen));
 	free(before);
 	fixture_close(&full);
 	fixture_close(&frozen);
@@ -312,7 +326,7 @@ static void test_reference(void **state)
 	/* after a step they differ; the reference stays */
 	const struct model *reference = f.learner.reference;
 	float *block = copy(reference->block, total);
-	assert_true(learner_step(&f.learner, 1e-3f) > 0);
+	assert_true(step(&f.learner, 1e-3f) > 0);
 	sums = gradient(&f, 2);
 	assert_true(sums.kl > 0);
 	assert_memory_equal(block, reference->block, (size_t)total * sizeof *block);
@@ -421,7 +435,7 @@ static void test_decay(void **state)
 	const uint64_t version = m->version;
 	f.options.weight_decay = 0.5f;
 	learner_zero(&f.learner); /* nothing but decay: w -= lr * decay * w */
-	assert_true(learner_step(&f.learner, 0.1f) == 0);
+	assert_true(step(&f.learner, 0.1f) == 0);
 	for (int i = 0; i < m->params.count; i++) {
 		const struct param *p = &m->params.params[i];
 		assert_int_equal(p->decay, p->ndim > 1);
@@ -434,6 +448,78 @@ static void test_decay(void **state)
 	assert_int_equal(m->version, version + 1);
 	assert_int_equal(f.learner.step, 1);
 	free(before);
+	fixture_close(&f);
+}
+
+/* Learners that each keep a slice of the moments step, together and to the bit, as one that keeps all: with decay, with
+ * clipping, a frozen tower, numbers of learners that don't divide. */
+static void check_sharded(enum vision_mode vision, int learners)
+{
+	struct fixture whole, one;
+	double squares[SLICE_PARTS] = {0}, mine[SLICE_PARTS];
+	enum { STEPS = 2 };
+	fixture_open(&whole, vision);
+	struct model *m = whole.tiny.model;
+	const int64_t total = m->params.total;
+	whole.options.weight_decay = 0.1f;
+	gradient(&whole, 2);
+	float *g = copy(whole.learner.gradient, total), *before = copy(m->block, total);
+	learner_squares(&whole.learner, squares);
+	double norm = 0;
+	for (int i = 0; i < SLICE_PARTS; i++)
+		norm += squares[i];
+	whole.options.max_grad_norm = (float)(sqrt(norm) / 4);
+	for (int i = 0; i < STEPS; i++)
+		norm = step(&whole.learner, 1e-2f);
+	int64_t kept = 0, bytes = 0;
+	double seen[SLICE_PARTS] = {0};
+	for (int place = 0; place < learners; place++) {
+		fixture_open_as(&one, vision, place, learners);
+		struct learner *l = &one.learner;
+		const int64_t own = l->own_first, n = l->own_count;
+		one.options.weight_decay = whole.options.weight_decay;
+		one.options.max_grad_norm = whole.options.max_grad_norm;
+		assert_int_equal(own, l->first + kept);
+		kept += n;
+		bytes += learner_fixed_bytes(m, &one.options, vision, place, learners, 0);
+		/* of the others' slices nothing is known, and nothing wanted */
+		for (int64_t i = 0; i < total; i++)
+			l->gradient[i] = i >= own && i < own + n ? g[i] : NAN;
+		learner_squares(l, mine);
+		for (int i = 0; i < SLICE_PARTS; i++)
+			seen[i] += mine[i];
+		for (int i = 0; i < STEPS; i++)
+			assert_true(learner_step(l, 1e-2f, squares) == norm);
+		assert_memory_equal(l->exp_avg, whole.learner.exp_avg + (own - whole.learner.own_first), (size_t)n * sizeof *g);
+		assert_memory_equal(l->exp_avg_sq, whole.learner.exp_avg_sq + (own - whole.learner.own_first),
+		                    (size_t)n * sizeof *g);
+		const float *block = one.tiny.model->block;
+		assert_memory_equal(block + own, m->block + own, (size_t)n * sizeof *g);
+		assert_memory_equal(block, before, (size_t)own * sizeof *g);
+		assert_memory_equal(block + own + n, before + own + n, (size_t)(total - own - n) * sizeof *g);
+		fixture_close(&one);
+	}
+	assert_memory_equal(seen, squares, sizeof seen);
+	assert_int_equal(kept, whole.learner.count);
+	assert_int_equal(bytes, (int64_t)sizeof(float) * (learners * total + 2 * whole.learner.count));
+	assert_true(relative(m->block + whole.learner.first, before + whole.learner.first, whole.learner.count) > 1e-3);
+	free(g);
+	free(before);
+	fixture_close(&whole);
+}
+
+static void test_sharded(void **state)
+{
+	(void)state;
+	check_sharded(VISION_FULL, 2);
+	check_sharded(VISION_FULL, 7);
+	check_sharded(VISION_FROZEN, 3);
+	/* more than there are parts: some have nothing to step */
+	struct fixture f;
+	fixture_open_as(&f, VISION_FROZEN, 0, 1000);
+	assert_int_equal(f.learner.own_count, 0);
+	gradient(&f, 2);
+	assert_true(step(&f.learner, 1e-2f) == 0);
 	fixture_close(&f);
 }
 
@@ -454,14 +540,14 @@ static void test_clipping(void **state)
 	norm = sqrt(norm);
 	const float kept = f.learner.gradient[total / 2];
 	f.learner.gradient[total / 2] = NAN;
-	assert_true(isnan(learner_step(&f.learner, 0.1f)));
+	assert_true(isnan(step(&f.learner, 0.1f)));
 	f.learner.gradient[total / 2] = INFINITY;
-	assert_false(isfinite(learner_step(&f.learner, 0.1f)));
+	assert_false(isfinite(step(&f.learner, 0.1f)));
 	assert_memory_equal(before, m->block, (size_t)total * sizeof *before);
 	assert_true(f.learner.step == 0 && m->version == 0);
 	f.learner.gradient[total / 2] = kept;
 	f.options.max_grad_norm = (float)(norm / 4);
-	assert_true(fabs(learner_step(&f.learner, 1e-3f) - norm) < 1e-9 * norm);
+	assert_true(fabs(step(&f.learner, 1e-3f) - norm) < 1e-9 * norm);
 	for (int64_t i = 0; i < total; i++) /* m = (1 - beta1) g / 4 */
 		assert_true(fabs((double)f.learner.exp_avg[i] - 0.025 * (double)g[i]) <= 1e-5 * fabs((double)g[i]) + 1e-12);
 	free(g);
@@ -496,7 +582,7 @@ int main(void)
 		cmocka_unit_test(test_difference),
 		cmocka_unit_test(test_mask),
 		cmocka_unit_test(test_sft),
-		cmocka_unit_test(test_decay),
+		cmocka_unit_test(test_decay), cmocka_unit_test(test_sharded),
 		cmocka_unit_test(test_clipping),
 		cmocka_unit_test(test_refused),
 	};

@@ -35,9 +35,10 @@ int cuda_nccl_open(struct nccl *n, char *text, size_t size)
 	} functions[] = {
 	    {"ncclGetVersion", &n->get_version},      {"ncclGetUniqueId", &n->get_unique_id},
 	    {"ncclCommInitRankConfig", &n->init_rank}, {"ncclCommGetAsyncError", &n->async_error},
-	    {"ncclAllReduce", &n->all_reduce},        {"ncclBroadcast", &n->broadcast},
-	    {"ncclCommFinalize", &n->finalize},       {"ncclCommDestroy", &n->destroy},
-	    {"ncclGetErrorString", &n->error_string}, {"ncclGetLastError", &n->last_error},
+	    {"ncclAllReduce", &n->all_reduce},        {"ncclReduce", &n->reduce},
+	    {"ncclBroadcast", &n->broadcast},         {"ncclCommFinalize", &n->finalize},
+	    {"ncclCommDestroy", &n->destroy},         {"ncclGetErrorString", &n->error_string},
+	    {"ncclGetLastError", &n->last_error},
 	};
 	for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
 		*(void **)functions[i].to = dlsym(library, functions[i].name);

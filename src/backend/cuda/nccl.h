@@ -11,6 +11,7 @@ struct nccl {
 	__typeof__(&ncclCommInitRankConfig) init_rank;
 	__typeof__(&ncclCommGetAsyncError) async_error;
 	__typeof__(&ncclAllReduce) all_reduce;
+	__typeof__(&ncclReduce) reduce;
 	__typeof__(&ncclBroadcast) broadcast;
 	__typeof__(&ncclCommFinalize) finalize;
 	__typeof__(&ncclCommDestroy) destroy;

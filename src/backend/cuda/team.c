@@ -136,6 +136,13 @@ static int start_sum(struct backend_team *team, float *x, int64_t n)
 	return check(t, t->nccl.all_reduce(x, x, (size_t)n, ncclFloat32, ncclSum, t->comm, t->stream), "ncclAllReduce");
 }
 
+static int start_sum_to(struct backend_team *team, float *x, int64_t n, int root)
+{
+	struct cuda_team *t = team_of(team);
+	follow_backend(t);
+	return check(t, t->nccl.reduce(x, x, (size_t)n, ncclFloat32, ncclSum, root, t->comm, t->stream), "ncclReduce");
+}
+
 static int start_spread(struct backend_team *team, float *x, int64_t n, int root)
 {
 	struct cuda_team *t = team_of(team);
@@ -181,6 +188,7 @@ static const struct backend_team_ops OPS = {
     .join = join,
     .settled = settled,
     .start_sum = start_sum,
+    .start_sum_to = start_sum_to,
     .start_spread = start_spread,
     .finished = finished,
     .start_leave = start_leave,

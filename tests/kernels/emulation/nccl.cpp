@@ -47,7 +47,7 @@ struct Header {
 	std::atomic<int> failed;
 	Member members[RANKS];
 };
-enum Kind { SUM, SPREAD };
+enum Kind { SUM, SUM_TO, SPREAD };
 struct Label {
 	Kind kind;
 	int root;
@@ -139,7 +139,7 @@ bool give(ncclComm *c)
 		Slot &s = slot(c, c->rank, c->given);
 		const size_t n = std::min(PIECE, call.label.count - call.given);
 		s.label = call.label;
-		if (call.label.kind == SUM || call.label.root == c->rank)
+		if (call.label.kind != SPREAD || call.label.root == c->rank)
 			memcpy(s.data, call.input.data() + call.given, n * sizeof(float));
 		call.given += n;
 		c->header->members[c->rank].given.store(++c->given, std::memory_order_release);
@@ -167,7 +167,8 @@ bool take(ncclComm *c)
 		if (!(s.label == call.label))
 			misuse("rank %d of a team makes call (%d, %zu floats, root %d) where rank %d makes (%d, %zu, %d)", c->rank, call.label.kind,
 			       call.label.count, call.label.root, r, s.label.kind, s.label.count, s.label.root);
-		for (size_t i = 0; i < n && call.label.kind == SUM; i++)
+		const bool sums = call.label.kind == SUM || (call.label.kind == SUM_TO && call.label.root == c->rank);
+		for (size_t i = 0; i < n && sums; i++)
 			to[i] = r ? to[i] + s.data[i] : s.data[i];
 	}
 	if (call.label.kind == SPREAD)
@@ -246,7 +247,7 @@ ncclResult_t collective(ncclComm *c, const void *from, void *to, size_t count, n
 	c->calls.push_back({{kind, root, count}, (float *)to, stream, std::vector<float>(x, x + count), 0, 0});
 	calls_made++;
 	c->settled = false;
-	say(c, kind == SUM ? "sum" : "spread", count);
+	say(c, kind == SUM ? "sum" : kind == SUM_TO ? "sum_to" : "spread", count);
 	return ncclInProgress;
 }
 
@@ -342,6 +343,12 @@ ncclResult_t ncclAllReduce(const void *from, void *to, size_t count, ncclDataTyp
                            cudaStream_t stream)
 {
 	return op == ncclSum ? collective(comm, from, to, count, type, SUM, 0, stream) : ncclInvalidArgument;
+}
+
+ncclResult_t ncclReduce(const void *from, void *to, size_t count, ncclDataType_t type, ncclRedOp_t op, int root, ncclComm_t comm,
+                        cudaStream_t stream)
+{
+	return op == ncclSum ? collective(comm, from, to, count, type, SUM_TO, root, stream) : ncclInvalidArgument;
 }
 
 ncclResult_t ncclBroadcast(const void *from, void *to, size_t count, ncclDataType_t type, int root, ncclComm_t comm,
