@@ -27,6 +27,7 @@
 #include "learner/learner.h"
 #include "model/pass.h"
 #include "model/session.h"
+#include "model/steps.h"
 
 #include <getopt.h>
 #include <math.h>
@@ -47,6 +48,7 @@ struct bench {
 	struct profile profile;
 	struct model *model;
 	struct session session;
+	struct steps steps;
 	struct learner_options options;
 	struct learner learner;
 	struct arena arena;
@@ -111,6 +113,7 @@ static int open_bench(struct bench *b, struct favor_error *e)
 	b->options = (struct learner_options){
 	    .max_grad_norm = 1, .adam_beta1 = 0.9f, .adam_beta2 = 0.999f, .adam_eps = 1e-8f, .weight_decay = 0.01f};
 	session_init(&b->session, b->model);
+	steps_init(&b->steps, &b->session);
 	learner_init(&b->learner, b->model, &b->options, VISION_FULL, 0, 1);
 	run_arena_init(&b->arena, backend);
 	return 0;
@@ -119,6 +122,7 @@ static int open_bench(struct bench *b, struct favor_error *e)
 static void close_bench(struct bench *b)
 {
 	if (b->session.model) {
+		steps_free(&b->steps);
 		session_free(&b->session);
 		learner_free(&b->learner);
 		arena_free(&b->arena);
@@ -139,10 +143,11 @@ static void roll_out(struct bench *b, const struct run *run, double seconds[PHAS
 	const struct sampling how = {.temperature = 1, .top_p = 1};
 	struct favor_error e = {""};
 	struct session_prompt prompt;
-	struct timeline *timelines = favor_malloc((size_t)G * sizeof *timelines),
-	                **each = favor_malloc((size_t)G * sizeof *each);
+	const struct step_rules rules = {.how = how, .domain = RNG_SAMPLE};
+	struct timeline *timelines = favor_malloc((size_t)G * sizeof *timelines);
+	struct step_response *starts = favor_malloc((size_t)G * sizeof *starts);
 	struct sampled *drawn = favor_malloc((size_t)G * sizeof *drawn);
-	int32_t *newest = favor_calloc((size_t)G, sizeof *newest);
+	int32_t *first_row = favor_calloc((size_t)G, sizeof *first_row);
 	double *u = favor_malloc((size_t)G * sizeof *u);
 
 	b->profile.phase = VISION;
@@ -163,27 +168,31 @@ static void roll_out(struct bench *b, const struct run *run, double seconds[PHAS
 
 	b->profile.phase = DECODE;
 	begin = clock_seconds();
+	op_gather_rows(run->backend, tensor_rows(logits, 1, G - 1), tensor_rows(logits, 0, 1),
+	               run_upload(run, first_row, (size_t)G * sizeof *first_row));
+	for (int32_t g = 0; g < G; g++)
+		u[g] = rng_uniform(0, RNG_SAMPLE, 0, (uint32_t)g, 0);
+	op_sample(run->backend, drawn, logits, u, &how);
 	for (int32_t g = 0; g < G; g++) {
 		session_timeline(&b->session, g, &prompt, &timelines[g]);
-		each[g] = &timelines[g];
+		b->responses[g * T] = drawn[g].token;
+		starts[g] = (struct step_response){
+		    .timeline = &timelines[g], .token = drawn[g].token, .left = T - 1, .response = (uint32_t)g, .drawn = 1};
 	}
-	op_gather_rows(run->backend, tensor_rows(logits, 1, G - 1), tensor_rows(logits, 0, 1),
-	               run_upload(run, newest, (size_t)G * sizeof *newest)); /* newest is all zeros yet: row 0 */
-	for (int32_t t = 0; t < T; t++) {
-		if (t)
-			session_decode(&b->session, run, each, newest, G, logits);
+	if (T > 1)
+		steps_begin(&b->steps, &rules, starts, G);
+	for (int32_t t = 1; t < T; t++) {
+		steps_queue(&b->steps, run);
+		steps_collect(&b->steps, drawn);
 		for (int32_t g = 0; g < G; g++)
-			u[g] = rng_uniform(0, RNG_SAMPLE, 0, (uint32_t)g, (uint32_t)t);
-		op_sample(run->backend, drawn, logits, u, &how);
-		for (int32_t g = 0; g < G; g++)
-			b->responses[g * T + t] = newest[g] = drawn[g].token;
+			b->responses[g * T + t] = drawn[g].token;
 	}
 	seconds[DECODE] = clock_seconds() - begin;
 	arena_reset(run->arena, mark);
 	free(timelines);
-	free(each);
+	free(starts);
 	free(drawn);
-	free(newest);
+	free(first_row);
 	free(u);
 }
 

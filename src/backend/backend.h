@@ -9,8 +9,9 @@
  *    ATTENTION_BLOCK from prefix_start, then its own keys in blocks of ATTENTION_BLOCK from kv_start. So decode,
  *    prefill and training give the same bits;
  *  - same input, same bits: reductions have a fixed order.
- * Ops are asynchronous on the backend's stream; only those that say so wait (sync, download, collect, ...). int32 arrays and segments live in backend
- * memory. A broken library or no memory ends the job (favor_die); a wrong shape is a bug in favor and does so too. */
+ * Ops are asynchronous on the backend's stream; only those that say so wait (sync, download, collect, ...). int32
+ * arrays and segments live in backend memory. A broken library or no memory ends the job (favor_die); a wrong shape is
+ * a bug in favor and does so too. */
 #ifndef FAVOR_BACKEND_BACKEND_H
 #define FAVOR_BACKEND_BACKEND_H
 
@@ -98,19 +99,20 @@ struct sampled {
 };
 
 /* Responses that decode together, one a slot: row i of a step is slot i's. All that changes from token to token lies in
- * backend memory (borrowed), so that steps can be queued one behind the other while the host does not know their tokens. */
+ * backend memory (borrowed), so that steps can be queued one behind the other while the host does not know their
+ * tokens. */
 struct slots {
 	int32_t count;
-	int32_t *token;      /* [count] what the next step feeds; -1: the response has ended */
-	int32_t *row;        /* [count] the cache row that it gets; -1: ended */
-	int32_t *position;   /* [count] */
-	int32_t *left;       /* [count] tokens that may still be sampled; 0: ended */
-	uint64_t *index;     /* [count] what its draws are of (base/rng.h), with */
-	uint32_t *response;  /* [count] */
-	uint32_t *drawn;     /* [count] tokens sampled so far: the draw's position */
+	int32_t *token;           /* [count] what the next step feeds; -1: the response has ended */
+	int32_t *row;             /* [count] the cache row that it gets; -1: ended */
+	int32_t *position;        /* [count] */
+	int32_t *left;            /* [count] tokens that may still be sampled; 0: ended */
+	uint64_t *index;          /* [count] what its draws are of (base/rng.h), with */
+	uint32_t *response;       /* [count] */
+	uint32_t *drawn;          /* [count] tokens sampled so far: the draw's position */
 	struct segment *segments; /* [count] as the slot of that name made them; one query each */
 	struct sampled *sampled;  /* [count] the newest tokens; token -1: the response had ended before */
-	const int32_t *stop; /* [stop_count] tokens that end a response */
+	const int32_t *stop;      /* [stop_count] tokens that end a response */
 	int32_t stop_count;
 	uint64_t seed;
 	uint32_t domain; /* enum rng_domain */
@@ -152,9 +154,9 @@ struct backend_ops {
 	void (*download)(struct backend *b, void *to, const void *from, size_t bytes); /* waits */
 	void (*zero)(struct backend *b, void *to, size_t bytes);
 	void (*sync)(struct backend *b);
-	/* Queues a copy to the host's memory; returns its number. `to` holds it when collect has returned for that number, which
-	 * waits for what was queued before the copy alone. A copy that is never collected may never come; only the newest POSTS
-	 * can be collected. */
+	/* Queues a copy to the host's memory; returns its number. `to` holds it when collect has returned for that number,
+	 * which waits for what was queued before the copy alone. A copy that is never collected may never come; only the
+	 * newest POSTS can be collected. */
 	uint64_t (*post)(struct backend *b, void *to, const void *from, size_t bytes);
 	void (*collect)(struct backend *b, uint64_t number);
 	void (*set_threads)(struct backend *b, int threads); /* threads >= 1; sets b->threads */
@@ -201,8 +203,8 @@ struct backend_ops {
 	void (*rope)(struct backend *b, struct tensor x, int heads, struct tensor cos, struct tensor sin, int inverse);
 
 	/* to = from[count] (host): segments as attention takes them, in backend memory. Once for all layers: a backend may
-	 * plan its work here. True until `to` is written again or 8 other lists have been made. grows: by how much kv_len of
-	 * segments with one query may grow in backend memory (advance) meanwhile. */
+	 * plan its work here. True until `to` is written again or 8 other lists have been made. grows: by how much kv_len
+	 * of segments with one query may grow in backend memory (advance) meanwhile. */
 	void (*segments)(struct backend *b, struct segment *to, const struct segment *from, int count, int32_t grows);
 	/* o[T, H*D] = softmax(scale q k^T) v by segments; H query heads, KH key heads (H % KH == 0; query head h reads key
 	 * head h / (H/KH)). lse[H * T] (head-major): log sum exp of the scaled scores. Rows of o that no segment covers are
@@ -249,16 +251,16 @@ struct backend_ops {
 	void (*sample)(struct backend *b, struct sampled *out, struct tensor logits, const double *u,
 	               const struct sampling *how);
 
-	/* Samples a token for each slot that goes on, from its row of logits[count, V], by the draw of (seed, domain, index,
-	 * response, drawn). drawn is one more then, and left one less, or 0 after a stop token. A slot with any left goes on: the
-	 * token is its next, row, position and its segment's kv_len are one more. Of others token and row become -1, and nothing
-	 * else of them changes. Does not wait. */
+	/* Samples a token for each slot that goes on, from its row of logits[count, V], by the draw of (seed, domain,
+	 * index, response, drawn). drawn is one more then, and left one less, or 0 after a stop token. A slot with any left
+	 * goes on: the token is its next, row, position and its segment's kv_len are one more. Of others token and row
+	 * become -1, and nothing else of them changes. Does not wait. */
 	void (*advance)(struct backend *b, const struct slots *s, struct tensor logits, const struct sampling *how);
 
-	/* A step that comes again and again with the same ops, numbers and addresses, which `key` tells from others: a backend
-	 * may record what is queued from here to `recorded`, and queue it as a whole the next times. What its ops read may differ.
-	 * Its attention goes by one list of segments, with one query each, which are told of anew as ever. A step that is given up
-	 * half-way (not while it is recorded) has no `recorded`. */
+	/* A step that comes again and again with the same ops, numbers and addresses, which `key` tells from others: a
+	 * backend may record what is queued from here to `recorded`, and queue it as a whole the next times. What its ops
+	 * read may differ. Its attention goes by one list of segments, with one query each, which are told of anew as ever.
+	 * A step that is given up half-way (not while it is recorded) has no `recorded`. */
 	enum replay (*replay)(struct backend *b, const void *key, size_t bytes);
 	void (*recorded)(struct backend *b);
 
@@ -290,8 +292,8 @@ struct backend {
 	enum products products;
 	enum element operand; /* how what products multiply is stored; make such tensors by run_operand (model.h) */
 	int narrow_operands;  /* with bfloat16 products operands are stored as bfloat16; else each product rounds floats */
-	int steps_ahead;      /* how many steps of decoding are worth being queued before the oldest one's tokens are looked at; 0: it has run when
-	                         its ops return */
+	int steps_ahead; /* how many steps of decoding are worth being queued before the oldest one's tokens are looked at;
+	                    0: it has run when its ops return */
 	int in_host_memory; /* what alloc gives can be read and written by the host as it is, after sync */
 };
 

@@ -259,7 +259,8 @@ static inline void op_rope(struct backend *b, struct tensor x, int heads, struct
 		b->ops.rope(b, x, heads, cos, sin, inverse);
 }
 
-static inline void op_segments(struct backend *b, struct segment *to, const struct segment *from, int count, int32_t grows)
+static inline void op_segments(struct backend *b, struct segment *to, const struct segment *from, int count,
+                               int32_t grows)
 {
 	if (count < 0 || grows < 0)
 		favor_die("segments: %d of them, which grow by %d", count, (int)grows);
@@ -495,8 +496,8 @@ static inline void ops_want_sampling(const char *op, struct tensor logits, const
 	ops_want_pointer(op, "how", how);
 	if (!(how->temperature >= 0.0f) || !(how->top_p > 0.0f && how->top_p <= 1.0f) ||
 	    !(how->min_p >= 0.0f && how->min_p <= 1.0f) || how->top_k < 0)
-		favor_die("%s: temperature %g, top_p %g, min_p %g, top_k %d, but they must be >= 0, in (0, 1], in [0, 1], >= 0", op,
-		          (double)how->temperature, (double)how->top_p, (double)how->min_p, (int)how->top_k);
+		favor_die("%s: temperature %g, top_p %g, min_p %g, top_k %d, but they must be >= 0, in (0, 1], in [0, 1], >= 0",
+		          op, (double)how->temperature, (double)how->top_p, (double)how->min_p, (int)how->top_k);
 }
 
 /* out[logits.rows], u[logits.rows] */
@@ -511,13 +512,14 @@ static inline void op_sample(struct backend *b, struct sampled *out, struct tens
 	b->ops.sample(b, out, logits, u, how);
 }
 
-static inline void op_advance(struct backend *b, const struct slots *s, struct tensor logits, const struct sampling *how)
+static inline void op_advance(struct backend *b, const struct slots *s, struct tensor logits,
+                              const struct sampling *how)
 {
 	ops_want_sampling("advance", logits, how);
 	ops_want("advance", "logits", logits, s->count, logits.cols);
 	if (!s->count)
 		return;
-	const void *const arrays[] = {s->token, s->row,   s->position, s->left,    s->index,
+	const void *const arrays[] = {s->token,    s->row,   s->position, s->left,    s->index,
 	                              s->response, s->drawn, s->segments, s->sampled, s->stop_count ? s->stop : s->token};
 	for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
 		ops_want_pointer("advance", "one of the slots' arrays", arrays[i]);

@@ -60,8 +60,8 @@ int session_decode(struct session *s, const struct run *run, struct timeline *co
 /* Bytes that a session of that many cache rows takes: for the memory plan. */
 int64_t session_bytes(const struct backend *b, const struct model_config *c, int64_t rows);
 
-/* Inside the room (steps.c). Layers over rows that stand at cache rows kv_row, from x to x; 1: given up. And the final norm
- * and head of the rows in x. */
+/* Inside the room (steps.c). Layers over rows that stand at cache rows kv_row, from x to x; 1: given up. And the final
+ * norm and head of the rows in x. */
 struct text_rows;
 int session_layers(const struct session *s, const struct run *run, const struct text_rows *t, const int32_t *kv_row,
                    struct tensor x);

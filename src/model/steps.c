@@ -8,7 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TELL = 64, ROTATIONS = 256 }; /* attention is told of the segments every so many steps; rotations are made so many at a time */
+enum {
+	TELL = 64,
+	ROTATIONS = 256
+}; /* attention is told of the segments every so many steps; rotations are made so many at a time */
 
 void steps_init(struct steps *s, struct session *session)
 {
@@ -41,13 +44,15 @@ static int64_t slots_for(const struct backend *b, int64_t n)
 /* Bytes of the slots' state in the arena, stop tokens included, and of what one step takes beside it. */
 static size_t state_bytes(int64_t slots, int64_t stops)
 {
-	return (size_t)slots * (sizeof(uint64_t) + 2 * sizeof(uint32_t) + 4 * sizeof(int32_t)) + (size_t)stops * sizeof(int32_t);
+	return (size_t)slots * (sizeof(uint64_t) + 2 * sizeof(uint32_t) + 4 * sizeof(int32_t)) +
+	       (size_t)stops * sizeof(int32_t);
 }
 static int64_t arena_bytes(const struct backend *b, const struct model_config *c, int64_t slots, int64_t stops)
 {
 	enum { GAPS = 16 << 10 }; /* between some 100 allocations */
 	return (int64_t)state_bytes(slots, stops) + slots * (int64_t)(sizeof(struct segment) + sizeof(struct sampled)) +
-	       slots * (c->vocab_size + c->head_dim) * (int64_t)sizeof(float) + pass_bytes(b, c, slots, 0, slots, 1, 0) + GAPS;
+	       slots * (c->vocab_size + c->head_dim) * (int64_t)sizeof(float) + pass_bytes(b, c, slots, 0, slots, 1, 0) +
+	       GAPS;
 }
 
 int64_t steps_bytes(const struct backend *b, const struct model_config *c, int64_t n, int64_t positions)
@@ -123,8 +128,8 @@ static void upload(const struct steps *s, const struct run *run, const struct st
 	char *state = favor_calloc(1, bytes);
 	uint64_t *index = (uint64_t *)(void *)state;
 	uint32_t *response = (uint32_t *)(index + count), *drawn = response + count;
-	int32_t *token = (int32_t *)(drawn + count), *row = token + count, *position = row + count, *left = position + count,
-	        *stop = left + count;
+	int32_t *token = (int32_t *)(drawn + count), *row = token + count, *position = row + count,
+	        *left = position + count, *stop = left + count;
 	for (int32_t i = 0; i < s->slots.count; i++) {
 		if (i >= n) {
 			token[i] = row[i] = -1;
@@ -183,8 +188,8 @@ void steps_begin(struct steps *s, const struct step_rules *rules, const struct s
 	upload(s, &run, rules, responses, n);
 }
 
-/* The segments as they are in the next step, for TELL steps. Of a response that has ended meanwhile they may be longer than
- * they are: nobody else sees its keys. */
+/* The segments as they are in the next step, for TELL steps. Of a response that has ended meanwhile they may be longer
+ * than they are: nobody else sees its keys. */
 static void tell_segments(struct steps *s, struct backend *b)
 {
 	if (s->queued && s->queued - s->told < TELL)
@@ -272,7 +277,8 @@ int steps_queue(struct steps *s, const struct run *run)
 		op_recorded(b);
 	}
 	const uint64_t at = s->queued++ % POSTS;
-	s->post[at] = op_post(b, s->sampled + at * (uint64_t)s->room, s->slots.sampled, (size_t)s->slots.count * sizeof *s->sampled);
+	s->post[at] = op_post(b, s->sampled + at * (uint64_t)s->room, s->slots.sampled,
+	                      (size_t)s->slots.count * sizeof *s->sampled);
 	return 0;
 }
 

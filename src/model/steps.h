@@ -1,13 +1,13 @@
-/* Decoding step by step: each step feeds the newest token of every response and samples the next. What a step begins with
- * the one before has left in backend memory (struct slots), so steps can be queued without knowing their tokens:
+/* Decoding step by step: each step feeds the newest token of every response and samples the next. What a step begins
+ * with the one before has left in backend memory (struct slots), so steps can be queued without knowing their tokens:
  *
  *   steps_begin    which responses, each with its newest token
- *   steps_queue    embed -> layers -> head -> sample -> what the next step begins with; the tokens are on their way to the host
- *   steps_collect  the tokens of the oldest step that was not collected
+ *   steps_queue    embed -> layers -> head -> sample -> what the next step begins with; the tokens are on their way to
+ * the host steps_collect  the tokens of the oldest step that was not collected
  *
  * A response ends in its slot with a stop token or its last token; steps after that give it token -1 and change none of
- * its rows. The bits of the others don't depend on it (backend.h). Where the backend records steps, all that have the same number of
- * slots are replays of one recording. */
+ * its rows. The bits of the others don't depend on it (backend.h). Where the backend records steps, all that have the
+ * same number of slots are replays of one recording. */
 #ifndef FAVOR_MODEL_STEPS_H
 #define FAVOR_MODEL_STEPS_H
 
@@ -34,8 +34,8 @@ struct step_response {
 struct steps {
 	struct session *session; /* borrowed */
 	struct arena arena;      /* of steps alone, so that their addresses repeat; owned */
-	struct tensor cos, sin;  /* [positions, head_dim / 2]: rotations of the positions 0, 1, ...; backend memory, owned */
-	int32_t count;           /* responses; the slots behind them rest */
+	struct tensor cos, sin; /* [positions, head_dim / 2]: rotations of the positions 0, 1, ...; backend memory, owned */
+	int32_t count;          /* responses; the slots behind them rest */
 	struct sampling how;
 	struct slots slots;
 	struct tensor logits;        /* [slots, vocab] of the newest step */

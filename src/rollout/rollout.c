@@ -1,12 +1,13 @@
 /* From requests to groups.
  *
  *   as long as there is work or a response goes on:
- *     while a whole group's responses find free places: next request, prefill -> its G first tokens from the prompt's last row
- *     feed the newest tokens of all responses that go on, sample the next; where the backend works ahead, some such steps
- *     are queued before the oldest one's tokens are looked at
- *     a response that has ended frees its place; the last one of a group hands the group on and frees the prompt's
+ *     while a whole group's responses find free places: next request, prefill -> its G first tokens from the prompt's
+ * last row feed the newest tokens of all responses that go on, sample the next; where the backend works ahead, some
+ * such steps are queued before the oldest one's tokens are looked at a response that has ended frees its place; the
+ * last one of a group hands the group on and frees the prompt's
  *
- * A response's bits do not change with what else is in the batch (backend.h). All memory is taken before the first token. */
+ * A response's bits do not change with what else is in the batch (backend.h). All memory is taken before the first
+ * token. */
 #include "rollout/rollout.h"
 
 #include "backend/ops.h"
@@ -45,7 +46,8 @@ struct together {
 	int32_t group_count, groups_free;
 	struct place *places; /* [place_count] */
 	int32_t place_count, places_free;
-	/* what decodes by steps, as steps_begin was told: [active_count]; an active place becomes NULL when its response ends */
+	/* what decodes by steps, as steps_begin was told: [active_count]; an active place becomes NULL when its response
+	 * ends */
 	struct place **active;
 	struct step_response *responses;
 	int32_t active_count, ended;
@@ -244,13 +246,13 @@ static void arrange(struct together *t)
 		const struct under_way *w = p->group;
 		const int32_t tokens = w->tokens[p->number];
 		t->active[n] = p;
-		t->responses[n++] =
-		    (struct step_response){.timeline = &p->timeline,
-		                           .token = w->ids[(size_t)p->number * (size_t)r->max_tokens + (size_t)tokens - 1],
-		                           .left = r->max_tokens - tokens,
-		                           .index = w->request.index,
-		                           .response = (uint32_t)p->number,
-		                           .drawn = (uint32_t)tokens};
+		t->responses[n++] = (struct step_response){
+		    .timeline = &p->timeline,
+		    .token = w->ids[(size_t)p->number * (size_t)r->max_tokens + (size_t)tokens - 1],
+		    .left = r->max_tokens - tokens,
+		    .index = w->request.index,
+		    .response = (uint32_t)p->number,
+		    .drawn = (uint32_t)tokens};
 	}
 	t->active_count = n;
 	t->ended = t->changed = 0;
@@ -285,7 +287,8 @@ static int is_stale(const struct together *t)
 static int is_worth(const struct together *t)
 {
 	for (int32_t i = 0; i < t->active_count; i++)
-		if (t->active[i] && t->active[i]->group->tokens[t->active[i]->number] + steps_waiting(&t->r->steps) < t->r->max_tokens)
+		if (t->active[i] &&
+		    t->active[i]->group->tokens[t->active[i]->number] + steps_waiting(&t->r->steps) < t->r->max_tokens)
 			return 1;
 	return 0;
 }

@@ -1,5 +1,5 @@
-/* Rollout by steps on the CUDA backend: replayed as graphs, launched one by one, and by the host token after token: the same bits.
- * Responses stop at different positions; greedy and sampled, with truncation; one response, one token. */
+/* Rollout by steps on the CUDA backend: replayed as graphs, launched one by one, and by the host token after token: the
+ * same bits. Responses stop at different positions; greedy and sampled, with truncation; one response, one token. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -48,11 +48,17 @@ static void same_response(const struct group *a, int32_t i, const struct group *
 	assert_int_equal(a->finish[i], b->finish[k]);
 }
 
-/* The groups of all prompts, by one rollout after another with different numbers of responses. */
-enum { ROUNDS = 3 };
-static const int32_t counts[ROUNDS][TINY_PROMPTS] = {{4, 2, 5, 3}, {1, 1, 1, 1}, {4, 2, 5, 3}};
+/* Groups of the text prompts, by one rollout after another: many responses, one, as many as at first. An emulation
+ * takes its time. */
+enum { ROUNDS = 3, TEXT = 2, PROMPTS = TINY_PROMPTS - TEXT };
+static const int32_t counts[ROUNDS][PROMPTS] = {{4, 3}, {1}, {4, 3}};
+static int prompts_of(int round)
+{
+	return round == 1 ? 1 : PROMPTS;
+}
 
-static void roll(const char *graph, enum products products, int way, int32_t max_tokens, struct group *groups[ROUNDS][TINY_PROMPTS])
+static void roll(const char *graph, enum products products, int way, int32_t max_tokens,
+                 struct group *groups[ROUNDS][PROMPTS])
 {
 	struct tiny t;
 	struct rollout r;
@@ -60,15 +66,15 @@ static void roll(const char *graph, enum products products, int way, int32_t max
 	rollout_init(&r, t.model, t.tokenizer);
 	rules(&r, way, max_tokens);
 	for (int round = 0; round < ROUNDS; round++)
-		tiny_roll(&t, &r, 0, round == 1 ? 1 : TINY_PROMPTS, counts[round], groups[round]);
+		tiny_roll(&t, &r, TEXT, prompts_of(round), counts[round], groups[round]);
 	rollout_free(&r);
 	tiny_close(&t);
 }
 
-static void destroy(struct group *groups[ROUNDS][TINY_PROMPTS])
+static void destroy(struct group *groups[ROUNDS][PROMPTS])
 {
 	for (int round = 0; round < ROUNDS; round++)
-		for (int i = 0; i < (round == 1 ? 1 : TINY_PROMPTS); i++)
+		for (int i = 0; i < prompts_of(round); i++)
 			group_destroy(groups[round][i]);
 }
 
@@ -80,12 +86,12 @@ static void test_graphs(void **state)
 		for (int way = 0; way < WAYS; way++)
 			for (int32_t max_tokens = way ? 16 : 1; max_tokens <= 16; max_tokens += 15) {
 				if (products == PRODUCTS_BFLOAT16 && way != 1)
-					continue; /* an emulation takes its time */
-				struct group *one[ROUNDS][TINY_PROMPTS], *two[ROUNDS][TINY_PROMPTS];
+					continue;
+				struct group *one[ROUNDS][PROMPTS], *two[ROUNDS][PROMPTS];
 				roll("1", (enum products)products, way, max_tokens, one);
 				roll("0", (enum products)products, way, max_tokens, two);
 				for (int round = 0; round < ROUNDS; round++)
-					for (int i = 0; i < (round == 1 ? 1 : TINY_PROMPTS); i++)
+					for (int i = 0; i < prompts_of(round); i++)
 						for (int32_t k = 0; k < counts[round][i]; k++) {
 							same_response(one[round][i], k, two[round][i], k);
 							same_response(one[0][i], k, one[round][i], k);
@@ -113,21 +119,21 @@ static void test_by_the_host(void **state)
 			tiny_open(&t, cuda_new("1", (enum products)products));
 			rollout_init(&r, t.model, t.tokenizer);
 			rules(&r, way, TOKENS);
-			tiny_roll(&t, &r, 0, 1, &responses, &g);
+			tiny_roll(&t, &r, TEXT, 1, &responses, &g);
 			const struct run run = {t.backend, &r.arena, NULL, NULL};
-			const struct prompt *p = &t.prompts[0];
+			const struct prompt *p = &t.prompts[TEXT];
 			struct session_prompt prompt;
 			struct arena_mark mark = arena_mark(&r.arena);
 			struct tensor logits = run_tensor(&run, 1, t.model->config.vocab_size);
 			for (int32_t k = 0; k < G; k++) {
 				struct timeline line, *all[1] = {&line};
 				session_reset(&r.session, &(struct session_room){1, p->ids.count, G, TOKENS});
-				assert_int_equal(0, session_prefill(&r.session, &run, 0, p->ids.ids, p->ids.count, p->inputs, p->image_count, &prompt,
-				                                    logits, &e));
+				assert_int_equal(0, session_prefill(&r.session, &run, 0, p->ids.ids, p->ids.count, p->inputs,
+				                                    p->image_count, &prompt, logits, &e));
 				session_timeline(&r.session, k, &prompt, &line);
 				for (int32_t i = g->start[k]; i < g->start[k + 1]; i++) {
 					struct sampled d;
-					const double u = rng_uniform(r.seed, r.domain, 10, (uint32_t)k, (uint32_t)(i - g->start[k]));
+					const double u = rng_uniform(r.seed, r.domain, 10 + TEXT, (uint32_t)k, (uint32_t)(i - g->start[k]));
 					op_sample(t.backend, &d, logits, &u, &r.sampling);
 					assert_int_equal(d.token, g->token_ids[i]);
 					assert_memory_equal(&d.logp, &g->logp[i], sizeof d.logp);
@@ -143,32 +149,115 @@ static void test_by_the_host(void **state)
 		}
 }
 
-/* Where streams can't be captured, the run ends and says what to do; launched one by one it goes. */
+/* Groups pass through the places of two, so that a place that is free is taken while other responses go on. */
+enum { PASSING = 6, WIDE = 3, PASSING_TOKENS = 16 };
+struct passing {
+	struct tiny *t;
+	int at, late; /* the next one | groups that began while others went on */
+	struct group *groups[PASSING];
+};
+
+static int next_passing(void *arg, int busy, int32_t room, struct rollout_request *q)
+{
+	struct passing *p = arg;
+	(void)room;
+	if (p->at == PASSING)
+		return -1;
+	p->late += busy && p->at >= 2;
+	*q = (struct rollout_request){.prompt = &p->t->prompts[TEXT + p->at % PROMPTS],
+	                              .index = (uint64_t)p->at,
+	                              .responses = WIDE - p->at % 2,
+	                              .source = p->at};
+	p->at++;
+	return 1;
+}
+
+static void done_passing(void *arg, const struct rollout_request *q, struct group *group)
+{
+	((struct passing *)arg)->groups[q->source] = group;
+}
+
+static void test_places(void **state)
+{
+	(void)state;
+	struct group *first[PASSING];
+	for (int graph = 1; graph >= 0; graph--) {
+		struct tiny t;
+		struct rollout r;
+		struct favor_error e = {""};
+		tiny_open(&t, cuda_new(graph ? "1" : "0", PRODUCTS_FLOAT32));
+		rollout_init(&r, t.model, t.tokenizer);
+		rules(&r, 1, PASSING_TOKENS);
+		struct passing p = {.t = &t};
+		const struct rollout_source source = {next_passing, done_passing, &p};
+		const struct rollout_room room = {2, WIDE, t.prompts[TEXT].ids.count};
+		assert_int_equal(rollout_run(&r, &room, &source, &e), 0);
+		assert_true(p.late > 0);
+		for (int i = 0; i < PASSING; i++) {
+			if (graph) { /* as it is alone */
+				struct group *alone;
+				const struct rollout_request q = {.prompt = &t.prompts[TEXT + i % PROMPTS],
+				                                  .index = (uint64_t)i,
+				                                  .responses = WIDE - i % 2};
+				assert_int_equal(rollout_groups(&r, &q, 1, &alone, &e), 0);
+				for (int32_t k = 0; k < q.responses; k++)
+					same_response(p.groups[i], k, alone, k);
+				group_destroy(alone);
+				first[i] = p.groups[i];
+				continue;
+			}
+			for (int32_t k = 0; k < first[i]->responses; k++)
+				same_response(p.groups[i], k, first[i], k);
+			group_destroy(p.groups[i]);
+		}
+		rollout_free(&r);
+		tiny_close(&t);
+	}
+	for (int i = 0; i < PASSING; i++)
+		group_destroy(first[i]);
+}
+
+/* Rolls out in a process of its own whose emulation has that setting: its exit code, and what it says. */
+static int roll_apart(const char *graph, const char *setting, const char *value, char *message, size_t size)
+{
+	int pipes[2], status;
+	assert_int_equal(0, pipe(pipes));
+	const pid_t child = fork();
+	assert_true(child >= 0);
+	if (child == 0) {
+		struct group *groups[ROUNDS][PROMPTS];
+		dup2(pipes[1], STDERR_FILENO);
+		close(pipes[0]);
+		setenv(setting, value, 1);
+		roll(graph, PRODUCTS_FLOAT32, 0, 20, groups);
+		_exit(0);
+	}
+	close(pipes[1]);
+	size_t used = 0;
+	for (ssize_t n; used < size - 1 && (n = read(pipes[0], message + used, size - 1 - used)) > 0;)
+		used += (size_t)n;
+	message[used] = 0;
+	close(pipes[0]);
+	assert_int_equal(child, waitpid(child, &status, 0));
+	assert_true(WIFEXITED(status));
+	return WEXITSTATUS(status);
+}
+
+/* Where streams can't be captured, or a graph can't be launched, the run ends and says what to do; launched one by one
+ * it goes. That the sixth launch of a graph is missed shows that steps are replays. */
 static void test_without_graphs(void **state)
 {
 	(void)state;
-	for (int graph = 0; graph < 2; graph++) {
-		int pipes[2], status;
-		char message[2048] = "";
-		assert_int_equal(0, pipe(pipes));
-		const pid_t child = fork();
-		if (child == 0) {
-			struct group *groups[ROUNDS][TINY_PROMPTS];
-			dup2(pipes[1], STDERR_FILENO);
-			close(pipes[0]);
-			setenv("FAVOR_EMULATED_NO_GRAPHS", "1", 1);
-			roll(graph ? "1" : "0", PRODUCTS_FLOAT32, 0, 20, groups);
-			_exit(0);
-		}
-		close(pipes[1]);
-		size_t used = 0;
-		for (ssize_t n; (n = read(pipes[0], message + used, sizeof message - 1 - used)) > 0;)
-			used += (size_t)n;
-		close(pipes[0]);
-		waitpid(child, &status, 0);
-		assert_true(WIFEXITED(status));
-		assert_int_equal(WEXITSTATUS(status), graph);
-		assert_true(!graph || strstr(message, "with FAVOR_CUDA_GRAPH=0 decoding launches its kernels one by one"));
+	static const struct {
+		const char *setting, *value, *call;
+	} ways_to_fail[] = {{"FAVOR_EMULATED_NO_GRAPHS", "1", "cudaStreamBeginCapture"},
+	                    {"FAVOR_EMULATED_GRAPH_LAUNCHES", "5", "cudaGraphLaunch"}};
+	for (size_t i = 0; i < sizeof ways_to_fail / sizeof *ways_to_fail; i++) {
+		char message[2048];
+		assert_int_equal(roll_apart("0", ways_to_fail[i].setting, ways_to_fail[i].value, message, sizeof message), 0);
+		assert_int_equal(roll_apart("1", ways_to_fail[i].setting, ways_to_fail[i].value, message, sizeof message), 1);
+		assert_non_null(strstr(message, ways_to_fail[i].call));
+		assert_non_null(strstr(message, "with FAVOR_CUDA_GRAPH=0 decoding launches its kernels one by one"));
 	}
 	struct favor_error e = {""};
 	char device[320];
@@ -180,6 +269,6 @@ static void test_without_graphs(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_without_graphs), cmocka_unit_test(test_graphs),
-	                                   cmocka_unit_test(test_by_the_host)};
+	                                   cmocka_unit_test(test_by_the_host), cmocka_unit_test(test_places)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* The end of a step of decoding on the device against the reference backend's: each field of each slot, over several steps. */
+/* The end of a step of decoding on the device against the reference backend's: each field of each slot, over several
+ * steps. */
 #include "kernel_test.h"
 
 #include "base/error.h"
@@ -40,16 +41,31 @@ static void test_advance(void **state)
 		h.drawn[i] = (uint32_t)(i % 4);
 		h.response[i] = (uint32_t)(i % 8);
 		h.index[i] = i % 3 ? (uint64_t)i : 0xfedcba9876543210ull + (uint64_t)i;
-		h.segments[i] = (struct segment){.q_start = i, .q_len = 1, .kv_start = 10 * i, .kv_len = 1 + i % 3, .causal = 1};
+		h.segments[i] = (struct segment){
+		    .q_start = i, .q_len = 1, .kv_start = 10 * i, .kv_len = 1 + i % 3, .causal = 1};
 	}
-	struct slots slots = {.count = N, .token = h.token, .row = h.row, .position = h.position, .left = h.left, .index = h.index,
-	                      .response = h.response, .drawn = h.drawn, .segments = h.segments, .sampled = h.sampled, .stop = stop,
-	                      .stop_count = STOPS, .seed = 99, .domain = RNG_SAMPLE};
-	struct kernel_slots there = {.token = device_array(h.token, sizeof h.token), .row = device_array(h.row, sizeof h.row),
+	struct slots slots = {.count = N,
+	                      .token = h.token,
+	                      .row = h.row,
+	                      .position = h.position,
+	                      .left = h.left,
+	                      .index = h.index,
+	                      .response = h.response,
+	                      .drawn = h.drawn,
+	                      .segments = h.segments,
+	                      .sampled = h.sampled,
+	                      .stop = stop,
+	                      .stop_count = STOPS,
+	                      .seed = 99,
+	                      .domain = RNG_SAMPLE};
+	struct kernel_slots there = {.token = device_array(h.token, sizeof h.token),
+	                             .row = device_array(h.row, sizeof h.row),
 	                             .position = device_array(h.position, sizeof h.position),
-	                             .left = device_array(h.left, sizeof h.left), .drawn = device_array(h.drawn, sizeof h.drawn),
+	                             .left = device_array(h.left, sizeof h.left),
+	                             .drawn = device_array(h.drawn, sizeof h.drawn),
 	                             .segments = device_array(h.segments, sizeof h.segments),
-	                             .sampled = device_alloc(sizeof h.sampled), .stop = device_array(stop, sizeof stop),
+	                             .sampled = device_alloc(sizeof h.sampled),
+	                             .stop = device_array(stop, sizeof stop),
 	                             .stop_count = STOPS};
 	const struct sampling how = {1, 0.95f, 0, 0};
 	static struct sampled sampled[N];
@@ -79,8 +95,8 @@ static void test_advance(void **state)
 	for (int i = 0; i < N; i++)
 		assert_int_equal(h.token[i], -1);
 	assert_int_not_equal(kernel_advance(&there, -1, NULL), 0);
-	void *const all[] = {there.token, there.row, there.position, there.left, there.drawn, there.segments, there.sampled,
-	                     (void *)there.stop};
+	void *const all[] = {there.token, there.row,      there.position, there.left,
+	                     there.drawn, there.segments, there.sampled,  (void *)there.stop};
 	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
 		device_release(all[i]);
 	backend_destroy(b);

@@ -1,9 +1,10 @@
-/* Attention. Its launchers want their work planned on the host, so the segments that the model gives (op_segments) are kept
- * here, by the address of their copy in device memory, with the plans that were made of them: once for all layers.
+/* Attention. Its launchers want their work planned on the host, so the segments that the model gives (op_segments) are
+ * kept here, by the address of their copy in device memory, with the plans that were made of them: once for all layers.
  *
- * Where no segment has more than one query, it is decoding. Then only the numbers of own keys change from token to token, and
- * those are read where the segments lie: the plan is made for some more keys than there are and serves the next tokens too. Its
- * numbers that a launch depends on (items, partial sums) are rounded up, so that a recorded launch serves most later plans. */
+ * Where no segment has more than one query, it is decoding. Then only the numbers of own keys change from token to
+ * token, and those are read where the segments lie: the plan is made for some more keys than there are and serves the
+ * next tokens too. Its numbers that a launch depends on (items, partial sums) are rounded up, so that a recorded launch
+ * serves most later plans. */
 #include "backend/cuda/state.h"
 
 #include <stdlib.h>
@@ -215,7 +216,8 @@ static void decode(struct backend *b, struct tensor o, float *lse, const struct 
 		plan_decode(b, l, a);
 	cuda_step_attends(s, &(struct cuda_attends){l->there, l->count, *a, t->decode.items, t->decode.partials});
 	float *scratch = cuda_scratch(s, (size_t)kernel_attention_decode_scratch(a, &t->decode) * sizeof *scratch);
-	KERNEL(s, kernel_attention_decode(o.data, o.stride, lse, a, &t->decode, &((const struct kernel_segment *)l->there)->kv_len,
+	KERNEL(s, kernel_attention_decode(o.data, o.stride, lse, a, &t->decode,
+	                                  &((const struct kernel_segment *)l->there)->kv_len,
 	                                  sizeof(struct kernel_segment) / sizeof(int32_t), scratch, s->stream));
 }
 

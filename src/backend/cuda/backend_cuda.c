@@ -1,5 +1,5 @@
-/* The CUDA backend: its table, its start and end, its errors. A shared object of its own (library.h). One GPU and one stream
- * a backend; every op is queued on the stream, and only sync, download, collect and sample wait. */
+/* The CUDA backend: its table, its start and end, its errors. A shared object of its own (library.h). One GPU and one
+ * stream a backend; every op is queued on the stream, and only sync, download, collect and sample wait. */
 #include "backend/cuda/state.h"
 
 #include "backend/team.h"
@@ -156,7 +156,9 @@ static int wants_graphs(char *why, size_t size)
 		return 1;
 	if (!strcmp(text, "0"))
 		return 0;
-	snprintf(why, size, "FAVOR_CUDA_GRAPH is \"%s\"; it can be 1 (decoding replays CUDA graphs) or 0 (its kernels are launched one by one)",
+	snprintf(why, size,
+	         "FAVOR_CUDA_GRAPH is \"%s\"; it can be 1 (decoding replays CUDA graphs) or 0 (its kernels are launched "
+	         "one by one)",
 	         text);
 	return -1;
 }

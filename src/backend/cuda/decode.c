@@ -1,11 +1,11 @@
-/* Decoding without waiting for the host: steps that are recorded as CUDA graphs and replayed, the end of a step, and results
- * on their way to the host.
+/* Decoding without waiting for the host: steps that are recorded as CUDA graphs and replayed, the end of a step, and
+ * results on their way to the host.
  *
- * A step is known by its key (op_replay). The first time its ops are queued one by one: memory grows, weights are rounded,
- * products' algorithms are chosen, kernels are loaded and attention is planned then. The second time they are captured, and
- * from then on a step is one cudaGraphLaunch. What may not be in a graph ends the job while one is captured
- * (cuda_not_recording). Before a replay attention's plan and the weights' copies are brought up to date; where attention would now
- * be launched with other numbers, or device memory was given back since, the graph is dropped. */
+ * A step is known by its key (op_replay). The first time its ops are queued one by one: memory grows, weights are
+ * rounded, products' algorithms are chosen, kernels are loaded and attention is planned then. The second time they are
+ * captured, and from then on a step is one cudaGraphLaunch. What may not be in a graph ends the job while one is
+ * captured (cuda_not_recording). Before a replay attention's plan and the weights' copies are brought up to date; where
+ * attention would now be launched with other numbers, or device memory was given back since, the graph is dropped. */
 #include "backend/cuda/state.h"
 
 #include <stdlib.h>
@@ -39,8 +39,9 @@ struct cuda_decode {
 static void check_graph(const struct cuda_state *s, cudaError_t code, const char *call)
 {
 	if (code != cudaSuccess)
-		s->host.die("CUDA: %s on GPU %d (%s): %s (%d); with FAVOR_CUDA_GRAPH=0 decoding launches its kernels one by one", call,
-		            s->device, s->name, cudaGetErrorString(code), (int)code);
+		s->host.die(
+		    "CUDA: %s on GPU %d (%s): %s (%d); with FAVOR_CUDA_GRAPH=0 decoding launches its kernels one by one", call,
+		    s->device, s->name, cudaGetErrorString(code), (int)code);
 }
 #define GRAPH(s, call) check_graph(s, call, #call)
 
@@ -156,7 +157,8 @@ void cuda_recorded(struct backend *b)
 	GRAPH(s, cudaGraphLaunch(r->graph, s->stream));
 }
 
-_Static_assert(sizeof(struct sampled) == sizeof(struct kernel_sampled) && sizeof(struct segment) == sizeof(struct kernel_segment),
+_Static_assert(sizeof(struct sampled) == sizeof(struct kernel_sampled) &&
+                   sizeof(struct segment) == sizeof(struct kernel_segment),
                "slots are passed on as they are");
 
 void cuda_advance(struct backend *b, const struct slots *slots, struct tensor logits, const struct sampling *how)

@@ -132,8 +132,8 @@ void cuda_attention_destroy(struct cuda_state *s, struct cuda_attention *t);
 int64_t cuda_attention_bytes(struct backend *b, const struct segment *segments, int count, int64_t rows, int heads,
                              int kv_heads, int64_t head_dim);
 void cuda_segments(struct backend *b, struct segment *to, const struct segment *from, int count, int32_t grows);
-/* What a recorded step's attention was launched with: whether a launch of now would be the same. Sees to it that the plan is
- * there. */
+/* What a recorded step's attention was launched with: whether a launch of now would be the same. Sees to it that the
+ * plan is there. */
 struct cuda_attends {
 	const void *segments;
 	int count;

@@ -1,5 +1,5 @@
-/* Decoding step by step where memory is the host's: an op has run when it returns, so nothing is recorded and what is posted
- * has come. The CPU backend has these too. */
+/* Decoding step by step where memory is the host's: an op has run when it returns, so nothing is recorded and what is
+ * posted has come. The CPU backend has these too. */
 #include "backend/reference/reference.h"
 
 #include "base/rng.h"
@@ -42,7 +42,9 @@ void ref_advance(struct backend *b, const struct slots *s, struct tensor logits,
 {
 	double *u = favor_malloc((size_t)s->count * sizeof *u);
 	for (int32_t i = 0; i < s->count; i++)
-		u[i] = s->left[i] > 0 ? rng_uniform(s->seed, (enum rng_domain)s->domain, s->index[i], s->response[i], s->drawn[i]) : 0;
+		u[i] = s->left[i] > 0
+		           ? rng_uniform(s->seed, (enum rng_domain)s->domain, s->index[i], s->response[i], s->drawn[i])
+		           : 0;
 	b->ops.sample(b, s->sampled, logits, u, how);
 	for (int32_t i = 0; i < s->count; i++) {
 		if (s->left[i] <= 0) {

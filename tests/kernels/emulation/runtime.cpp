@@ -6,7 +6,7 @@
 // Graphs. While a stream is captured, launches, copies, fills and products are recorded with copies of their arguments, and anything that
 // allocates, frees, waits, asks or copies pageable memory ends the program, as does work for another stream. A launch of the graph does
 // what was recorded, in its order, if each block that an argument points into (every 8 bytes of it that look so) is still the one that
-// it was. FAVOR_EMULATED_NO_GRAPHS=1: streams can't be captured.
+// it was. FAVOR_EMULATED_NO_GRAPHS=1: streams can't be captured; FAVOR_EMULATED_GRAPH_LAUNCHES: only so many launches of graphs succeed.
 //
 // FAVOR_EMULATED_GPUS: how many there are (1); FAVOR_EMULATED_MIB: memory of each (4096). They differ in their UUID alone: a process has one. What is
 // given to the GPU is counted, so that a stream that should wait for another by an event and doesn't is found (NCCL's calls look).
@@ -64,6 +64,7 @@ struct Host {
 	const void *captured = nullptr; // the stream whose work is recorded
 	Graph *graph = nullptr;         // where to
 	int graphs = 0;
+	size_t launched = 0; // graphs
 	size_t used = 0;
 	std::vector<Pending> queue;
 	int streams = 0, events = 0, chosen = 0;
@@ -451,6 +452,8 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
 	if (!exec || !stream)
 		misuse("a graph is launched that is none, or on the default stream");
 	not_recording("the launch of a graph");
+	if (host.launched++ >= number("FAVOR_EMULATED_GRAPH_LAUNCHES", SIZE_MAX))
+		return cudaErrorInvalidResourceHandle;
 	const std::vector<Node> &nodes = ((Graph *)exec)->nodes;
 	for (size_t i = 0; i < nodes.size(); i++)
 		for (const auto &block : nodes[i].blocks)
