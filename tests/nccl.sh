@@ -133,10 +133,10 @@ done
 train ordered-3 3 placement=colocate comm.reproducible=true
 sharded "sharded, comm.reproducible" shard-ordered ordered-3 3 placement=colocate comm.reproducible=true
 train whole-shard 2 placement=colocate learner.steps=2 checkpoint.every=1 learner.shard=true
-train whole-shard 2 placement=colocate learner.steps=3 checkpoint.every=1 --resume auto
+train whole-shard 2 placement=colocate learner.steps=6 checkpoint.every=1 --resume auto
 same_run "sharded, gone on with unsharded" whole whole-shard
 train shard-whole 2 placement=colocate learner.steps=2 checkpoint.every=1
-train shard-whole 2 placement=colocate learner.steps=3 checkpoint.every=1 learner.shard=true --resume auto
+train shard-whole 2 placement=colocate learner.steps=6 checkpoint.every=1 learner.shard=true --resume auto
 same_run "unsharded, gone on with sharded" whole shard-whole
 
 # ---- weights: two learners, two ranks that roll out, one that scores (on no GPU)
