@@ -49,7 +49,8 @@ __device__ __forceinline__ int coarse_bin(float below)
 }
 
 // Where the measures of keys, summed from the largest key down, first reach the goal: the key at which that happens and the sum over larger
-// keys. measure(key, weight) is what a token adds. A first round takes coarse bins, then the key's bytes one after another.
+// keys. measure(key, weight) is what a token adds. A first round takes coarse bins, then the key's bytes one after another. A round needs no
+// barrier at its end: the bins were read before its third one, and what it chose is written again behind the next round's second.
 template <class Measure>
 __device__ unsigned find_key(const float *logits, int vocabulary, float temperature, float max, double goal, units *above,
                              Memory &m, Measure measure)
@@ -106,7 +107,6 @@ __device__ unsigned find_key(const float *logits, int vocabulary, float temperat
 			coarse = bin;
 		else
 			prefix = prefix << 8 | (unsigned)(255 - bin);
-		__syncthreads();
 	}
 	*above = before;
 	return prefix;
@@ -163,8 +163,7 @@ __global__ void __launch_bounds__(SAMPLE_THREADS)
 				if (ordered(z) >= bounds.least_key)
 					sum += to_units(exp_weight(z - row.max));
 			}
-			sum = share_by_warp(warp_sum(sum), m.warps, &unused);
-			__syncthreads();
+			sum = share_by_warp(warp_sum(sum), m.warps, &unused); // find_key's barriers come before m.warps is written again
 		}
 		const double goal = (double)how.top_p * (double)sum;
 		const unsigned least = bounds.least_key;
