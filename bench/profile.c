@@ -74,6 +74,14 @@ static struct work attention(struct tensor q, struct tensor k, const struct segm
 	                     .floats = 2.0 * (double)(q.rows * q.cols) + 2 * keys * (double)k.cols};
 }
 
+static int64_t elements(const struct adamw_range *ranges, int count)
+{
+	int64_t n = 0;
+	for (int i = 0; i < count; i++)
+		n += ranges[i].count;
+	return n;
+}
+
 #define TIMED(slot, work, parameters, ...)                                                                             \
 	static void timed_##slot parameters                                                                                \
 	{                                                                                                                  \
@@ -140,18 +148,12 @@ TIMED(head_logprob_backward, product(h.rows, w.rows, h.cols, 3), /* logits again
       dh, dw, g, lse, h, w, target, temperature)
 TIMED(sample, rows_of(logits, 1),
       (struct backend *b, struct sampled *out, struct tensor logits, const double *u, const struct sampling *how), out, logits, u, how)
-TIMED(adamw, flat(n, 15, 7),
-      (struct backend *b, float *w, const float *g, float *m, float *v, int64_t n, float grad_scale, const struct adamw *how),
-      w, g, m, v, n, grad_scale, how)
+TIMED(sum_squares, flat(n, 2, 1), (struct backend *b, double *out, const float *x, int64_t n), out, x, n)
+TIMED(adamw, flat(elements(ranges, count), 15, 7),
+      (struct backend *b, float *w, const float *g, float *m, float *v, const struct adamw_range *ranges, int count,
+       const double *squares, const struct adamw *how),
+      w, g, m, v, ranges, count, squares, how)
 /* clang-format on */
-
-static double timed_sum_squares(struct backend *b, const float *x, int64_t n)
-{
-	struct profile *p = (struct profile *)b;
-	const double begin = clock_seconds(), sum = p->inner->ops.sum_squares(p->inner, x, n);
-	add(p, "sum_squares", flat(n, 2, 1), begin);
-	return sum;
-}
 
 void profile_init(struct profile *p, struct backend *inner)
 {

@@ -13,22 +13,28 @@ constexpr int ADAMW_THREADS = 256, ADAMW_ELEMENTS = 4, ADAMW_ROUNDS = 4;
 constexpr int64_t PER_BLOCK = ADAMW_THREADS * ADAMW_ELEMENTS * ADAMW_ROUNDS;
 
 struct Step {
-	float scale, beta1, beta2, one_minus_beta1, one_minus_beta2;
+	float beta1, beta2, one_minus_beta1, one_minus_beta2;
 	float rate;              // lr / (1 - beta1^t)
 	float inverse_correction; // 1 / (1 - beta2^t)
-	float eps, decay;        // decay = lr weight_decay
+	float eps, lr, max_norm;
+};
+
+// What is the tensor's and the gradient's own.
+struct Factors {
+	float clip, decay; // decay = lr weight_decay
 };
 
 // m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2; w -= lr (m/(1-b1^t) / (sqrt(v/(1-b2^t)) + eps) + weight_decay w)
-__device__ __forceinline__ void update(float &w, float g, float &m, float &v, const Step &s)
+__device__ __forceinline__ void update(float &w, float g, float &m, float &v, const Step &s, const Factors &f)
 {
-	g *= s.scale;
+	g *= f.clip;
 	m = fmaf(s.beta1, m, s.one_minus_beta1 * g);
 	v = fmaf(s.beta2, v, s.one_minus_beta2 * g * g);
-	w -= fmaf(s.decay, w, s.rate * m / (sqrtf(v * s.inverse_correction) + s.eps));
+	w -= fmaf(f.decay, w, s.rate * m / (sqrtf(v * s.inverse_correction) + s.eps));
 }
 
-template <bool WIDE> __device__ __forceinline__ void update_part(const kernel_adamw_tensor &t, int64_t i, int left, const Step &s)
+template <bool WIDE> __device__ __forceinline__ void update_part(const kernel_adamw_tensor &t, int64_t i, int left, const Step &s,
+                                                               const Factors &f)
 {
 	float w[ADAMW_ELEMENTS], g[ADAMW_ELEMENTS], m[ADAMW_ELEMENTS], v[ADAMW_ELEMENTS];
 	load_part<WIDE>(w, t.weight + i, left);
@@ -37,7 +43,7 @@ template <bool WIDE> __device__ __forceinline__ void update_part(const kernel_ad
 	load_part<WIDE>(v, t.square + i, left);
 #pragma unroll
 	for (int e = 0; e < ADAMW_ELEMENTS; e++)
-		update(w[e], g[e], m[e], v[e], s);
+		update(w[e], g[e], m[e], v[e], s, f);
 	store_part<WIDE>(t.weight + i, w, left);
 	store_part<WIDE>(t.moment + i, m, left);
 	store_part<WIDE>(t.square + i, v, left);
@@ -45,8 +51,10 @@ template <bool WIDE> __device__ __forceinline__ void update_part(const kernel_ad
 		store_part<WIDE>(static_cast<bf16 *>(t.copy) + i, w, left);
 }
 
-__global__ void __launch_bounds__(ADAMW_THREADS) adamw(const kernel_adamw_tensor *tensors, int count, Step step)
+__global__ void __launch_bounds__(ADAMW_THREADS) adamw(const kernel_adamw_tensor *tensors, int count, const double *squares, Step step)
 {
+	if (!isfinite(*squares))
+		return;
 	// the last tensor that begins at this block or before it
 	int low = 0, high = count - 1;
 	while (low < high) {
@@ -59,13 +67,16 @@ __global__ void __launch_bounds__(ADAMW_THREADS) adamw(const kernel_adamw_tensor
 	const kernel_adamw_tensor t = tensors[low];
 	const uintptr_t together = (uintptr_t)t.weight | (uintptr_t)t.gradient | (uintptr_t)t.moment | (uintptr_t)t.square;
 	const bool wide = together % 16 == 0 && (uintptr_t)t.copy % 8 == 0;
+	// in double: the host's product and quotient have the same bits
+	const Factors factors = {step.max_norm > 0 ? (float)fmin(1.0, (double)step.max_norm / (sqrt(*squares) + 1e-6)) : 1.0f,
+	                         (float)((double)step.lr * (double)t.weight_decay)};
 	const int64_t begin = ((int64_t)blockIdx.x - t.first_block) * PER_BLOCK, end = min(t.count, begin + PER_BLOCK);
 	for (int64_t i = begin + (int)threadIdx.x * ADAMW_ELEMENTS; i < end; i += ADAMW_THREADS * ADAMW_ELEMENTS) {
 		const int left = (int)(end - i);
 		if (wide && left >= ADAMW_ELEMENTS)
-			update_part<true>(t, i, left, step);
+			update_part<true>(t, i, left, step, factors);
 		else
-			update_part<false>(t, i, left, step);
+			update_part<false>(t, i, left, step, factors);
 	}
 }
 
@@ -84,23 +95,23 @@ extern "C" int64_t kernel_adamw_plan(struct kernel_adamw_tensor *tensors, int64_
 	return blocks;
 }
 
-extern "C" int kernel_adamw(const struct kernel_adamw_tensor *tensors, int64_t count, int64_t blocks,
+extern "C" int kernel_adamw(const struct kernel_adamw_tensor *tensors, int64_t count, int64_t blocks, const double *squares,
                             const struct kernel_adamw *how, kernel_stream stream)
 {
-	if (count < 0 || count > INT32_MAX || blocks < 0 || blocks > INT32_MAX || how->step < 1)
+	if (count < 0 || count > INT32_MAX || blocks < 0 || blocks > INT32_MAX || how->step < 1 || !(how->max_norm >= 0))
 		return BAD_SIZE;
 	if (!count || !blocks)
 		return 0;
 	const double beta1 = how->beta1, beta2 = how->beta2;
 	const double correction1 = 1 - pow(beta1, (double)how->step), correction2 = 1 - pow(beta2, (double)how->step);
-	const Step step = {how->gradient_scale,
-	                   how->beta1,
+	const Step step = {how->beta1,
 	                   how->beta2,
 	                   (float)(1 - beta1),
 	                   (float)(1 - beta2),
 	                   (float)(how->lr / correction1),
 	                   (float)(1 / correction2),
 	                   how->eps,
-	                   (float)((double)how->lr * how->weight_decay)};
-	return launch(adamw, dim3((unsigned)blocks), dim3(ADAMW_THREADS), 0, stream, tensors, (int)count, step);
+	                   how->lr,
+	                   how->max_norm};
+	return launch(adamw, dim3((unsigned)blocks), dim3(ADAMW_THREADS), 0, stream, tensors, (int)count, squares, step);
 }

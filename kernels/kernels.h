@@ -130,17 +130,20 @@ struct kernel_adamw_tensor {
 	void *copy;             /* bfloat16, rounded from the new weight; NULL: none */
 	int64_t count;
 	int64_t first_block; /* kernel_adamw_plan sets it */
+	float weight_decay;
 };
 struct kernel_adamw {
-	float lr, beta1, beta2, eps, weight_decay, gradient_scale;
-	int64_t step; /* 1-based, for the bias correction */
+	float lr, beta1, beta2, eps;
+	float max_norm; /* of the gradient, >= 0; 0: it is not clipped */
+	int64_t step;   /* 1-based, for the bias correction */
 };
 /* Host: sets first_block of tensors[count]; returns how many blocks a step takes. Once, before they are uploaded. */
 int64_t kernel_adamw_plan(struct kernel_adamw_tensor *tensors, int64_t count);
-/* g = gradient * gradient_scale; m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
+/* One launch for all tensors. c = min(1, max_norm / (sqrt(squares) + 1e-6)); g = gradient * c; m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
  * w -= lr (m/(1-b1^t) / (sqrt(v/(1-b2^t)) + eps) + weight_decay w)   (decoupled decay)
- * tensors[count] on the device, blocks as planned; how on the host. */
-int kernel_adamw(const struct kernel_adamw_tensor *tensors, int64_t count, int64_t blocks,
+ * squares[1] on the device: |gradient|^2, as kernel_sum_squares leaves it; where it is not finite, nothing is written. tensors[count] on
+ * the device, blocks as planned; how on the host. */
+int kernel_adamw(const struct kernel_adamw_tensor *tensors, int64_t count, int64_t blocks, const double *squares,
                  const struct kernel_adamw *how, kernel_stream stream);
 
 /* ---- head.cu: rows of logits, which the caller makes a chunk of rows at a time; 1 <= vocabulary < 2^19, temperature > 0 */

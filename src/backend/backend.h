@@ -98,8 +98,14 @@ struct sampled {
 };
 
 struct adamw {
-	float lr, beta1, beta2, eps, weight_decay;
-	int64_t step; /* 1-based, for the bias correction */
+	float lr, beta1, beta2, eps;
+	float max_norm; /* of the gradient: what is longer is shortened to it; 0: as long as it is */
+	int64_t step;   /* 1-based, for the bias correction */
+};
+/* A part [first, first + count) of a block of weights, with a decay of its own. */
+struct adamw_range {
+	int64_t first, count;
+	float weight_decay;
 };
 
 struct backend;
@@ -211,12 +217,15 @@ struct backend_ops {
 	void (*sample)(struct backend *b, struct sampled *out, struct tensor logits, const double *u,
 	               const struct sampling *how);
 
-	/* sum of squares, in double, fixed order; waits */
-	double (*sum_squares)(struct backend *b, const float *x, int64_t n);
-	/* g = gradient * grad_scale; m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
+	/* out[1] = sum of squares, in double, fixed order; out is backend memory */
+	void (*sum_squares)(struct backend *b, double *out, const float *x, int64_t n);
+	/* One step over all ranges (host; of one block; none overlaps another), for which w, g, m, v are the block's.
+	 * weights_changed follows. squares[1] (backend memory): |gradient|^2 of all that is clipped together; where it is not
+	 * finite, nothing is stepped. c = min(1, max_norm / (sqrt(squares) + 1e-6)), as torch's clip_grad_norm_; g = c gradient;
+	 * m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
 	 * w -= lr * (m/(1-b1^t) / (sqrt(v/(1-b2^t)) + eps) + weight_decay * w)   (decoupled decay; as torch.optim.AdamW) */
-	void (*adamw)(struct backend *b, float *w, const float *g, float *m, float *v, int64_t n, float grad_scale,
-	              const struct adamw *how);
+	void (*adamw)(struct backend *b, float *w, const float *g, float *m, float *v, const struct adamw_range *ranges,
+	              int count, const double *squares, const struct adamw *how);
 };
 
 /* What matrix products (linear and its gradients, the head) multiply: floats as they are, or each rounded to the

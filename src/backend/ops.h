@@ -493,29 +493,37 @@ static inline void op_sample(struct backend *b, struct sampled *out, struct tens
 	b->ops.sample(b, out, logits, u, how);
 }
 
-static inline double op_sum_squares(struct backend *b, const float *x, int64_t n)
+static inline void op_sum_squares(struct backend *b, double *out, const float *x, int64_t n)
 {
 	if (n < 0)
 		favor_die("sum_squares: %lld elements", (long long)n);
-	if (!n)
-		return 0.0;
-	ops_want_pointer("sum_squares", "x", x);
-	return b->ops.sum_squares(b, x, n);
+	ops_want_pointer("sum_squares", "out", out);
+	if (n)
+		ops_want_pointer("sum_squares", "x", x);
+	b->ops.sum_squares(b, out, x, n);
 }
 
-static inline void op_adamw(struct backend *b, float *w, const float *g, float *m, float *v, int64_t n,
-                            float grad_scale, const struct adamw *how)
+static inline void op_adamw(struct backend *b, float *w, const float *g, float *m, float *v,
+                            const struct adamw_range *ranges, int count, const double *squares, const struct adamw *how)
 {
+	int64_t n = 0;
 	ops_want_pointer("adamw", "how", how);
-	if (n < 0 || how->step < 1)
-		favor_die("adamw: %lld elements at step %lld, but steps count from 1", (long long)n, (long long)how->step);
+	if (count < 0 || how->step < 1 || !(how->max_norm >= 0))
+		favor_die("adamw: %d ranges at step %lld, norm %g, but steps count from 1 and norms are >= 0", count,
+		          (long long)how->step, (double)how->max_norm);
+	for (int i = 0; i < count; i++) {
+		if (ranges[i].first < 0 || ranges[i].count < 0)
+			favor_die("adamw: range %d has %lld elements from %lld on", i, (long long)ranges[i].count, (long long)ranges[i].first);
+		n += ranges[i].count;
+	}
 	if (!n)
 		return;
+	ops_want_pointer("adamw", "squares", squares);
 	ops_want_pointer("adamw", "w", w);
 	ops_want_pointer("adamw", "g", g);
 	ops_want_pointer("adamw", "m", m);
 	ops_want_pointer("adamw", "v", v);
-	b->ops.adamw(b, w, g, m, v, n, grad_scale, how);
+	b->ops.adamw(b, w, g, m, v, ranges, count, squares, how);
 }
 
 #endif

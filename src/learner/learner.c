@@ -24,6 +24,8 @@ void learner_init(struct learner *l, struct model *m, const struct learner_optio
 	l->gradient = zeroed(m->backend, m->params.total);
 	l->exp_avg = zeroed(m->backend, m->params.total);
 	l->exp_avg_sq = zeroed(m->backend, m->params.total);
+	l->squares = op_alloc(m->backend, sizeof *l->squares);
+	l->ranges = favor_malloc((size_t)m->params.count * sizeof *l->ranges);
 	weights_bind(&l->grad, &m->config, l->gradient);
 	run_arena_init(&l->arena, m->backend);
 }
@@ -46,8 +48,10 @@ void learner_free(struct learner *l)
 	op_release(l->model->backend, l->gradient);
 	op_release(l->model->backend, l->exp_avg);
 	op_release(l->model->backend, l->exp_avg_sq);
+	op_release(l->model->backend, l->squares);
 	if (l->sum)
 		op_release(l->model->backend, l->sum);
+	free(l->ranges);
 	weights_unbind(&l->grad);
 	arena_free(&l->arena);
 }
@@ -225,41 +229,46 @@ done:
 	return result;
 }
 
+/* The trainable part into l->ranges; neighbours that decay alike are one range. Returns how many. */
+static int cut_ranges(struct learner *l)
+{
+	const struct param_list *p = &l->model->params;
+	int count = 0;
+	for (int i = 0; i < p->count;) {
+		int64_t from = p->params[i].offset, to = from;
+		const int decay = p->params[i].decay;
+		for (; i < p->count && p->params[i].decay == decay; i++)
+			to += p->params[i].count;
+		from = from < l->first ? l->first : from;
+		if (to > from)
+			l->ranges[count++] = (struct adamw_range){from, to - from, decay ? l->options->weight_decay : 0};
+	}
+	return count;
+}
+
 double learner_step(struct learner *l, float lr)
 {
 	const struct learner_options *o = l->options;
 	struct backend *b = l->model->backend;
-	struct adamw how = {
-	    .lr = lr, .beta1 = o->adam_beta1, .beta2 = o->adam_beta2, .eps = o->adam_eps, .step = l->step + 1};
-	float *gradient = l->sum ? l->sum : l->gradient;
-	double norm = sqrt(op_sum_squares(b, gradient + l->first, l->count));
-	if (!isfinite(norm))
-		return norm;
-	/* torch's clip_grad_norm_: g *= min(1, max_norm / (norm + 1e-6)) */
-	double scale = o->max_grad_norm > 0 ? o->max_grad_norm / (norm + 1e-6) : 1;
-	if (scale > 1)
-		scale = 1;
-	/* neighbours that decay alike go in one call */
-	for (int i = 0; i < l->model->params.count;) {
-		const struct param *p = &l->model->params.params[i];
-		int64_t from = p->offset, to = p->offset;
-		int decay = p->decay, j = i;
-		while (j < l->model->params.count && l->model->params.params[j].decay == decay)
-			to += l->model->params.params[j++].count;
-		if (from < l->first)
-			from = l->first < to ? l->first : to;
-		how.weight_decay = decay ? o->weight_decay : 0;
-		if (to > from)
-			op_adamw(b, l->model->block + from, gradient + from, l->exp_avg + from, l->exp_avg_sq + from, to - from,
-			         (float)scale, &how);
-		i = j;
-	}
+	const struct adamw how = {.lr = lr,
+	                          .beta1 = o->adam_beta1,
+	                          .beta2 = o->adam_beta2,
+	                          .eps = o->adam_eps,
+	                          .max_norm = o->max_grad_norm,
+	                          .step = l->step + 1};
+	const float *gradient = l->sum ? l->sum : l->gradient;
+	double squares;
+	op_sum_squares(b, l->squares, gradient + l->first, l->count);
+	op_adamw(b, l->model->block, gradient, l->exp_avg, l->exp_avg_sq, l->ranges, cut_ranges(l), l->squares, &how);
+	op_download(b, &squares, l->squares, sizeof squares); /* the step is queued behind it: the first wait */
+	model_changed(l->model);                              /* the backend's to be told after each adamw */
+	if (!isfinite(squares))
+		return sqrt(squares);
 	l->step++;
 	l->model->version++;
-	model_changed(l->model);
 	if (l->lends)
 		learner_lend(l);
-	return norm;
+	return sqrt(squares);
 }
 
 int64_t learner_fixed_bytes(const struct model *m, const struct learner_options *o, int keeps_sum)

@@ -22,6 +22,8 @@ struct learner {
 	float *gradient, *exp_avg, *exp_avg_sq; /* [params.total] each, backend memory, owned; outside the range: unused */
 	float *sum;             /* as gradient; NULL unless learner_keep_sum: what learner_step takes then */
 	int lends, lent;        /* see learner_lend; lent: the gradient's memory is the backend's */
+	double *squares;        /* backend memory, owned: |gradient|^2 */
+	struct adamw_range *ranges; /* [params.count], owned: working memory of a step */
 	struct weights grad;
 	struct arena arena; /* backend memory, owned */
 	int64_t step;       /* optimiser steps done */

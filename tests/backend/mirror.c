@@ -324,23 +324,26 @@ static void mirror_sample(struct backend *b, struct sampled *out, struct tensor 
 	end(&c);
 }
 
-static double mirror_sum_squares(struct backend *b, const float *x, int64_t n)
+static void mirror_sum_squares(struct backend *b, double *out, const float *x, int64_t n)
 {
 	struct call c = begin(b);
-	take(&c, x, floats(n));
+	take(&c, x, floats(n)), take(&c, out, sizeof *out);
 	go(&c);
-	const double sum = op_sum_squares(c.device, P(x), n);
+	op_sum_squares(c.device, P(out), P(x), n);
 	end(&c);
-	return sum;
 }
 
-static void mirror_adamw(struct backend *b, float *w, const float *g, float *m, float *v, int64_t n, float grad_scale,
-                         const struct adamw *how)
+static void mirror_adamw(struct backend *b, float *w, const float *g, float *m, float *v, const struct adamw_range *ranges,
+                         int count, const double *squares, const struct adamw *how)
 {
 	struct call c = begin(b);
+	int64_t n = 0;
+	for (int i = 0; i < count; i++)
+		n = ranges[i].first + ranges[i].count > n ? ranges[i].first + ranges[i].count : n;
 	take(&c, w, floats(n)), take(&c, g, floats(n)), take(&c, m, floats(n)), take(&c, v, floats(n));
+	take(&c, squares, sizeof *squares);
 	go(&c);
-	op_adamw(c.device, P(w), P(g), P(m), P(v), n, grad_scale, how);
+	op_adamw(c.device, P(w), P(g), P(m), P(v), ranges, count, P(squares), how);
 	end(&c);
 }
 

@@ -177,13 +177,25 @@ static void test_weights_follow(void **state)
 	op_zero(b, m, sizeof host);
 	op_zero(b, v, sizeof host);
 	assert_true(seen_weight(b, w + AT) == rounded(host[AT]));
-	const struct adamw how = {.lr = 0.125f, .beta1 = 0.9f, .beta2 = 0.99f, .eps = 1e-8f, .weight_decay = 0.1f, .step = 1};
-	op_adamw(b, w + 100, g + 100, m + 100, v + 100, 100, 1, &how); /* a part, as a frozen tower leaves it */
+	const struct adamw how = {.lr = 0.125f, .beta1 = 0.9f, .beta2 = 0.99f, .eps = 1e-8f, .max_norm = 1, .step = 1};
+	const struct adamw_range part[] = {{100, 30, 0.1f}, {130, 70, 0}}; /* as a frozen tower leaves it */
+	double *squares = op_alloc(b, sizeof *squares);
+	op_sum_squares(b, squares, g + 100, 100);
+	op_adamw(b, w, g, m, v, part, 2, squares, &how);
 	op_weights_changed(b);
 	op_download(b, now, w, sizeof now);
 	assert_true(now[AT] != host[AT] && now[99] == host[99] && now[200] == host[200]);
 	for (int i = 99; i <= 200; i++)
 		assert_true(seen_weight(b, w + i) == rounded(now[i]));
+	/* a gradient that is no number steps nothing, and the copy stays true */
+	const double none = NAN;
+	op_upload(b, squares, &none, sizeof none);
+	op_adamw(b, w, g, m, v, part, 2, squares, &how);
+	op_weights_changed(b);
+	float same[N];
+	op_download(b, same, w, sizeof same);
+	assert_memory_equal(same, now, sizeof now);
+	assert_true(seen_weight(b, w + AT) == rounded(now[AT]));
 	op_upload(b, w, host, sizeof host);
 	assert_true(seen_weight(b, w + AT) == rounded(host[AT]));
 	op_zero(b, w, sizeof host);
@@ -201,6 +213,7 @@ static void test_weights_follow(void **state)
 	float *all[] = {w, g, m, v};
 	for (int i = 0; i < 4; i++)
 		op_release(b, all[i]);
+	op_release(b, squares);
 	backend_destroy(b);
 }
 

@@ -17,7 +17,8 @@ static void test_sum_squares(void **state)
 		for (int offset = 0; offset < 2; offset++) {
 			int64_t n = sizes[i];
 			struct matrix x = matrix_random(KERNEL_F32, 1, n, (struct layout){0, offset}, 1, 1);
-			double want = b->ops.sum_squares(b, x.host.data, n), got, again;
+			double want, got, again;
+			b->ops.sum_squares(b, &want, x.host.data, n);
 			launched("sum_squares", kernel_sum_squares(out, x.data, n, 0, scratch, NULL));
 			device_download(&got, out, sizeof got);
 			launched("sum_squares", kernel_sum_squares(out, x.data, n, 1, scratch, NULL));
@@ -65,9 +66,9 @@ static void test_bias_gradient(void **state)
 
 enum { TENSORS = 6 };
 
-/* Several tensors in one launch: empty ones, one element, one that fills blocks exactly, unaligned ones; with and without
+/* Several tensors in one launch, every other one with decay: empty ones, one element, one that fills blocks exactly, unaligned ones; with and without
  * a bfloat16 copy. Three steps, so that moments are no longer 0. */
-static void adamw_case(struct backend *b, struct kernel_adamw how)
+static void adamw_case(struct backend *b, struct kernel_adamw how, float weight_decay, double squares)
 {
 	const int64_t sizes[TENSORS] = {0, 1, 4096, 10007, 0, 37};
 	const int64_t offsets[TENSORS] = {0, 0, 0, 0, 0, 1};
@@ -82,26 +83,28 @@ static void adamw_case(struct backend *b, struct kernel_adamw how)
 		v[i] = matrix_of(KERNEL_F32, 1, sizes[i], layout, zeros);
 		copy[i] = matrix_empty(KERNEL_BF16, 1, sizes[i], layout);
 		tensors[i] = (struct kernel_adamw_tensor){w[i].data, g[i].data, m[i].data, v[i].data, i % 2 ? copy[i].data : NULL,
-		                                          sizes[i], -1};
+		                                          sizes[i], -1, i % 2 ? weight_decay : 0};
 	}
 	free(zeros);
 	int64_t blocks = kernel_adamw_plan(tensors, TENSORS);
 	struct kernel_adamw_tensor *on_device = device_array(tensors, sizeof tensors);
+	double *there = device_array(&squares, sizeof squares);
 	for (how.step = 1; how.step <= 3; how.step++) {
-		struct adamw reference = {how.lr, how.beta1, how.beta2, how.eps, how.weight_decay, how.step};
-		for (int i = 0; i < TENSORS; i++)
-			b->ops.adamw(b, w[i].host.data, g[i].host.data, m[i].host.data, v[i].host.data, sizes[i], how.gradient_scale,
-			             &reference);
-		launched("adamw", kernel_adamw(on_device, TENSORS, blocks, &how, NULL));
+		struct adamw reference = {how.lr, how.beta1, how.beta2, how.eps, how.max_norm, how.step};
+		for (int i = 0; i < TENSORS; i++) {
+			struct adamw_range whole = {0, sizes[i], tensors[i].weight_decay};
+			b->ops.adamw(b, w[i].host.data, g[i].host.data, m[i].host.data, v[i].host.data, &whole, 1, &squares, &reference);
+		}
+		launched("adamw", kernel_adamw(on_device, TENSORS, blocks, there, &how, NULL));
 	}
 	for (int i = 0; i < TENSORS; i++) {
-		/* three steps of up to lr each, with a relative error of a few roundings; w itself is rounded three times */
-		matrix_check("adamw w", &w[i], 3e-7, 1e-6 * (double)how.lr);
+		/* three steps of up to lr each, with a relative error of a few roundings; w itself is rounded three times on either side */
+		matrix_check("adamw w", &w[i], 3.6e-7, 1e-6 * (double)how.lr);
 		matrix_check("adamw m", &m[i], 5e-7, 1e-10);
 		matrix_check("adamw v", &v[i], 5e-7, 0);
 		float *weights = favor_malloc((size_t)(sizes[i] + 1) * sizeof *weights);
 		device_download(weights, w[i].data, (size_t)sizes[i] * sizeof *weights);
-		if (i % 2)
+		if (i % 2 && isfinite(squares))
 			matrix_check_bits("adamw bfloat16 copy", &copy[i], weights);
 		free(weights);
 		struct matrix *all[] = {&w[i], &g[i], &m[i], &v[i], &copy[i]};
@@ -109,18 +112,23 @@ static void adamw_case(struct backend *b, struct kernel_adamw how)
 			matrix_free(all[k]);
 	}
 	device_release(on_device);
+	device_release(there);
 }
 
 static void test_adamw(void **state)
 {
 	(void)state;
 	struct backend *b = backend_reference_new();
-	adamw_case(b, (struct kernel_adamw){1e-3f, 0.9f, 0.999f, 1e-8f, 0, 1, 1});
-	adamw_case(b, (struct kernel_adamw){1e-2f, 0.8f, 0.95f, 1e-6f, 0.1f, 0.37f, 1});
+	adamw_case(b, (struct kernel_adamw){1e-3f, 0.9f, 0.999f, 1e-8f, 0, 1}, 0, 4);
+	adamw_case(b, (struct kernel_adamw){1e-2f, 0.8f, 0.95f, 1e-6f, 0.37f, 1}, 0.1f, 4);
+	adamw_case(b, (struct kernel_adamw){1e-2f, 0.8f, 0.95f, 1e-6f, 0.37f, 1}, 0.1f, 0.01);
 	/* a decay so small that 1 - lr weight_decay has no digits for it */
-	adamw_case(b, (struct kernel_adamw){1e-6f, 0.9f, 0.999f, 1e-8f, 0.01f, 1, 1});
-	struct kernel_adamw how = {1e-3f, 0.9f, 0.999f, 1e-8f, 0, 1, 0};
-	assert_int_not_equal(kernel_adamw(NULL, 1, 1, &how, NULL), 0); /* step 0 */
+	adamw_case(b, (struct kernel_adamw){1e-6f, 0.9f, 0.999f, 1e-8f, 1, 1}, 0.01f, 0);
+	/* nothing is stepped */
+	adamw_case(b, (struct kernel_adamw){1e-2f, 0.8f, 0.95f, 1e-6f, 1, 1}, 0.1f, NAN);
+	adamw_case(b, (struct kernel_adamw){1e-2f, 0.8f, 0.95f, 1e-6f, 0, 1}, 0.1f, INFINITY);
+	struct kernel_adamw how = {1e-3f, 0.9f, 0.999f, 1e-8f, 0, 0};
+	assert_int_not_equal(kernel_adamw(NULL, 1, 1, NULL, &how, NULL), 0); /* step 0 */
 	backend_destroy(b);
 }
 

@@ -49,8 +49,8 @@ void cpu_sample(struct backend *b, struct sampled *out, struct tensor logits, co
                 const struct sampling *how);
 
 /* optimizer.c */
-double cpu_sum_squares(struct backend *b, const float *x, int64_t n);
-void cpu_adamw(struct backend *b, float *w, const float *g, float *m, float *v, int64_t n, float grad_scale,
-               const struct adamw *how);
+void cpu_sum_squares(struct backend *b, double *out, const float *x, int64_t n);
+void cpu_adamw(struct backend *b, float *w, const float *g, float *m, float *v, const struct adamw_range *ranges,
+               int count, const double *squares, const struct adamw *how);
 
 #endif

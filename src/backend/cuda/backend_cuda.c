@@ -1,5 +1,5 @@
 /* The CUDA backend: its table, its start and end, its errors. A shared object of its own (library.h). One GPU and one stream
- * a backend; every op is queued on the stream, and only sync, download, sample and sum_squares wait. */
+ * a backend; every op is queued on the stream, and only sync, download and sample wait. */
 #include "backend/cuda/state.h"
 
 #include "backend/team.h"
@@ -48,6 +48,7 @@ static void destroy(struct backend *b)
 	cuda_products_destroy(s, s->products);
 	cuda_memory_end(s);
 	CUDA(s, cudaStreamDestroy(s->stream));
+	free(s->steps);
 	free(s);
 	free(b);
 }

@@ -46,6 +46,8 @@ struct cuda_state {
 	float *logits;  /* a chunk of rows of the head (head.c); grows to HEAD_BYTES */
 	void *dlogits;  /* their gradient, as an operand */
 	size_t logits_bytes, dlogits_bytes;
+	struct kernel_adamw_tensor *steps; /* host: the optimiser's ranges, for one step at a time; owned, grows */
+	int steps_room;
 	struct cuda_products *products;
 	struct cuda_attention *attention;
 };
@@ -140,9 +142,9 @@ void cuda_sample(struct backend *b, struct sampled *out, struct tensor logits, c
                  const struct sampling *how);
 
 /* optimizer.c */
-double cuda_sum_squares(struct backend *b, const float *x, int64_t n);
-void cuda_adamw(struct backend *b, float *w, const float *g, float *m, float *v, int64_t n, float grad_scale,
-                const struct adamw *how);
+void cuda_sum_squares(struct backend *b, double *out, const float *x, int64_t n);
+void cuda_adamw(struct backend *b, float *w, const float *g, float *m, float *v, const struct adamw_range *ranges, int count,
+               const double *squares, const struct adamw *how);
 
 /* team.c; without_nccl.c where the build had no nccl.h: NULL then */
 const struct backend_team_ops *cuda_team_ops(void);
