@@ -18,6 +18,7 @@
  * The floor of a phase is max(operations / peak, bytes / bandwidth): no faster program with these shapes, this packing
  * and float32 is possible. Then the same steps again with a clock around every op of the backend (profile.h). */
 #include "machine.h"
+#include "needs.h"
 #include "profile.h"
 
 #include "backend/ops.h"
@@ -34,17 +35,11 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { VISION, PREFILL, DECODE, FORWARD, BACKWARD, UPDATE, PHASES };
 static const char *const phase_names[PHASES] = {"vision", "prefill", "decode", "forward", "backward", "update"};
 
 struct arguments {
 	const char *model;
 	int group, image, text, response, repeat, threads, bf16; /* bf16: operands of products rounded */
-};
-
-/* What a phase has to do: float32 operations; bytes that it must read and write; the size of what it goes through. */
-struct need {
-	double flops, bytes, set;
 };
 
 struct bench {
@@ -247,70 +242,6 @@ static void step(struct bench *b, double seconds[PHASES])
 	learn(b, &run, seconds);
 }
 
-/* The decoder over that many rows: products with its layers' weights, pairs of a query and a key that it sees, rows
- * through the head. */
-static double text_flops(const struct model_config *c, double rows, double pairs, double head_rows)
-{
-	const double H = c->hidden_size, Q = (double)c->heads * c->head_dim, KV = (double)c->kv_heads * c->head_dim;
-	const double layer = 2 * Q * H + 2 * KV * H + 3 * H * c->intermediate_size;
-	return c->layers * (2 * rows * layer + 4 * Q * pairs) + 2 * head_rows * c->vocab_size * H;
-}
-
-/* Operations: a product of [m, k] and [k, n] has 2 m k n; a pair of a query and a key that it sees 2 Q for the score
- * and 2 Q for the value, over all heads; norms, activations and sampling are not counted. With n prompt tokens, G
- * responses of T tokens, P patches, and the letters of params.h:
- *
- *   text(r, p, t) = L (2 r (2 Q H + 2 KV H + 3 F H) + 4 Q p) + 2 t V H      r rows, p pairs, t rows through the head
- *   vision   = 2 P (E C + depth (4 E E + 2 E M)) + 4 E P P depth + 2 P / S (S E S E + H S E)
- *   prefill  = text(n, n (n + 1) / 2, 1)
- *   decode   = text(G (T - 1), G ((T - 1) n + T (T - 1) / 2), G (T - 1))
- *   forward  = vision + text(n + G (T - 1), prefill's pairs + decode's pairs, G T)
- *   backward = 2 x the forward's products (gradients of inputs and of weights; patches need none), 2.5 x its attention
- *              (the scores again, dV, dP, dQ, dK), 3 x its head (the logits again, dh, dw)
- *   update   = (2 + 15) a weight: its square; moments, corrections, root, division, decay
- *
- * Bytes: the weights that take part, once (decode: once a token); keys and values written and read (decode: the
- * prompt's once a token, a response's own once for each later token); activations that the backward needs, written by
- * the forward and read by the backward; gradients read and written; update: 9 passes over w, g, m, v. */
-static void count_needs(const struct bench *b, struct need needs[PHASES])
-{
-	const struct model_config *c = &b->model->config;
-	const struct vision_config *v = &c->vision;
-	const double H = c->hidden_size, F = c->intermediate_size, Q = (double)c->heads * c->head_dim,
-	             KV = (double)c->kv_heads * c->head_dim, L = c->layers, E = v->embed_dim, M = v->mlp_dim,
-	             C = v->patch_dim, S = (double)v->merge_size * v->merge_size, depth = v->depth,
-	             P = (double)b->image.grid_h * b->image.grid_w, n = b->prompt_tokens, G = b->a.group, T = b->a.response;
-	const double prompt_pairs = n * (n + 1) / 2, response_pairs = G * ((T - 1) * n + T * (T - 1) / 2),
-	             rows = n + G * (T - 1), pairs = prompt_pairs + response_pairs;
-	const double patch_product = 2 * P * E * C,
-	             tower_products = patch_product + 2 * P * depth * (4 * E * E + 2 * E * M) +
-	                              2 * P / S * (S * E * S * E + H * S * E),
-	             tower_attention = 4 * E * P * P * depth;
-	needs[VISION].flops = tower_products + tower_attention;
-	needs[PREFILL].flops = text_flops(c, n, prompt_pairs, 1);
-	needs[DECODE].flops = text_flops(c, G * (T - 1), response_pairs, G * (T - 1));
-	needs[FORWARD].flops = needs[VISION].flops + text_flops(c, rows, pairs, G * T);
-	needs[BACKWARD].flops = 2 * (tower_products + text_flops(c, rows, 0, 0)) - patch_product +
-	                        2.5 * (tower_attention + text_flops(c, 0, pairs, 0)) + 3 * text_flops(c, 0, 0, G * T);
-	needs[UPDATE].flops = 17 * (double)b->model->params.total;
-
-	const double word = sizeof(float), all = word * (double)b->model->params.total,
-	             tower = word * (double)b->model->params.vision_total, text = all - tower, kv = word * 2 * KV * L,
-	             kept = word * (rows * L * (5 * H + 2 * Q + 2 * KV + 3 * F) + P * depth * (8 * E + 2 * M) + P * C);
-	needs[VISION].bytes = P > 0 ? tower + word * P * C : 0;
-	needs[PREFILL].bytes = text + n * kv;
-	needs[DECODE].bytes = (T - 1) * (text + n * kv) + G * T * (T - 1) / 2 * kv;
-	needs[FORWARD].bytes = all + kept;
-	needs[BACKWARD].bytes = 3 * all + kept;
-	needs[UPDATE].bytes = 9 * all;
-	needs[VISION].set = needs[VISION].bytes;
-	needs[PREFILL].set = needs[PREFILL].bytes;
-	needs[DECODE].set = text + (n + G * T) * kv;
-	needs[FORWARD].set = needs[FORWARD].bytes;
-	needs[BACKWARD].set = 2 * all + kept;
-	needs[UPDATE].set = 4 * all;
-}
-
 static int by_value(const void *a, const void *b)
 {
 	const double x = *(const double *)a, y = *(const double *)b;
@@ -419,7 +350,9 @@ int main(int argc, char **argv)
 	for (int i = 0; i < n; i++)
 		step(&b, times + i * PHASES);
 	const double after = machine_flops(threads), peak = after > before ? after : before; /* clocks move */
-	count_needs(&b, needs);
+	const struct need_shape shape = {.patches = (double)b.image.grid_h * b.image.grid_w, .prompt = b.prompt_tokens, .groups = 1,
+	                                 .group = b.a.group, .response = b.a.response, .operand = sizeof(float)};
+	count_needs(m, &shape, needs);
 	printf("machine: %d threads, vectors of %d floats: %.1f GFLOP/s float32 (%.1f on one thread); reads %.1f GB/s from "
 	       "memory, %.1f GB/s from a block as large as the weights\n",
 	       threads, machine_lanes(), 1e-9 * peak, 1e-9 * machine_flops(1),
