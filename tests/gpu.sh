@@ -190,7 +190,7 @@ phase_cpu() {
 	check "golden models on the CPU" 300 "$build/tests/model/test_model_golden"
 	synth_size="--train 64 --test 16"
 	make_synth || fail "synth" "it failed" "$work/log"
-	set -- device=cpu learner.steps=2 learner.warmup=0 learner.groups_per_step=2 rollout.group_size=4 rollout.max_tokens=16
+	set -- device=cpu learner.steps=2 learner.warmup=0 learner.groups_per_step=2 learner.micro_batch=2 rollout.group_size=4 rollout.max_tokens=16
 	if run cpu-1 0 "$@" && run cpu-3 3 "$@"; then
 		same_run "1 and 3 ranks on the CPU" cpu-1 cpu-3
 	else
