@@ -33,7 +33,8 @@ class Failed(Exception):
         self.code, self.text = code, text
 
 
-def train(favor, folder, model, data, case, steps, warmup, threads, dtype="float32", groups=1, placement="auto", ranks=1):
+def train(favor, folder, model, data, case, steps, warmup, threads, dtype="float32", groups=1, placement="auto", ranks=1,
+          recompute=False):
     """Metrics of the steps after the warm-up whose groups have advantages (a group of equal rewards teaches nothing, and would be
     cheaper if it were left out), and the process's cost. Raises Failed; ValueError where a response ended early."""
     config, log, out = (os.path.join(folder, name) for name in ("run.yaml", "process.log", "run"))
@@ -44,7 +45,7 @@ model: {{path: {model}, dtype: {dtype}}}
 data: {{train: {data}/train.jsonl}}
 rollout: {{group_size: {case['group']}, max_tokens: {case['response']}}}
 reward: {{accuracy: visual-rft, format: 0}}
-learner: {{steps: {warmup + steps}, groups_per_step: {groups}, lr: 1.0e-6, beta: 0}}
+learner: {{steps: {warmup + steps}, groups_per_step: {groups}, lr: 1.0e-6, beta: 0, recompute: {str(recompute).lower()}}}
 placement: {placement}
 checkpoint: {{every: 0}}
 run: {{dir: {out}, threads: {threads}}}
