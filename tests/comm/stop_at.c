@@ -171,7 +171,8 @@ static void learn(struct world *w)
 		world_sum_learners(w, few, 2);
 		world_max_learners(w, few, 2);
 		at(w, "moments");
-		world_bring(w, x, N, 1);
+		if (world_role_count(w, ROLE_LEARNER) > 1)
+			world_bring(w, x, N, 1);
 	}
 	at(w, "publish");
 	world_publish(w, x, N, &version, &stop);
