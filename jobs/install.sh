@@ -6,7 +6,7 @@ set -eu
 packages="git build-essential meson ninja-build pkg-config libopenmpi-dev openmpi-bin libhdf5-dev libjpeg62-turbo-dev
 	libpng-dev libwebp-dev libpcre2-dev libutf8proc-dev libjansson-dev libyaml-dev libcmocka-dev"
 # h5py reads checkpoints as others will; pip fetches Open MPI 5 (jobs/install_ulfm.sh); the rest of the Python tools is not needed to run the tests
-for_tests="libdnnl-dev clang libclang-rt-14-dev libomp-dev valgrind hdf5-tools python3 python3-h5py python3-pip slurm-wlm munge iproute2"
+for_tests="libdnnl-dev clang libclang-rt-14-dev libomp-dev valgrind hdf5-tools python3 python3-h5py python3-pip slurm-wlm munge iproute2 procps"
 
 say() {
 	echo "jobs/install.sh: $*" >&2
