@@ -89,8 +89,8 @@ oversubscribed() {
 	fi
 }
 
-# ---- large sets. Processor time: a loaded machine must not decide.
-million() { # KIND RANKS MOST SECONDS
+# ---- large sets. Processor time, the less of two runs if the first takes too long: what else the machine does must not decide.
+read_million() { # KIND RANKS; sets seconds
 	rm -rf "$work/million"
 	(
 		ranks "$2" train "$work/tiny.yaml" run.dir="$work/million" data.train="$work/million.$1" data.eval= learner.steps=1 \
@@ -99,13 +99,24 @@ million() { # KIND RANKS MOST SECONDS
 		times >"$work/times"
 	)
 	seconds=$(tail -n 1 "$work/times" | sed 's/[ms]/ /g' | awk '{ print 60 * $1 + $2 + 60 * $3 + $4 }')
+}
+too_long() { # SECONDS MOST
+	awk "BEGIN { exit !($1 >= $2) }"
+}
+million() { # KIND RANKS MOST SECONDS
+	read_million "$1" "$2"
+	if [ "$(cat "$work/code")" -eq 0 ] && too_long "$seconds" "$3"; then
+		before=$seconds
+		read_million "$1" "$2"
+		too_long "$before" "$seconds" || seconds=$before
+	fi
 	name="a million lines of $1, $2 ranks"
 	[ "$2" -ne 0 ] || name="a million lines of $1, one process"
 	if [ "$(cat "$work/code")" -ne 0 ]; then
 		fail "$name" "the run failed" "$work/log"
 	elif ! grep -q '1000000 training records (4 checked)' "$work/log"; then
 		fail "$name" "not said how many records were checked" "$work/log"
-	elif awk "BEGIN { exit !($seconds >= $3) }"; then
+	elif too_long "$seconds" "$3"; then
 		fail "$name" "$seconds s of processor time, at most $3"
 	else
 		ok "$name: read, checked, one step: $seconds s of processor time"
