@@ -82,4 +82,17 @@ static inline void tiny_roll(const struct tiny *t, struct rollout *r, int first,
 	tiny_want(!rollout_groups(r, q, n, groups, &e), &e);
 }
 
+/* Response i of a and k of b (include cmocka.h before this file): tokens, all that is recorded of them, end and text, to the bit. */
+static inline void tiny_same_response(const struct group *a, int32_t i, const struct group *b, int32_t k)
+{
+	const int32_t n = a->start[i + 1] - a->start[i], p = a->start[i], q = b->start[k];
+	assert_int_equal(n, b->start[k + 1] - q);
+	assert_memory_equal(a->token_ids + p, b->token_ids + q, (size_t)n * sizeof *a->token_ids);
+	assert_memory_equal(a->logp + p, b->logp + q, (size_t)n * sizeof *a->logp);
+	assert_memory_equal(a->sampling_logp + p, b->sampling_logp + q, (size_t)n * sizeof *a->logp);
+	assert_memory_equal(a->entropy + p, b->entropy + q, (size_t)n * sizeof *a->entropy);
+	assert_int_equal(a->finish[i], b->finish[k]);
+	assert_string_equal(a->text[i], b->text[k]);
+}
+
 #endif

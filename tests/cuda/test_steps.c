@@ -37,17 +37,6 @@ static void rules(struct rollout *r, int way, int32_t max_tokens)
 		r->stop[r->stop_count++] = id;
 }
 
-static void same_response(const struct group *a, int32_t i, const struct group *b, int32_t k)
-{
-	const int32_t n = a->start[i + 1] - a->start[i], p = a->start[i], q = b->start[k];
-	assert_int_equal(n, b->start[k + 1] - q);
-	assert_memory_equal(a->token_ids + p, b->token_ids + q, (size_t)n * sizeof *a->token_ids);
-	assert_memory_equal(a->logp + p, b->logp + q, (size_t)n * sizeof *a->logp);
-	assert_memory_equal(a->sampling_logp + p, b->sampling_logp + q, (size_t)n * sizeof *a->logp);
-	assert_memory_equal(a->entropy + p, b->entropy + q, (size_t)n * sizeof *a->entropy);
-	assert_int_equal(a->finish[i], b->finish[k]);
-}
-
 /* Groups of the text prompts, by one rollout after another: many responses, one, as many as at first. An emulation
  * takes its time. */
 enum { ROUNDS = 3, TEXT = 2, PROMPTS = TINY_PROMPTS - TEXT };
@@ -93,8 +82,8 @@ static void test_graphs(void **state)
 				for (int round = 0; round < ROUNDS; round++)
 					for (int i = 0; i < prompts_of(round); i++)
 						for (int32_t k = 0; k < counts[round][i]; k++) {
-							same_response(one[round][i], k, two[round][i], k);
-							same_response(one[0][i], k, one[round][i], k);
+							tiny_same_response(one[round][i], k, two[round][i], k);
+							tiny_same_response(one[0][i], k, one[round][i], k);
 							stopped += one[round][i]->finish[k] == FINISH_STOP;
 							cut += one[round][i]->finish[k] == FINISH_LENGTH;
 						}
@@ -206,13 +195,13 @@ static void test_places(void **state)
 				                                  .responses = WIDE - i % 2};
 				assert_int_equal(rollout_groups(&r, &q, 1, &alone, &e), 0);
 				for (int32_t k = 0; k < q.responses; k++)
-					same_response(p.groups[i], k, alone, k);
+					tiny_same_response(p.groups[i], k, alone, k);
 				group_destroy(alone);
 				first[i] = p.groups[i];
 				continue;
 			}
 			for (int32_t k = 0; k < first[i]->responses; k++)
-				same_response(p.groups[i], k, first[i], k);
+				tiny_same_response(p.groups[i], k, first[i], k);
 			group_destroy(p.groups[i]);
 		}
 		rollout_free(&r);

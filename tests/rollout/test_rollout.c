@@ -11,18 +11,6 @@
 
 #include <math.h>
 
-static void same_response(const struct group *a, int32_t i, const struct group *b, int32_t k)
-{
-	const int32_t n = a->start[i + 1] - a->start[i], p = a->start[i], q = b->start[k];
-	assert_int_equal(n, b->start[k + 1] - q);
-	assert_memory_equal(a->token_ids + p, b->token_ids + q, (size_t)n * sizeof *a->token_ids);
-	assert_memory_equal(a->logp + p, b->logp + q, (size_t)n * sizeof *a->logp);
-	assert_memory_equal(a->sampling_logp + p, b->sampling_logp + q, (size_t)n * sizeof *a->logp);
-	assert_memory_equal(a->entropy + p, b->entropy + q, (size_t)n * sizeof *a->entropy);
-	assert_int_equal(a->finish[i], b->finish[k]);
-	assert_string_equal(a->text[i], b->text[k]);
-}
-
 static void destroy(struct group **groups, int n)
 {
 	for (int i = 0; i < n; i++)
@@ -59,13 +47,13 @@ static void test_together(void **state)
 			tiny_roll(&t, &r, i, 1, &counts[i], &alone);
 			assert_int_equal(group_digest(alone), group_digest(together[i]));
 			for (int32_t k = 0; k < counts[i]; k++) {
-				same_response(alone, k, together[i], k);
+				tiny_same_response(alone, k, together[i], k);
 				stopped += alone->finish[k] == FINISH_STOP;
 				cut += alone->finish[k] == FINISH_LENGTH;
 			}
 			group_destroy(alone);
 			tiny_roll(&t, &r, i, 1, &one, &alone);
-			same_response(alone, 0, together[i], 0);
+			tiny_same_response(alone, 0, together[i], 0);
 			group_destroy(alone);
 			if (threads > 1) {
 				assert_int_equal(group_digest(first[i]), group_digest(together[i]));
@@ -182,7 +170,7 @@ static void test_places(void **state)
 			for (int i = 0; i < MANY; i++) {
 				assert_int_equal(group_digest(m.groups[i]), group_digest(alone[i]));
 				for (int32_t k = 0; k < alone[i]->responses; k++)
-					same_response(m.groups[i], k, alone[i], k);
+					tiny_same_response(m.groups[i], k, alone[i], k);
 			}
 			destroy(m.groups, MANY);
 		}
@@ -376,8 +364,8 @@ static void test_greedy(void **state)
 	r.sampling = (struct sampling){.temperature = 1, .top_p = 1, .top_k = 1};
 	tiny_roll(&t, &r, 0, 1, &G, &top);
 	for (int32_t k = 0; k < G; k++) {
-		same_response(greedy, k, greedy, 0);
-		same_response(greedy, k, top, k);
+		tiny_same_response(greedy, k, greedy, 0);
+		tiny_same_response(greedy, k, top, k);
 	}
 	group_destroy(greedy);
 	group_destroy(top);

@@ -5,13 +5,11 @@
 #include "backend/cpu/matmul.h"
 
 #include "backend/cpu/cpu_state.h"
-#include "backend/cpu/product.h"
 #include "backend/cpu/packed.h"
+#include "backend/cpu/product.h"
 #include "backend/host_memory.h"
 
-#include <omp.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum { WORTH_THREADS = 1 << 14 }; /* floats to add before threads pay */
 enum { CHUNK_WORDS = 4 << 20 };   /* most of an operand that is packed for one product */
@@ -47,8 +45,7 @@ struct right {
 	int64_t row, col, k;
 };
 
-static void pack_right(struct matmul_state *s, const struct product *p, union product_word *to,
-                         const struct right *b)
+static void pack_right(struct matmul_state *s, const struct product *p, union product_word *to, const struct right *b)
 {
 	if (p->pairs)
 		product_pack_pairs(to, b->data, b->row, b->col, b->k, p->n, s->threads);
@@ -183,11 +180,11 @@ static int pairs_of(const struct backend *b)
 void cpu_linear(struct backend *b, struct tensor y, struct tensor x, struct tensor w, const float *bias, int accumulate)
 {
 	struct product p = {.pairs = pairs_of(b),
-	                        .n = w.rows,
-	                        .bias = bias,
-	                        .c = y.data,
-	                        .c_row = y.stride,
-	                        .accumulate = accumulate};
+	                    .n = w.rows,
+	                    .bias = bias,
+	                    .c = y.data,
+	                    .c_row = y.stride,
+	                    .accumulate = accumulate};
 	left_rows(state_of(b), &p, x);
 	weight_product(state_of(b), p, w, 1);
 }
