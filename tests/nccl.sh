@@ -80,25 +80,17 @@ same_run "sft, by NCCL and through the host" sft-host sft
 # ---- stopped in mid-step, where others have begun to sum, and gone on with
 train whole 2 placement=colocate learner.steps=6 checkpoint.every=1
 went "six steps"
-(FAVOR_EMULATED_NCCL=slow:1:0 train stopped 2 placement=colocate learner.steps=6 checkpoint.every=1 comm.bucket_kib=512
-echo $train_code >"$work/stopped.code") &
-job=$!
-tries=0
-while [ ! -s "$work/stopped/metrics.jsonl" ] && [ $tries -lt 600 ]; do
-	tries=$((tries + 1))
-	sleep 0.05
+for place in "wait for the sum over learners:0:2" "forward and backward:1:3"; do
+	rm -rf "$work/stopped"
+	FAVOR_EMULATED_NCCL=slow:1:0 FAVOR_FAULT="$place:signal:15" train stopped 2 placement=colocate learner.steps=6 checkpoint.every=1 comm.bucket_kib=512
+	if [ $train_code -eq 75 ] && grep -q 'stopped by SIGTERM' "$work/stopped.log"; then
+		stopped=$(grep -o 'after step [0-9]* of 6' "$work/stopped.log")
+		train stopped 2 placement=colocate learner.steps=6 checkpoint.every=1 --resume auto
+		same_run "stopped $stopped ($place) and gone on with" whole stopped
+	else
+		fail "stopped in mid-step ($place)" "exit code $train_code" "$work/stopped.log"
+	fi
 done
-# the signal goes to one rank; it tells the others
-pid=$(pgrep -f "$favor train $work/tiny.yaml run.dir=$work/stopped" | sort -n | tail -n 1)
-kill -TERM "$pid"
-wait $job
-if [ "$(cat "$work/stopped.code")" -eq 75 ] && grep -q 'stopped by SIGTERM' "$work/stopped.log"; then
-	stopped=$(grep -o 'after step [0-9]* of 6' "$work/stopped.log")
-	train stopped 2 placement=colocate learner.steps=6 checkpoint.every=1 --resume auto
-	same_run "stopped $stopped and gone on with" whole stopped
-else
-	fail "stopped in mid-step" "exit code $(cat "$work/stopped.code")" "$work/stopped.log"
-fi
 
 # ---- moments sharded over the learners: each bucket's sum goes to one of them, and their slices of the weights to all
 # sharded CASE NAME LIKE RANKS OPTIONS...: the run has the bits of LIKE, which has not
