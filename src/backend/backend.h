@@ -161,7 +161,8 @@ struct backend_ops {
 	void (*collect)(struct backend *b, uint64_t number);
 	void (*set_threads)(struct backend *b, int threads); /* threads >= 1; sets b->threads */
 	/* Memory of alloc's that the caller doesn't use for a while: the backend may keep its own copies of weights there, until
-	 * the next call; NULL, 0: takes it back. Contents are undefined then. */
+	 * the next call; NULL, 0: takes it back. Contents are undefined then, and until memory is lent again the backend takes none
+	 * of its own for such copies. */
 	void (*lend)(struct backend *b, void *memory, size_t bytes);
 	/* Bytes that the backend itself takes for a model of so many weights, in `blocks` blocks of them: copies for products,
 	 * working memory. For the plan. */

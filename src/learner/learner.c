@@ -292,14 +292,14 @@ double learner_step(struct learner *l, float lr, const double squares[SLICE_PART
 	double sum = 0;
 	for (int i = 0; i < SLICE_PARTS; i++)
 		sum += squares[i];
-	if (!isfinite(sum))
-		return sqrt(sum);
-	op_upload(b, l->squares, &sum, sizeof sum);
-	op_adamw(b, l->model->block + l->own_first, summed_gradient(l) + l->own_first, l->exp_avg, l->exp_avg_sq, l->ranges,
-	         cut_ranges(l), l->squares, &how);
-	model_changed(l->model); /* the backend's to be told after each adamw */
-	l->step++;
-	l->model->version++;
+	if (isfinite(sum)) {
+		op_upload(b, l->squares, &sum, sizeof sum);
+		op_adamw(b, l->model->block + l->own_first, summed_gradient(l) + l->own_first, l->exp_avg, l->exp_avg_sq,
+		         l->ranges, cut_ranges(l), l->squares, &how);
+		model_changed(l->model); /* the backend's to be told after each adamw */
+		l->step++;
+		l->model->version++;
+	}
 	if (l->lends)
 		learner_lend(l);
 	return sqrt(sum);

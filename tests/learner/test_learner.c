@@ -219,10 +219,11 @@ static void roll_anew(struct fixture *f)
 }
 
 /* Two steps; the weights. */
-static float *stepped(int lends)
+static float *stepped(int lends, int recompute)
 {
 	struct fixture f;
 	fixture_open(&f, VISION_FULL);
+	f.options.recompute = recompute;
 	if (lends)
 		learner_lend(&f.learner);
 	for (int i = 0; i < 2; i++) {
@@ -243,17 +244,20 @@ static float *stepped(int lends)
 	return w;
 }
 
-/* Lent or not, the same bits. */
+/* Lent or not, and layers made again while the memory is taken back: the same bits. */
 static void test_lend(void **state)
 {
 	(void)state;
-	float *kept = stepped(0), *lent = stepped(1);
+	float *kept = stepped(0, 0), *lent = stepped(1, 0), *again = stepped(1, 1);
 	struct fixture f;
 	fixture_open(&f, VISION_FULL);
-	assert_memory_equal(kept, lent, (size_t)f.tiny.model->params.total * sizeof *kept);
+	const size_t bytes = (size_t)f.tiny.model->params.total * sizeof *kept;
+	assert_memory_equal(kept, lent, bytes);
+	assert_memory_equal(kept, again, bytes);
 	fixture_close(&f);
 	free(kept);
 	free(lent);
+	free(again);
 }
 
 static void test_recompute(void **state)

@@ -24,6 +24,7 @@ struct packed_weights {
 	size_t bytes; /* of owned copies */
 	char *lent;   /* borrowed: free memory for copies, */
 	size_t lent_bytes;
+	int lent_back; /* what was lent was taken back: no copies until there is some again */
 	uint64_t generation; /* copies of earlier ones are no longer true */
 };
 
@@ -66,7 +67,7 @@ void *packed_weights_add(struct packed_weights *s, const struct packed_key *key,
 	if (!p) {
 		const size_t room = (bytes + ALIGNED - 1) / ALIGNED * ALIGNED;
 		const int lent = room <= s->lent_bytes;
-		if (!lent && s->bytes + bytes > BYTES_MAX)
+		if (!lent && (s->lent_back || s->bytes + bytes > BYTES_MAX))
 			return NULL;
 		p = favor_calloc(1, sizeof *p);
 		*p = (struct packed){.key = *key, .bytes = bytes, .lent = lent, .data = lent ? s->lent : host_memory(bytes)};
@@ -128,6 +129,7 @@ void packed_weights_lend(struct packed_weights *s, void *memory, size_t bytes)
 	}
 	s->lent = memory;
 	s->lent_bytes = bytes;
+	s->lent_back = !memory;
 }
 
 int64_t packed_weights_most(void)

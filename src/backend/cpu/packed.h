@@ -21,13 +21,14 @@ struct packed_key {
 /* Its copy, NULL if there is none that is still true. */
 void *packed_weights_find(const struct packed_weights *s, const struct packed_key *key);
 /* Room for a copy of `bytes` bytes (for one key always the same), 64-byte aligned, which the caller fills; NULL if it
- * would take more memory than allowed. */
+ * would take more memory than allowed, or between two lendings. */
 void *packed_weights_add(struct packed_weights *s, const struct packed_key *key, size_t bytes);
 /* No copy is true any more; the memory is kept for those to come. */
 void packed_weights_stale(struct packed_weights *s);
 /* Frees copies of weights that overlap these bytes. */
 void packed_weights_forget(struct packed_weights *s, const void *from, size_t bytes);
-/* Copies to come lie in that memory, borrowed, as far as it goes; those in memory that was lent before are forgotten. */
+/* Copies to come lie in that memory, borrowed, as far as it goes; those in memory that was lent before are forgotten. NULL:
+ * it is taken back, for work that is not worth copies: none are added until memory is lent again. */
 void packed_weights_lend(struct packed_weights *s, void *memory, size_t bytes);
 /* What all copies together may take, lent memory apart. */
 int64_t packed_weights_most(void);
