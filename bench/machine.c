@@ -5,6 +5,9 @@
 #include "base/clock.h"
 #include "base/error.h"
 
+#if defined __AVX512BF16__
+#include <immintrin.h>
+#endif
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,6 +56,30 @@ static float multiply_add(int64_t rounds, float factor)
 	return sum_of(sum);
 }
 
+#if defined __AVX512BF16__
+/* 4 * CHAINS * LANES operations a round: a lane adds two products. */
+static float multiply_add_pairs(int64_t rounds, float factor)
+{
+	__m512 x[CHAINS];
+	lanes sum = {0};
+	const __m512bh a = _mm512_cvtne2ps_pbh(_mm512_set1_ps(factor), _mm512_set1_ps(factor));
+	for (int i = 0; i < CHAINS; i++)
+		x[i] = _mm512_set1_ps((float)i);
+	for (int64_t r = 0; r < rounds; r++)
+#pragma GCC unroll 12
+		for (int i = 0; i < CHAINS; i++)
+			x[i] = _mm512_dpbf16_ps(x[i], a, a);
+	for (int i = 0; i < CHAINS; i++)
+		sum += (lanes)x[i];
+	return sum_of(sum);
+}
+#else
+static float multiply_add_pairs(int64_t rounds, float factor)
+{
+	return multiply_add(rounds, factor);
+}
+#endif
+
 /* `bytes` is a multiple of CHAINS vectors. */
 static float read_block(const float *block, int64_t bytes, int64_t rounds)
 {
@@ -78,21 +105,31 @@ static void keep(float x)
 	__asm__ volatile("" : : "m"(x));
 }
 
-double machine_flops(int threads)
+int machine_has_pairs(void)
 {
+#if defined __AVX512BF16__
+	return 1;
+#else
+	return 0;
+#endif
+}
+
+double machine_flops(int threads, int pairs)
+{
+	const double operations = 2.0 * CHAINS * LANES * (pairs && machine_has_pairs() ? 2 : 1); /* a round */
 	volatile float factor = 0.9f;
 	double best = 0;
 	int64_t rounds = 1 << 12;
 	for (int run = 0; run < RUNS;) {
 		const double begin = clock_seconds();
 #pragma omp parallel num_threads(threads)
-		keep(multiply_add(rounds, factor));
+		keep(pairs ? multiply_add_pairs(rounds, factor) : multiply_add(rounds, factor));
 		const double seconds = clock_seconds() - begin;
 		if (seconds < RUN_SECONDS) {
 			rounds *= 2;
 			continue;
 		}
-		const double rate = 2.0 * CHAINS * LANES * (double)rounds * threads / seconds;
+		const double rate = operations * (double)rounds * threads / seconds;
 		best = rate > best ? rate : best;
 		run++;
 	}

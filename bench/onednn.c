@@ -19,10 +19,10 @@ static void check(dnnl_status_t status, const char *call)
 		favor_die("oneDNN: %s failed with status %d", call, (int)status);
 }
 
-static dnnl_memory_desc_t by_rows(int64_t rows, int64_t cols)
+static dnnl_memory_desc_t layout(int64_t rows, int64_t cols, dnnl_data_type_t type, dnnl_format_tag_t tag)
 {
 	dnnl_memory_desc_t d;
-	check(dnnl_memory_desc_init_by_tag(&d, 2, (dnnl_dims_t){rows, cols}, dnnl_f32, dnnl_ab), "dnnl_memory_desc_init_by_tag");
+	check(dnnl_memory_desc_init_by_tag(&d, 2, (dnnl_dims_t){rows, cols}, type, tag), "dnnl_memory_desc_init_by_tag");
 	return d;
 }
 
@@ -33,43 +33,46 @@ static dnnl_memory_t memory_of(struct onednn_product *p, const dnnl_memory_desc_
 	return m;
 }
 
-static void pack(struct onednn_product *p, const float *w, int64_t n, int64_t k, const dnnl_memory_desc_t *packed)
+/* What lies at `data` as described, laid out and rounded as `to` wants it, in memory of the library's. */
+static dnnl_memory_t copy_of(struct onednn_product *p, const float *data, dnnl_memory_desc_t lies, const dnnl_memory_desc_t *to)
 {
-	dnnl_memory_desc_t lies; /* w^T, by columns */
-	check(dnnl_memory_desc_init_by_tag(&lies, 2, (dnnl_dims_t){k, n}, dnnl_f32, dnnl_ba), "dnnl_memory_desc_init_by_tag");
 	dnnl_primitive_desc_t d;
 	dnnl_primitive_t reorder;
-	check(dnnl_reorder_primitive_desc_create(&d, &lies, p->engine, packed, p->engine, NULL),
+	check(dnnl_reorder_primitive_desc_create(&d, &lies, p->engine, to, p->engine, NULL),
 	      "dnnl_reorder_primitive_desc_create");
 	check(dnnl_primitive_create(&reorder, d), "dnnl_primitive_create");
-	dnnl_memory_t from = memory_of(p, &lies, w);
-	const dnnl_exec_arg_t args[] = {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, p->w}};
+	dnnl_memory_t from = memory_of(p, &lies, data), copy = memory_of(p, to, DNNL_MEMORY_ALLOCATE);
+	const dnnl_exec_arg_t args[] = {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, copy}};
 	check(dnnl_primitive_execute(reorder, p->stream, 2, args), "dnnl_primitive_execute");
 	check(dnnl_stream_wait(p->stream), "dnnl_stream_wait");
 	dnnl_memory_destroy(from);
 	dnnl_primitive_destroy(reorder);
 	dnnl_primitive_desc_destroy(d);
+	return copy;
 }
 
-struct onednn_product *onednn_product_new(int64_t m, int64_t n, int64_t k, const float *a, const float *w, float *c)
+struct onednn_product *onednn_product_new(int64_t m, int64_t n, int64_t k, const float *a, const float *w, float *c,
+                                          int bfloat16)
 {
 	struct onednn_product *p = favor_calloc(1, sizeof *p);
+	const dnnl_data_type_t type = bfloat16 ? dnnl_bf16 : dnnl_f32;
 	check(dnnl_engine_create(&p->engine, dnnl_cpu, 0), "dnnl_engine_create");
 	check(dnnl_stream_create(&p->stream, p->engine, dnnl_stream_default_flags), "dnnl_stream_create");
-	const dnnl_memory_desc_t left = by_rows(m, k), result = by_rows(m, n);
-	dnnl_memory_desc_t right;
-	check(dnnl_memory_desc_init_by_tag(&right, 2, (dnnl_dims_t){k, n}, dnnl_f32, dnnl_format_tag_any),
-	      "dnnl_memory_desc_init_by_tag");
+	const dnnl_memory_desc_t left = layout(m, k, type, dnnl_ab), right = layout(k, n, type, dnnl_format_tag_any),
+	                         result = layout(m, n, dnnl_f32, dnnl_ab);
 	dnnl_matmul_desc_t what;
 	dnnl_primitive_desc_t d;
 	check(dnnl_matmul_desc_init(&what, &left, &right, NULL, &result), "dnnl_matmul_desc_init");
-	check(dnnl_primitive_desc_create(&d, &what, NULL, p->engine, NULL), "dnnl_primitive_desc_create");
+	const dnnl_status_t status = dnnl_primitive_desc_create(&d, &what, NULL, p->engine, NULL);
+	if (status == dnnl_unimplemented) { /* no such product on this CPU */
+		onednn_product_destroy(p);
+		return NULL;
+	}
+	check(status, "dnnl_primitive_desc_create");
 	check(dnnl_primitive_create(&p->run, d), "dnnl_primitive_create");
-	const dnnl_memory_desc_t packed = *dnnl_primitive_desc_query_md(d, dnnl_query_weights_md, 0);
-	p->a = memory_of(p, &left, a);
+	p->a = bfloat16 ? copy_of(p, a, layout(m, k, dnnl_f32, dnnl_ab), &left) : memory_of(p, &left, a);
+	p->w = copy_of(p, w, layout(k, n, dnnl_f32, dnnl_ba), dnnl_primitive_desc_query_md(d, dnnl_query_weights_md, 0));
 	p->c = memory_of(p, &result, c);
-	p->w = memory_of(p, &packed, DNNL_MEMORY_ALLOCATE);
-	pack(p, w, n, k, &packed);
 	dnnl_primitive_desc_destroy(d);
 	return p;
 }

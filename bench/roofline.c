@@ -95,9 +95,10 @@ static int open_bench(struct bench *b, struct favor_error *e)
 	const int weights = access(whole, F_OK) == 0 || access(shards, F_OK) == 0;
 	free(whole);
 	free(shards);
-	profile_init(&b->profile, backend_cpu_new(b->a.threads));
+	struct backend *inner = backend_cpu_new(b->a.threads);
+	backend_set_products(inner, b->a.bf16 ? PRODUCTS_BFLOAT16 : PRODUCTS_FLOAT32);
+	profile_init(&b->profile, inner);
 	struct backend *backend = &b->profile.backend;
-	backend_set_products(b->profile.inner, b->a.bf16 ? PRODUCTS_BFLOAT16 : PRODUCTS_FLOAT32);
 	b->model = weights ? model_open(b->a.model, backend, NULL, e) : model_random(b->a.model, backend, 0, e);
 	if (!b->model)
 		return -1;
@@ -355,18 +356,19 @@ int main(int argc, char **argv)
 	const int threads = b.profile.backend.threads, n = b.a.repeat;
 	double *times = favor_malloc((size_t)n * PHASES * sizeof *times), sums[PHASES] = {0}, once[PHASES];
 	struct need needs[PHASES];
-	const double before = machine_flops(threads);
+	const double before = machine_flops(threads, b.a.bf16);
 	profile_on(&b.profile, 0);
-	step(&b, once); /* the first allocates, and compiles the products' kernels */
+	step(&b, once); /* the first allocates */
 	for (int i = 0; i < n; i++)
 		step(&b, times + i * PHASES);
-	const double after = machine_flops(threads), peak = after > before ? after : before; /* clocks move */
+	const double after = machine_flops(threads, b.a.bf16), peak = after > before ? after : before; /* clocks move */
 	const struct need_shape shape = {.patches = (double)b.image.grid_h * b.image.grid_w, .prompt = b.prompt_tokens, .groups = 1,
-	                                 .group = b.a.group, .response = b.a.response, .operand = sizeof(float)};
+	                                 .group = b.a.group, .response = b.a.response, .operand = b.a.bf16 ? 2 : sizeof(float)};
 	count_needs(m, &shape, needs);
-	printf("machine: %d threads, vectors of %d floats: %.1f GFLOP/s float32 (%.1f on one thread); reads %.1f GB/s from "
+	printf("machine: %d threads, vectors of %d floats: %.1f GFLOP/s %s (%.1f on one thread); reads %.1f GB/s from "
 	       "memory, %.1f GB/s from a block as large as the weights\n",
-	       threads, machine_lanes(), 1e-9 * peak, 1e-9 * machine_flops(1),
+	       threads, machine_lanes(), 1e-9 * peak, b.a.bf16 && machine_has_pairs() ? "bfloat16" : "float32",
+	       1e-9 * machine_flops(1, b.a.bf16),
 	       1e-9 * bandwidth(threads, (double)MEMORY_BYTES),
 	       1e-9 * bandwidth(threads, (double)m->params.total * sizeof(float)));
 	printf("model: %s, %.3f M parameters (vision tower %.3f M), %.1f MiB\n", b.a.model, 1e-6 * (double)m->params.total,
