@@ -166,6 +166,14 @@ else
 	ok "invariant 3 can fail"
 fi
 
+# ---- a frozen tower's features: kept, with room for one or two images, and not kept
+frozen="model.vision=frozen learner.steps=6 placement=colocate"
+train frozen-kept 2 tiny $frozen || fail "features kept" "the run failed" "$work/log"
+grep -q 'image features 256.0 MiB' "$work/log" || fail "features kept" "they are not in the memory plan" "$work/log"
+train frozen 2 tiny $frozen model.feature_cache=0 && same_run "a frozen tower's features kept and not kept" frozen frozen-kept
+train frozen-resumed 2 tiny $frozen learner.steps=3 checkpoint.every=1 &&
+	train frozen-resumed 2 tiny $frozen checkpoint.every=1 --resume auto && same_run "a frozen tower's features kept, and resumed" frozen frozen-resumed
+
 # ---- 2: kill -9 in mid-step, resume
 # start_job RANKS ARGUMENTS...: in the background, into $work/log; every process notes its id in $work/pids, a rank its number before it
 start_job() {

@@ -247,6 +247,11 @@ static int start(struct trainer *t, const char *resume, struct favor_error *e)
 	world_phase(s->world, from ? "resume" : "begin", -1, -1);
 	if (ok && from)
 		ok = !trainer_restore(t, from, e);
+	if (ok && s->assets.model && setup_feature_bytes(s)) {
+		model_keep_features(s->assets.model, (size_t)setup_feature_bytes(s));
+		if (t->learns)
+			learner_share_features(&t->learner);
+	}
 	if (ok && t->leads) {
 		char *checkpoints = favor_format("%s/checkpoints", c->run.dir);
 		ok = !make_folder(checkpoints, e) && !assets_files(s->assets.folder, &t->files, &t->file_count, e) &&

@@ -395,6 +395,11 @@ int setup_lends(const struct setup *s)
 	       (c->learner.groups_per_step + learners - 1) / learners <= c->learner.micro_batch;
 }
 
+int64_t setup_feature_bytes(const struct setup *s)
+{
+	return s->config.model.vision == VISION_FROZEN && s->most_patches ? (int64_t)s->config.model.feature_cache << 20 : 0;
+}
+
 int setup_plan(const struct setup *s, struct memory_plan *plan, struct favor_error *e)
 {
 	const struct config *c = &s->config;
@@ -440,7 +445,8 @@ int setup_plan(const struct setup *s, struct memory_plan *plan, struct favor_err
 		const int64_t evaluation = rollout_bytes(s->backend, &m->config, &room, s->most_patches, c->rollout.max_tokens);
 		plan->rollout = plan->rollout > evaluation ? plan->rollout : evaluation;
 	}
-	plan->total = plan->weights + plan->fixed + plan->activations + plan->rollout;
+	plan->features = setup_feature_bytes(s);
+	plan->total = plan->weights + plan->fixed + plan->activations + plan->rollout + plan->features;
 	return 0;
 }
 
@@ -451,24 +457,27 @@ int setup_memory_plan(struct setup *s, struct favor_error *e)
 	/* ranks without weights know nothing of the model: all agree before they leave */
 	if (world_agree(s->world, !setup_plan(s, &p, e), e))
 		return -1;
-	double plan[4] = {(double)p.weights, (double)p.fixed, (double)p.activations, (double)p.rollout};
-	world_max_all(s->world, plan, 4);
+	double plan[] = {(double)p.weights, (double)p.fixed, (double)p.activations, (double)p.rollout, (double)p.features};
+	world_max_all(s->world, plan, sizeof plan / sizeof *plan);
 	if (world_rank(s->world) == 0) {
 		fprintf(stderr,
 		        "favor: memory plan, at most per rank%s: weights %.1f MiB, gradients + moments%s%s %.1f MiB, activations "
-		        "%.1f MiB, rollout cache %.1f MiB\n",
+		        "%.1f MiB, rollout cache %.1f MiB%s",
 		        p.on_device ? " on its GPU" : "", mib((int64_t)plan[0]),
 		        c->learner.shard && world_role_count(s->world, ROLE_LEARNER) > 1 ? " (sharded)" : "",
 		        c->learner.beta > 0 && c->method == METHOD_GRPO ? " + reference" : "",
-		        mib((int64_t)plan[1]), mib((int64_t)plan[2]), mib((int64_t)plan[3]));
+		        mib((int64_t)plan[1]), mib((int64_t)plan[2]), mib((int64_t)plan[3]), plan[4] > 0 ? "" : "\n");
+		if (plan[4] > 0)
+			fprintf(stderr, ", image features %.1f MiB\n", mib((int64_t)plan[4]));
 	}
 	int fits = p.total <= p.limit;
 	if (!fits)
 		favor_fail(e,
 		           "the memory plan of rank %d is %.0f MiB, above its limit of %.0f MiB%s: lower learner.micro_batch, "
-		           "rollout.groups, rollout.group_size, rollout.max_tokens or data.max_pixels, or set learner.recompute%s "
+		           "rollout.groups, rollout.group_size, rollout.max_tokens%s or data.max_pixels, or set learner.recompute%s "
 		           "(run.memory_limit sets the limit)",
 		           world_rank(s->world), mib(p.total), mib(p.limit), p.on_device ? " on the GPU" : "",
+		           p.features ? ", model.feature_cache" : "",
 		           c->learner.shard                                 ? ""
 		           : world_role_count(s->world, ROLE_LEARNER) > 1 ? " or learner.shard"
 		                                                            : ", or learner.shard with more learners");

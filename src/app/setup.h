@@ -58,7 +58,7 @@ int setup_rollout(struct setup *s, struct rollout *r, struct favor_error *e);
 int setup_stop_token(const struct setup *s, int32_t *id, struct favor_error *e);
 /* What this rank needs, in bytes. -1 if the longest prompt and response are longer than the model can take. */
 struct memory_plan {
-	int64_t weights, fixed, activations, rollout, total; /* fixed: gradients, moments, reference */
+	int64_t weights, fixed, activations, rollout, features, total; /* fixed: gradients, moments, reference */
 	int64_t limit; /* run.memory_limit, or this rank's share of the node's memory, or of its GPU's */
 	int on_device;
 };
@@ -68,6 +68,8 @@ enum { EVAL_AT_ONCE = 8 }; /* records that decode together in an evaluation */
 /* How many groups' responses a rollout rank decodes together: rollout.groups, at most learner.groups_per_step. The same on
  * all ranks. */
 int32_t setup_groups_at_once(const struct setup *s);
+/* Bytes for features of images (model_keep_features); 0: none are kept. */
+int64_t setup_feature_bytes(const struct setup *s);
 int setup_plan(const struct setup *s, struct memory_plan *plan, struct favor_error *e);
 /* Prints the plan (leader) and refuses what doesn't fit. `learner`, `rollout`: what this rank plays. Collective. */
 int setup_memory_plan(struct setup *s, struct favor_error *e);

@@ -28,6 +28,7 @@ struct model_options {
 	char *init; /* "" (read weights) | "random": weights drawn from run.seed, path then needs config.json and
 	               tokenizer.json only */
 	enum vision_mode vision; /* full | frozen */
+	int32_t feature_cache;   /* MiB for features of a frozen tower */
 	enum model_dtype dtype;  /* of the operands of matrix products */
 };
 struct data_options {

@@ -47,6 +47,9 @@ const struct option config_options[] = {
 	 .help = "\"\" reads the weights; random draws them from run.seed (the folder then needs config.json and "
 	         "tokenizer.json only)"},
 	ENUM("model.vision", model.vision, "full", vision_names, "train the vision tower too, or leave it as it is"),
+	INT32("model.feature_cache", model.feature_cache, "256", 0, 1048576,
+	      "MiB in which a rank keeps the features of images that a frozen tower has seen, so that each is computed once; 0: "
+	      "none are kept"),
 	{.key = "model.dtype", .kind = OPTION_ENUM, .offset = AT(model.dtype), .fallback = "float32", .names = dtype_names,
 	 .help = "what matrix products multiply: floats, or each rounded to bfloat16 (on GPUs also stored so); weights, sums "
 	         "and all else are float32"},

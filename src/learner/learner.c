@@ -76,6 +76,7 @@ void learner_set_reference(struct learner *l)
 	/* shares config and parameter list with the model; only the block is its own */
 	struct model *reference = favor_malloc(sizeof *reference);
 	*reference = *m;
+	reference->features = NULL;
 	reference->block = op_alloc(m->backend, bytes);
 	float *host = favor_malloc(bytes);
 	op_download(m->backend, host, m->block, bytes);
@@ -83,6 +84,19 @@ void learner_set_reference(struct learner *l)
 	free(host);
 	weights_bind(&reference->w, &reference->config, reference->block);
 	l->reference = reference;
+}
+
+void learner_share_features(struct learner *l)
+{
+	const struct model *m = l->model;
+	const size_t bytes = (size_t)m->params.vision_total * sizeof(float);
+	if (!l->reference)
+		return;
+	float *towers = favor_malloc(2 * bytes);
+	op_download(m->backend, towers, m->block, bytes);
+	op_download(m->backend, towers + m->params.vision_total, l->reference->block, bytes);
+	l->reference->features = memcmp(towers, towers + m->params.vision_total, bytes) ? NULL : m->features;
+	free(towers);
 }
 
 void learner_keep_sum(struct learner *l)

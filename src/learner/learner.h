@@ -48,6 +48,8 @@ void learner_init(struct learner *l, struct model *m, const struct learner_optio
 void learner_free(struct learner *l);
 /* Copies the present weights as the frozen reference of the KL term. */
 void learner_set_reference(struct learner *l);
+/* Has the reference take the features that the model keeps (model_keep_features), if both have the same tower. */
+void learner_share_features(struct learner *l);
 /* From now on the gradient of each micro-batch stays by itself: the caller adds it to l->sum (comm) and calls
  * learner_zero_gradient before the next; learner_step takes the sum. */
 void learner_keep_sum(struct learner *l);

@@ -109,10 +109,17 @@ void model_destroy(struct model *m)
 	if (!m)
 		return;
 	weights_unbind(&m->w);
+	feature_cache_destroy(m->features);
 	if (m->block)
 		op_release(m->backend, m->block);
 	params_list_free(&m->params);
 	free(m);
+}
+
+void model_keep_features(struct model *m, size_t bytes)
+{
+	feature_cache_destroy(m->features);
+	m->features = bytes ? feature_cache_new(m->backend, m->config.hidden_size, bytes) : NULL;
 }
 
 void model_changed(struct model *m)

@@ -6,6 +6,7 @@
 #include "backend/backend.h"
 #include "base/arena.h"
 #include "base/error.h"
+#include "model/feature_cache.h"
 #include "model/hf_config.h"
 #include "model/params.h"
 
@@ -18,6 +19,7 @@ struct model {
 	float *block;            /* [params.total], backend memory, owned */
 	struct weights w;        /* into block */
 	uint64_t version;        /* policy version: optimiser steps that made these weights */
+	struct feature_cache *features; /* see model_keep_features; owned. NULL: none are kept */
 };
 
 /* What a computation runs on: memory for activations, and a sign of life for long ones. */
@@ -57,6 +59,9 @@ struct model *model_shapes(const char *folder, struct backend *b, struct favor_e
 /* The same, with the weights' files looked at as model_open does: each tensor is there in its shape. */
 struct model *model_checked(const char *folder, struct backend *b, struct favor_error *e);
 void model_destroy(struct model *m);
+/* From now on features of images are kept in so many bytes of backend memory and not computed twice: for a vision tower
+ * whose weights stay as they are now. What was kept is dropped; 0: nothing is kept any more. */
+void model_keep_features(struct model *m, size_t bytes);
 /* Tells the backend that the weights at m->block have changed. */
 void model_changed(struct model *m);
 /* DIR/model.safetensors under the Hugging Face names, F32 or BF16. */

@@ -191,12 +191,10 @@ void merger_backward(const struct run *r, const struct model *m, struct tensor d
 	arena_reset(r->arena, mark);
 }
 
-struct tensor vision_features(const struct run *r, const struct model *m, const struct image_input *images,
-                              int32_t image_count, int64_t patches)
+static void features_of(const struct run *r, const struct model *m, struct tensor y, const struct image_input *images,
+                        int32_t image_count, int64_t patches)
 {
 	const struct vision_config *c = &m->config.vision;
-	const int64_t S = (int64_t)c->merge_size * c->merge_size;
-	struct tensor y = run_tensor(r, patches / S, m->config.hidden_size);
 	struct arena_mark mark = arena_mark(r->arena);
 	struct vision_rows v;
 	struct vision_saved saved;
@@ -214,5 +212,49 @@ struct tensor vision_features(const struct run *r, const struct model *m, const 
 	}
 	merger_forward(r, m, x, y, &merger);
 	arena_reset(r->arena, mark);
+}
+
+static void copy_rows(const struct run *r, struct tensor y, struct tensor x)
+{
+	struct arena_mark mark = arena_mark(r->arena);
+	int32_t *rows = favor_malloc((size_t)x.rows * sizeof *rows);
+	for (int32_t i = 0; i < x.rows; i++)
+		rows[i] = i;
+	op_gather_rows(r->backend, y, x, run_upload(r, rows, (size_t)x.rows * sizeof *rows));
+	free(rows);
+	arena_reset(r->arena, mark);
+}
+
+/* Of one image. Computed by itself, so that the bits are the image's alone also where products look at the number of rows. */
+static void cached_features(const struct run *r, const struct model *m, struct tensor y, const struct image_input *image)
+{
+	const struct feature_key key = feature_key(image, m->config.vision.patch_dim);
+	const struct tensor seen = feature_cache_find(m->features, &key);
+	if (seen.data) {
+		copy_rows(r, y, seen);
+		return;
+	}
+	features_of(r, m, y, image, 1, (int64_t)image->grid_t * image->grid_h * image->grid_w);
+	if (run_tick(r)) /* given up on the way, perhaps */
+		return;
+	const struct tensor place = feature_cache_keep(m->features, &key, y.rows);
+	if (place.data)
+		copy_rows(r, place, y);
+}
+
+struct tensor vision_features(const struct run *r, const struct model *m, const struct image_input *images,
+                              int32_t image_count, int64_t patches)
+{
+	const int64_t S = (int64_t)m->config.vision.merge_size * m->config.vision.merge_size;
+	const struct tensor y = run_tensor(r, patches / S, m->config.hidden_size);
+	if (!m->features) {
+		features_of(r, m, y, images, image_count, patches);
+		return y;
+	}
+	for (int64_t i = 0, row = 0; i < image_count; i++) {
+		const int64_t rows = (int64_t)images[i].grid_t * images[i].grid_h * images[i].grid_w / S;
+		cached_features(r, m, tensor_rows(y, row, rows), &images[i]);
+		row += rows;
+	}
 	return y;
 }

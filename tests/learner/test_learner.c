@@ -342,6 +342,37 @@ static void test_reference(void **state)
 	fixture_close(&f);
 }
 
+/* The reference takes the policy's features while both have the same tower; the gradient is the same without any. */
+static void test_features(void **state)
+{
+	(void)state;
+	struct fixture f;
+	fixture_open(&f, VISION_FROZEN);
+	struct model *m = f.tiny.model;
+	f.step.beta = f.options.beta = 0.3f;
+	learner_set_reference(&f.learner);
+	for (int64_t i = m->params.vision_total; i < m->params.total; i++)
+		m->block[i] *= 1 + 0.02f * sinf((float)i);
+	model_changed(m);
+	struct loss_sums want = gradient(&f, 2);
+	float *without = copy(f.learner.gradient, m->params.total);
+	model_keep_features(m, 1 << 20);
+	learner_share_features(&f.learner);
+	assert_non_null(m->features);
+	assert_true(f.learner.reference->features == m->features);
+	for (int i = 0; i < 2; i++) {
+		struct loss_sums sums = gradient(&f, 2);
+		assert_memory_equal(&sums, &want, sizeof sums);
+		assert_memory_equal(without, f.learner.gradient, (size_t)m->params.total * sizeof *without);
+		assert_int_equal(feature_cache_count(m->features), 3); /* the prompts' images */
+	}
+	f.learner.reference->block[0] += 1;
+	learner_share_features(&f.learner);
+	assert_null(f.learner.reference->features);
+	free(without);
+	fixture_close(&f);
+}
+
 /* The difference to the rollout's log-probabilities, each token counted once. */
 static void test_difference(void **state)
 {
@@ -580,7 +611,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_finite_differences),
 		cmocka_unit_test(test_micro_batches),
-		cmocka_unit_test(test_lend), cmocka_unit_test(test_recompute),
+		cmocka_unit_test(test_lend), cmocka_unit_test(test_recompute), cmocka_unit_test(test_features),
 		cmocka_unit_test(test_frozen),
 		cmocka_unit_test(test_reference),
 		cmocka_unit_test(test_difference),
