@@ -154,7 +154,10 @@ static double measure_bandwidth(struct bench *b)
 	const int64_t n = (int64_t)b->a.stream << 18;
 	const double bytes = (double)n * sizeof(float);
 	float *from = op_alloc(be, (size_t)n * sizeof *from), *to = op_alloc(be, (size_t)n * sizeof *to);
-	double *sum = op_alloc(be, sizeof *sum), best = 0;
+	double *sums = op_alloc(be, SLICE_PARTS * sizeof *sums), best = 0;
+	int64_t bounds[SLICE_PARTS + 1]; /* as the learner has them */
+	for (int i = 0; i <= SLICE_PARTS; i++)
+		bounds[i] = slice_part(n, i);
 	op_zero(be, from, (size_t)n * sizeof *from);
 	for (int way = 0; way < 2; way++)
 		for (int round = 0; round < 4; round++) {
@@ -163,14 +166,14 @@ static double measure_bandwidth(struct bench *b)
 			if (way)
 				op_cast(be, tensor_of(to, n / 1024, 1024), tensor_of(from, n / 1024, 1024));
 			else
-				op_sum_squares(be, sum, from, n);
+				op_sum_squares(be, sums, from, bounds, SLICE_PARTS);
 			op_sync(be);
 			const double rate = (1 + way) * bytes / (clock_seconds() - begin);
 			best = round && rate > best ? rate : best;
 		}
 	op_release(be, from);
 	op_release(be, to);
-	op_release(be, sum);
+	op_release(be, sums);
 	return best;
 }
 

@@ -170,7 +170,7 @@ void cuda_step_attends(struct cuda_state *s, const struct cuda_attends *attends)
 void cuda_not_recording(const struct cuda_state *s, const char *what);
 
 /* optimizer.c */
-void cuda_sum_squares(struct backend *b, double *out, const float *x, int64_t n);
+void cuda_sum_squares(struct backend *b, double *out, const float *x, const int64_t *bounds, int parts);
 void cuda_adamw(struct backend *b, float *w, const float *g, float *m, float *v, const struct adamw_range *ranges, int count,
                const double *squares, const struct adamw *how);
 
