@@ -243,17 +243,59 @@ static float *stepped(int lends)
 	return w;
 }
 
-/* Lent or not, the same bits. */
+/* The same two steps by two learners that keep a half of the moments each, and give each other the weights that they have
+ * stepped. Each has the whole gradient, as if it had been summed. */
+static float *stepped_sharded(int lends)
+{
+	struct fixture f[2];
+	for (int i = 0; i < 2; i++) {
+		fixture_open_as(&f[i], VISION_FULL, i, 2);
+		if (lends)
+			learner_lend(&f[i].learner);
+	}
+	for (int k = 0; k < 2; k++) {
+		double squares[SLICE_PARTS] = {0}, mine[SLICE_PARTS];
+		for (int i = 0; i < 2; i++) {
+			roll_anew(&f[i]);
+			assert_int_equal(f[i].learner.lent, lends);
+			gradient(&f[i], GROUPS);
+			learner_squares(&f[i].learner, mine);
+			for (int p = 0; p < SLICE_PARTS; p++)
+				squares[p] += mine[p];
+		}
+		for (int i = 0; i < 2; i++)
+			learner_step(&f[i].learner, 1e-3f, squares);
+		for (int i = 0; i < 2; i++) {
+			const struct learner *other = &f[1 - i].learner;
+			memcpy(f[i].tiny.model->block + other->own_first, other->model->block + other->own_first,
+			       (size_t)other->own_count * sizeof(float));
+			model_changed(f[i].tiny.model);
+		}
+	}
+	const int64_t total = f[0].tiny.model->params.total;
+	assert_memory_equal(f[0].tiny.model->block, f[1].tiny.model->block, (size_t)total * sizeof(float));
+	float *w = copy(f[0].tiny.model->block, total);
+	fixture_close(&f[0]);
+	fixture_close(&f[1]);
+	return w;
+}
+
+/* Lent or not, on one learner or sharded over two, the same bits. */
 static void test_lend(void **state)
 {
 	(void)state;
-	float *kept = stepped(0), *lent = stepped(1);
 	struct fixture f;
 	fixture_open(&f, VISION_FULL);
-	assert_memory_equal(kept, lent, (size_t)f.tiny.model->params.total * sizeof *kept);
+	const size_t bytes = (size_t)f.tiny.model->params.total * sizeof(float);
+	float *kept = stepped(0);
+	assert_memory_not_equal(kept, f.tiny.model->block, bytes);
+	float *const others[] = {stepped(1), stepped_sharded(0), stepped_sharded(1)};
+	for (int i = 0; i < 3; i++) {
+		assert_memory_equal(kept, others[i], bytes);
+		free(others[i]);
+	}
 	fixture_close(&f);
 	free(kept);
-	free(lent);
 }
 
 static void test_recompute(void **state)
