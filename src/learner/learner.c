@@ -301,7 +301,8 @@ double learner_step(struct learner *l, float lr, const double squares[SLICE_PART
 	op_upload(b, l->squares, &sum, sizeof sum);
 	op_adamw(b, l->model->block + l->own_first, summed_gradient(l) + l->own_first, l->exp_avg, l->exp_avg_sq, l->ranges,
 	         cut_ranges(l), l->squares, &how);
-	model_changed(l->model); /* the backend's to be told after each adamw */
+	if (!l->sharded)
+		model_changed(l->model);
 	l->step++;
 	l->model->version++;
 	if (l->lends)
