@@ -3,8 +3,7 @@
  * transformers.
  *
  *   bench_gpu --model DIR --tokenizer DIR [--device cuda|cpu] [--dtype bfloat16|float32] [--group 8] [--groups 32]
- * [--text 256]
- *             [--image 448] [--response 256] [--repeat 3] [--matrix 8192] [--stream 1024] [--threads 0]
+ *             [--text 256] [--image 448] [--response 256] [--repeat 3] [--matrix 8192] [--stream 1024] [--threads 0]
  *
  * DIR needs config.json alone: weights are drawn, on the device, and never written. No token stops a response. The
  * prompt has --text tokens and those of an image of --image x --image pixels. Prints lines of a name and numbers, which
@@ -17,15 +16,15 @@
  * copy's PHASE FLOPS BYTES FLOOR SECONDS...   what the phase has to do (needs.h), the time that peak and bandwidth
  * leave for it, runs' times */
 #include "needs.h"
+#include "workload.h"
 
 #include "backend/cuda/open.h"
 #include "backend/ops.h"
 #include "base/clock.h"
-#include "base/rng.h"
 #include "learner/learner.h"
 #include "rollout/rollout.h"
 
-#include <getopt.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,28 +44,10 @@ struct bench {
 	struct rollout rollout;
 	struct learner_options options;
 	struct learner learner;
-	struct prompt prompt;
-	struct image_input input;
+	struct bench_prompt drawn;
+	struct prompt prompt; /* borrows from drawn */
 	double peak, bandwidth;
 };
-
-static void make_prompt(struct bench *b)
-{
-	const struct model_config *c = &b->model->config;
-	const int32_t unit = c->vision.patch_size * c->vision.merge_size, across = b->a.image / unit,
-	              features = across * across, grid = across * c->vision.merge_size, n = b->a.text + features;
-	const int64_t values = (int64_t)grid * grid * c->vision.patch_dim;
-	int32_t *ids = favor_malloc((size_t)n * sizeof *ids);
-	float *patches = favor_malloc((size_t)(values + 1) * sizeof *patches);
-	for (int32_t i = 0; i < n; i++) {
-		const int inside = i >= b->a.text / 2 && i < b->a.text / 2 + features;
-		ids[i] = inside ? c->image_token : (int32_t)(rng_uniform(1, RNG_EVAL, 0, 0, (uint32_t)i) * 1000);
-	}
-	for (int64_t i = 0; i < values; i++)
-		patches[i] = (float)(4 * rng_uniform(1, RNG_EVAL, 1, 0, (uint32_t)i) - 2);
-	b->input = (struct image_input){.grid_t = 1, .grid_h = grid, .grid_w = grid, .values = patches};
-	b->prompt = (struct prompt){.ids = {.ids = ids, .count = n}, .inputs = &b->input, .image_count = features > 0};
-}
 
 static int open_bench(struct bench *b, struct favor_error *e)
 {
@@ -84,14 +65,11 @@ static int open_bench(struct bench *b, struct favor_error *e)
 	b->model = b->tokenizer ? model_random(b->a.model, b->backend, 0, e) : NULL;
 	if (!b->model)
 		return -1;
-	const struct model_config *c = &b->model->config;
-	const int unit = c->vision.patch_size * c->vision.merge_size;
-	if (b->a.image % unit)
-		return favor_fail(e, "--image %d is no multiple of %d pixels (patch size x merge size)", b->a.image, unit);
-	make_prompt(b);
-	if (b->prompt.ids.count + b->a.response > c->max_positions)
-		return favor_fail(e, "%d prompt tokens and --response %d are more than the model's %d positions",
-		                  b->prompt.ids.count, b->a.response, c->max_positions);
+	if (bench_prompt_make(&b->drawn, &b->model->config, b->a.text, b->a.image, b->a.response, e))
+		return -1;
+	b->prompt = (struct prompt){.ids = {.ids = b->drawn.ids, .count = b->drawn.count},
+	                            .inputs = &b->drawn.image,
+	                            .image_count = b->a.image > 0};
 	rollout_init(&b->rollout, b->model, b->tokenizer);
 	b->rollout.max_tokens = b->a.response;
 	b->options = (struct learner_options){
@@ -109,8 +87,7 @@ static void close_bench(struct bench *b)
 	model_destroy(b->model);
 	tokenizer_destroy(b->tokenizer);
 	backend_destroy(b->backend);
-	free(b->prompt.ids.ids);
-	free((float *)b->input.values);
+	bench_prompt_free(&b->drawn);
 }
 
 /* Operations a second of y = x w^T, all three --matrix square, of random numbers: zeros would be too easy for a GPU's
@@ -154,7 +131,10 @@ static double measure_bandwidth(struct bench *b)
 	const int64_t n = (int64_t)b->a.stream << 18;
 	const double bytes = (double)n * sizeof(float);
 	float *from = op_alloc(be, (size_t)n * sizeof *from), *to = op_alloc(be, (size_t)n * sizeof *to);
-	double *sum = op_alloc(be, sizeof *sum), best = 0;
+	double *sums = op_alloc(be, SLICE_PARTS * sizeof *sums), best = 0;
+	int64_t bounds[SLICE_PARTS + 1]; /* as the learner has them */
+	for (int i = 0; i <= SLICE_PARTS; i++)
+		bounds[i] = slice_part(n, i);
 	op_zero(be, from, (size_t)n * sizeof *from);
 	for (int way = 0; way < 2; way++)
 		for (int round = 0; round < 4; round++) {
@@ -163,14 +143,14 @@ static double measure_bandwidth(struct bench *b)
 			if (way)
 				op_cast(be, tensor_of(to, n / 1024, 1024), tensor_of(from, n / 1024, 1024));
 			else
-				op_sum_squares(be, sum, from, n);
+				op_sum_squares(be, sums, from, bounds, SLICE_PARTS);
 			op_sync(be);
 			const double rate = (1 + way) * bytes / (clock_seconds() - begin);
 			best = round && rate > best ? rate : best;
 		}
 	op_release(be, from);
 	op_release(be, to);
-	op_release(be, sum);
+	op_release(be, sums);
 	return best;
 }
 
@@ -244,7 +224,7 @@ static void print_phase(const struct bench *b, const char *name, const struct ne
 static void generate(struct bench *b, const char *name, int n, double *seconds)
 {
 	static const int phases[] = {VISION, PREFILL, DECODE};
-	const struct need_shape shape = {.patches = (double)b->input.grid_h * b->input.grid_w,
+	const struct need_shape shape = {.patches = (double)b->drawn.image.grid_h * b->drawn.image.grid_w,
 	                                 .prompt = b->prompt.ids.count,
 	                                 .groups = n,
 	                                 .group = b->a.group,
@@ -272,7 +252,7 @@ static void generate(struct bench *b, const char *name, int n, double *seconds)
 static void learning(struct bench *b, double *seconds)
 {
 	static const int pass[] = {FORWARD, BACKWARD}, whole[] = {VISION, PREFILL, DECODE, FORWARD, BACKWARD, UPDATE};
-	const struct need_shape shape = {.patches = (double)b->input.grid_h * b->input.grid_w,
+	const struct need_shape shape = {.patches = (double)b->drawn.image.grid_h * b->drawn.image.grid_w,
 	                                 .prompt = b->prompt.ids.count,
 	                                 .groups = 1,
 	                                 .group = b->a.group,
@@ -297,14 +277,7 @@ static void learning(struct bench *b, double *seconds)
 
 static int parse(int argc, char **argv, struct arguments *a)
 {
-	static const struct option options[] = {
-	    {"model", required_argument, NULL, 'm'},    {"tokenizer", required_argument, NULL, 'k'},
-	    {"device", required_argument, NULL, 'd'},   {"dtype", required_argument, NULL, 'y'},
-	    {"group", required_argument, NULL, 'g'},    {"groups", required_argument, NULL, 's'},
-	    {"text", required_argument, NULL, 't'},     {"image", required_argument, NULL, 'i'},
-	    {"response", required_argument, NULL, 'r'}, {"repeat", required_argument, NULL, 'n'},
-	    {"matrix", required_argument, NULL, 'x'},   {"stream", required_argument, NULL, 'b'},
-	    {"threads", required_argument, NULL, 'p'},  {NULL, 0, NULL, 0}};
+	static const char *const devices[] = {"cuda", "cpu", NULL}, *const dtypes[] = {"bfloat16", "float32", NULL};
 	*a = (struct arguments){.device = "cuda",
 	                        .dtype = "bfloat16",
 	                        .group = 8,
@@ -315,38 +288,28 @@ static int parse(int argc, char **argv, struct arguments *a)
 	                        .repeat = 3,
 	                        .matrix = 8192,
 	                        .stream = 1024};
-	int ok = 1, c;
-	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		switch (c) {
-		case 'm': a->model = optarg; break;
-		case 'k': a->tokenizer = optarg; break;
-		case 'd': a->device = optarg; break;
-		case 'y': a->dtype = optarg; break;
-		case 'g': a->group = atoi(optarg); break;
-		case 's': a->groups = atoi(optarg); break;
-		case 't': a->text = atoi(optarg); break;
-		case 'i': a->image = atoi(optarg); break;
-		case 'r': a->response = atoi(optarg); break;
-		case 'n': a->repeat = atoi(optarg); break;
-		case 'x': a->matrix = atoi(optarg); break;
-		case 'b': a->stream = atoi(optarg); break;
-		case 'p': a->threads = atoi(optarg); break;
-		default: ok = 0;
-		}
-	}
-	ok = ok && a->model && a->tokenizer && optind == argc &&
-	     (!strcmp(a->device, "cuda") || !strcmp(a->device, "cpu")) &&
-	     (!strcmp(a->dtype, "bfloat16") || !strcmp(a->dtype, "float32")) && a->group >= 1 && a->group <= 4096 &&
-	     a->groups >= 1 && a->groups <= 4096 && a->text >= 2 && a->image >= 0 && a->image <= 4096 && a->response >= 2 &&
-	     a->response <= 65536 && a->repeat >= 1 && a->repeat <= 1000 && a->matrix >= 64 && a->matrix <= 32768 &&
-	     a->stream >= 1 && a->threads >= 0;
-	if (!ok)
-		fprintf(
-		    stderr,
-		    "usage: bench_gpu --model DIR --tokenizer DIR [--device cuda|cpu] [--dtype bfloat16|float32] [--group 8] "
-		    "[--groups 32] [--text 256] [--image 448] [--response 256] [--repeat 3] [--matrix 8192] [--stream 1024] "
-		    "[--threads 0]\n");
-	return ok ? 0 : -1;
+	const struct bench_option options[] = {{"model", .text = &a->model},
+	                                       {"tokenizer", .text = &a->tokenizer},
+	                                       {"device", .text = &a->device, .words = devices},
+	                                       {"dtype", .text = &a->dtype, .words = dtypes},
+	                                       BENCH_NUMBER("group", &a->group, 1, 4096),
+	                                       BENCH_NUMBER("groups", &a->groups, 1, 4096),
+	                                       BENCH_NUMBER("text", &a->text, 2, INT_MAX / 2),
+	                                       BENCH_NUMBER("image", &a->image, 0, 4096),
+	                                       BENCH_NUMBER("response", &a->response, 2, 65536),
+	                                       BENCH_NUMBER("repeat", &a->repeat, 1, 1000),
+	                                       BENCH_NUMBER("matrix", &a->matrix, 64, 32768),
+	                                       BENCH_NUMBER("stream", &a->stream, 1, INT_MAX),
+	                                       BENCH_NUMBER("threads", &a->threads, 0, INT_MAX),
+	                                       {.name = NULL}};
+	static const char usage[] =
+	    "bench_gpu --model DIR --tokenizer DIR [--device cuda|cpu] [--dtype bfloat16|float32] [--group 8] [--groups 32] "
+	    "[--text 256] [--image 448] [--response 256] [--repeat 3] [--matrix 8192] [--stream 1024] [--threads 0]";
+	if (bench_parse(argc, argv, options, usage))
+		return -1;
+	if (!a->model || !a->tokenizer)
+		fprintf(stderr, "usage: %s\n", usage);
+	return a->model && a->tokenizer ? 0 : -1;
 }
 
 int main(int argc, char **argv)

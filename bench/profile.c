@@ -148,7 +148,8 @@ TIMED(head_logprob_backward, product(h.rows, w.rows, h.cols, 3), /* logits again
       dh, dw, g, lse, h, w, target, temperature)
 TIMED(sample, rows_of(logits, 1),
       (struct backend *b, struct sampled *out, struct tensor logits, const double *u, const struct sampling *how), out, logits, u, how)
-TIMED(sum_squares, flat(n, 2, 1), (struct backend *b, double *out, const float *x, int64_t n), out, x, n)
+TIMED(sum_squares, flat(bounds[parts] - bounds[0], 2, 1),
+      (struct backend *b, double *out, const float *x, const int64_t *bounds, int parts), out, x, bounds, parts)
 TIMED(adamw, flat(elements(ranges, count), 15, 7),
       (struct backend *b, float *w, const float *g, float *m, float *v, const struct adamw_range *ranges, int count,
        const double *squares, const struct adamw *how),

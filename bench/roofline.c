@@ -20,6 +20,7 @@
 #include "machine.h"
 #include "needs.h"
 #include "profile.h"
+#include "workload.h"
 
 #include "backend/ops.h"
 #include "base/clock.h"
@@ -29,7 +30,7 @@
 #include "model/session.h"
 #include "model/steps.h"
 
-#include <getopt.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,41 +53,9 @@ struct bench {
 	struct learner_options options;
 	struct learner learner;
 	struct arena arena;
-	struct image_input image;
-	float *patches;
-	int32_t prompt_tokens;
-	int32_t *prompt, *plain; /* [prompt_tokens]: with the image's tokens, and text in their place */
+	struct bench_prompt prompt;
 	int32_t *responses;      /* [group, response] */
 };
-
-/* Token ids that are neither the image's nor a video's. */
-static int32_t text_token(const struct model_config *c, uint32_t i)
-{
-	int32_t id = (int32_t)(rng_uniform(1, RNG_EVAL, 0, 0, i) * c->vocab_size);
-	while (id == c->image_token || id == c->video_token)
-		id = (id + 1) % c->vocab_size;
-	return id;
-}
-
-static void make_prompt(struct bench *b)
-{
-	const struct model_config *c = &b->model->config;
-	const int32_t unit = c->vision.patch_size * c->vision.merge_size, across = b->a.image / unit,
-	              features = across * across, grid = across * c->vision.merge_size;
-	b->prompt_tokens = b->a.text + features;
-	b->prompt = favor_malloc((size_t)b->prompt_tokens * sizeof *b->prompt);
-	b->plain = favor_malloc((size_t)b->prompt_tokens * sizeof *b->plain);
-	for (int32_t i = 0; i < b->prompt_tokens; i++) {
-		const int inside = i >= b->a.text / 2 && i < b->a.text / 2 + features;
-		b->plain[i] = text_token(c, (uint32_t)i);
-		b->prompt[i] = inside ? c->image_token : b->plain[i];
-	}
-	const int64_t values = (int64_t)grid * grid * c->vision.patch_dim;
-	b->patches = favor_malloc((size_t)values * sizeof *b->patches);
-	for (int64_t i = 0; i < values; i++)
-		b->patches[i] = (float)(4 * rng_uniform(1, RNG_EVAL, 1, 0, (uint32_t)i) - 2);
-	b->image = (struct image_input){.grid_t = 1, .grid_h = grid, .grid_w = grid, .values = b->patches};
-}
 
 static int open_bench(struct bench *b, struct favor_error *e)
 {
@@ -102,14 +71,8 @@ static int open_bench(struct bench *b, struct favor_error *e)
 	b->model = weights ? model_open(b->a.model, backend, NULL, e) : model_random(b->a.model, backend, 0, e);
 	if (!b->model)
 		return -1;
-	const struct model_config *c = &b->model->config;
-	const int unit = c->vision.patch_size * c->vision.merge_size;
-	if (b->a.image % unit)
-		return favor_fail(e, "--image %d is no multiple of %d pixels (patch size x merge size)", b->a.image, unit);
-	make_prompt(b);
-	if (b->prompt_tokens + b->a.response > c->max_positions)
-		return favor_fail(e, "%d prompt tokens and --response %d are more than the model's %d positions",
-		                  b->prompt_tokens, b->a.response, c->max_positions);
+	if (bench_prompt_make(&b->prompt, &b->model->config, b->a.text, b->a.image, b->a.response, e))
+		return -1;
 	b->responses = favor_malloc((size_t)b->a.group * (size_t)b->a.response * sizeof *b->responses);
 	b->options = (struct learner_options){
 	    .max_grad_norm = 1, .adam_beta1 = 0.9f, .adam_beta2 = 0.999f, .adam_eps = 1e-8f, .weight_decay = 0.01f};
@@ -131,9 +94,7 @@ static void close_bench(struct bench *b)
 	model_destroy(b->model);
 	backend_destroy(b->profile.inner);
 	profile_free(&b->profile);
-	free(b->prompt);
-	free(b->plain);
-	free(b->patches);
+	bench_prompt_free(&b->prompt);
 	free(b->responses);
 }
 
@@ -148,42 +109,33 @@ static void roll_out(struct bench *b, const struct run *run, double seconds[PHAS
 	struct timeline *timelines = favor_malloc((size_t)G * sizeof *timelines);
 	struct step_response *starts = favor_malloc((size_t)G * sizeof *starts);
 	struct sampled *drawn = favor_malloc((size_t)G * sizeof *drawn);
-	int32_t *first_row = favor_calloc((size_t)G, sizeof *first_row);
-	double *u = favor_malloc((size_t)G * sizeof *u);
 
 	b->profile.phase = VISION;
 	double begin = clock_seconds();
 	struct arena_mark mark = arena_mark(run->arena);
-	if (b->image.grid_h)
-		vision_features(run, b->model, &b->image, 1, (int64_t)b->image.grid_h * b->image.grid_w);
+	if (b->prompt.image.grid_h)
+		vision_features(run, b->model, &b->prompt.image, 1, (int64_t)b->prompt.image.grid_h * b->prompt.image.grid_w);
 	arena_reset(run->arena, mark);
 	seconds[VISION] = clock_seconds() - begin;
 
 	b->profile.phase = PREFILL;
 	begin = clock_seconds();
-	session_reset(&b->session, &(struct session_room){1, b->prompt_tokens, G, T});
-	struct tensor logits = run_tensor(run, G, V);
-	if (session_prefill(&b->session, run, 0, b->plain, b->prompt_tokens, NULL, 0, &prompt, tensor_rows(logits, 0, 1), &e))
+	session_reset(&b->session, &(struct session_room){1, b->prompt.count, G, T});
+	struct tensor logits = run_tensor(run, 1, V);
+	if (session_prefill(&b->session, run, 0, b->prompt.plain, b->prompt.count, NULL, 0, &prompt, logits, &e))
 		favor_die("%s", e.message);
 	seconds[PREFILL] = clock_seconds() - begin;
 
 	b->profile.phase = DECODE;
 	begin = clock_seconds();
-	op_gather_rows(run->backend, tensor_rows(logits, 1, G - 1), tensor_rows(logits, 0, 1),
-	               run_upload(run, first_row, (size_t)G * sizeof *first_row));
-	for (int32_t g = 0; g < G; g++)
-		u[g] = rng_uniform(0, RNG_SAMPLE, 0, (uint32_t)g, 0);
-	op_sample(run->backend, drawn, logits, u, &how);
 	for (int32_t g = 0; g < G; g++) {
 		session_timeline(&b->session, g, &prompt, &timelines[g]);
-		b->responses[g * T] = drawn[g].token;
-		starts[g] = (struct step_response){
-		    .timeline = &timelines[g], .token = drawn[g].token, .left = T - 1, .response = (uint32_t)g, .drawn = 1};
+		starts[g] = (struct step_response){.timeline = &timelines[g], .token = -1, .left = T, .response = (uint32_t)g};
 	}
-	if (T > 1)
-		steps_begin(&b->steps, &rules, starts, G);
-	for (int32_t t = 1; t < T; t++) {
-		steps_queue(&b->steps, run);
+	steps_begin(&b->steps, &rules, starts, G, logits);
+	for (int32_t t = 0; t < T; t++) {
+		if (t)
+			steps_queue(&b->steps, run);
 		steps_collect(&b->steps, drawn);
 		for (int32_t g = 0; g < G; g++)
 			b->responses[g * T + t] = drawn[g].token;
@@ -193,8 +145,6 @@ static void roll_out(struct bench *b, const struct run *run, double seconds[PHAS
 	free(timelines);
 	free(starts);
 	free(drawn);
-	free(first_row);
-	free(u);
 }
 
 /* The packed row forward and backward, with some dL/dlogp; one optimiser step. */
@@ -206,7 +156,7 @@ static void learn(struct bench *b, const struct run *run, double seconds[PHASES]
 	struct prefix prefix;
 	struct pass pass;
 	batch_init(&batch, &b->model->config);
-	int bad = batch_add_prompt(&batch, b->prompt, b->prompt_tokens, &b->image, b->image.grid_h > 0, &prefix, &e);
+	int bad = batch_add_prompt(&batch, b->prompt.ids, b->prompt.count, &b->prompt.image, b->prompt.image.grid_h > 0, &prefix, &e);
 	for (int32_t g = 0; g < b->a.group && !bad; g++)
 		bad = batch_add_response(&batch, &prefix, b->responses + g * b->a.response, b->a.response, &e);
 	if (bad)
@@ -309,36 +259,23 @@ static void print_table(const struct bench *b, const double *times, const struct
 
 static int parse(int argc, char **argv, struct arguments *a)
 {
-	static const struct option options[] = {{"model", required_argument, NULL, 'm'},
-	                                        {"group", required_argument, NULL, 'g'},
-	                                        {"image", required_argument, NULL, 'i'},
-	                                        {"text", required_argument, NULL, 't'},
-	                                        {"response", required_argument, NULL, 'r'},
-	                                        {"repeat", required_argument, NULL, 'n'},
-	                                        {"threads", required_argument, NULL, 'p'},
-	                                        {"bf16", no_argument, NULL, 'b'},
-	                                        {NULL, 0, NULL, 0}};
 	*a = (struct arguments){.group = 8, .image = 224, .text = 60, .response = 64, .repeat = 5};
-	int ok = 1, c;
-	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		switch (c) {
-		case 'm': a->model = optarg; break;
-		case 'g': a->group = atoi(optarg); break;
-		case 'i': a->image = atoi(optarg); break;
-		case 't': a->text = atoi(optarg); break;
-		case 'r': a->response = atoi(optarg); break;
-		case 'n': a->repeat = atoi(optarg); break;
-		case 'p': a->threads = atoi(optarg); break;
-		case 'b': a->bf16 = 1; break;
-		default: ok = 0;
-		}
-	}
-	ok = ok && a->model && optind == argc && a->group >= 1 && a->image >= 0 && a->text >= 1 && a->response >= 2 &&
-	     a->repeat >= 1 && a->threads >= 0 && a->group <= 4096 && a->image <= 4096 && a->response <= 65536;
-	if (!ok)
-		fprintf(stderr, "usage: bench_roofline --model DIR [--group 8] [--image 224] [--text 60] [--response 64] "
-		                "[--repeat 5] [--threads 0] [--bf16]\n");
-	return ok ? 0 : -1;
+	const struct bench_option options[] = {{"model", .text = &a->model},
+	                                       BENCH_NUMBER("group", &a->group, 1, 4096),
+	                                       BENCH_NUMBER("image", &a->image, 0, 4096),
+	                                       BENCH_NUMBER("text", &a->text, 1, INT_MAX / 2),
+	                                       BENCH_NUMBER("response", &a->response, 2, 65536),
+	                                       BENCH_NUMBER("repeat", &a->repeat, 1, INT_MAX),
+	                                       BENCH_NUMBER("threads", &a->threads, 0, INT_MAX),
+	                                       {"bf16", .flag = &a->bf16},
+	                                       {.name = NULL}};
+	static const char usage[] = "bench_roofline --model DIR [--group 8] [--image 224] [--text 60] [--response 64] "
+	                            "[--repeat 5] [--threads 0] [--bf16]";
+	if (bench_parse(argc, argv, options, usage))
+		return -1;
+	if (!a->model)
+		fprintf(stderr, "usage: %s\n", usage);
+	return a->model ? 0 : -1;
 }
 
 int main(int argc, char **argv)
@@ -362,7 +299,7 @@ int main(int argc, char **argv)
 	for (int i = 0; i < n; i++)
 		step(&b, times + i * PHASES);
 	const double after = machine_flops(threads, b.a.bf16), peak = after > before ? after : before; /* clocks move */
-	const struct need_shape shape = {.patches = (double)b.image.grid_h * b.image.grid_w, .prompt = b.prompt_tokens, .groups = 1,
+	const struct need_shape shape = {.patches = (double)b.prompt.image.grid_h * b.prompt.image.grid_w, .prompt = b.prompt.count, .groups = 1,
 	                                 .group = b.a.group, .response = b.a.response, .operand = b.a.bf16 ? 2 : sizeof(float)};
 	count_needs(m, &shape, needs);
 	printf("machine: %d threads, vectors of %d floats: %.1f GFLOP/s %s (%.1f on one thread); reads %.1f GB/s from "
@@ -375,8 +312,8 @@ int main(int argc, char **argv)
 	       1e-6 * (double)m->params.vision_total, (double)m->params.total * sizeof(float) / 1048576);
 	printf("group: %d responses of %d tokens; prompt of %d tokens, %d of them an image's (%d patches); packed row of "
 	       "%d\n",
-	       b.a.group, b.a.response, b.prompt_tokens, b.prompt_tokens - b.a.text, b.image.grid_h * b.image.grid_w,
-	       b.prompt_tokens + b.a.group * (b.a.response - 1));
+	       b.a.group, b.a.response, b.prompt.count, b.prompt.count - b.a.text, b.prompt.image.grid_h * b.prompt.image.grid_w,
+	       b.prompt.count + b.a.group * (b.a.response - 1));
 	print_table(&b, times, needs, peak);
 
 	profile_on(&b.profile, 1);

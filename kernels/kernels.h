@@ -116,9 +116,14 @@ int kernel_bias_gradient(float *dbias, const void *dy, int64_t dy_stride, enum k
 /* float32 elements */
 int64_t kernel_bias_gradient_scratch(int64_t rows, int64_t cols);
 
-/* *out = sum of x[i]^2, or with accumulate, += ; in double. scratch: KERNEL_SUM_SQUARES_SCRATCH doubles. */
-int kernel_sum_squares(double *out, const float *x, int64_t n, int accumulate, double *scratch, kernel_stream stream);
-enum { KERNEL_SUM_SQUARES_SCRATCH = 1056 };
+enum { KERNEL_SQUARES_PARTS = 65535, KERNEL_SQUARES_PIECES = 64 };
+/* Host: into how many pieces (at most KERNEL_SQUARES_PIECES) the longest part is cut; -1: bounds[parts + 1] descend somewhere. */
+int64_t kernel_sum_squares_plan(const int64_t *bounds, int64_t parts);
+/* out[parts], in double: out[i] = sum of x[k]^2 over bounds[i] <= k < bounds[i + 1], in an order that the part's length alone decides. Two
+ * launches, however many parts there are; idle blocks where lengths differ much. bounds[parts + 1] on the device, parts <= KERNEL_SQUARES_PARTS,
+ * pieces as planned. scratch: parts * KERNEL_SQUARES_PIECES doubles. */
+int kernel_sum_squares(double *out, const float *x, const int64_t *bounds, int64_t parts, int64_t pieces, double *scratch,
+                       kernel_stream stream);
 
 /* ---- adamw.cu */
 
@@ -141,7 +146,7 @@ struct kernel_adamw {
 int64_t kernel_adamw_plan(struct kernel_adamw_tensor *tensors, int64_t count);
 /* One launch for all tensors. c = min(1, max_norm / (sqrt(squares) + 1e-6)); g = gradient * c; m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
  * w -= lr (m/(1-b1^t) / (sqrt(v/(1-b2^t)) + eps) + weight_decay w)   (decoupled decay)
- * squares[1] on the device: |gradient|^2, as kernel_sum_squares leaves it; where it is not finite, nothing is written. tensors[count] on
+ * squares[1] on the device: |gradient|^2; where it is not finite, nothing is written. tensors[count] on
  * the device, blocks as planned; how on the host. */
 int kernel_adamw(const struct kernel_adamw_tensor *tensors, int64_t count, int64_t blocks, const double *squares,
                  const struct kernel_adamw *how, kernel_stream stream);

@@ -8,32 +8,36 @@ namespace
 
 constexpr int SQUARE_THREADS = 256, SQUARE_ELEMENTS = 4;
 
-__device__ __forceinline__ double block_sum_double(double x, double *partial)
+__device__ __forceinline__ double warp_sum_double(double x)
 {
 #pragma unroll
 	for (int flip = 16; flip; flip /= 2)
 		x += __shfl_xor_sync(ALL_LANES, x, flip);
-	if (threadIdx.x % 32 == 0)
-		partial[threadIdx.x / 32] = x;
-	__syncthreads();
-	x = 0;
-	for (int w = 0; w < SQUARE_THREADS / 32; w++)
-		x += partial[w];
 	return x;
 }
 
-// partials[block] = sum of squares of x[block * per_block, + per_block)
-template <bool WIDE>
-__global__ void __launch_bounds__(SQUARE_THREADS)
-	squares(double *partials, const float *x, int64_t n, int64_t per_block)
+// A part of n elements is summed in pieces of so many, at most KERNEL_SQUARES_PIECES: a function of n alone, and so the order of its sum.
+__host__ __device__ inline int64_t piece_length(int64_t n)
+{
+	constexpr int64_t STEP = SQUARE_THREADS * SQUARE_ELEMENTS, LEAST = 4 * STEP;
+	const int64_t even = (n + KERNEL_SQUARES_PIECES - 1) / KERNEL_SQUARES_PIECES;
+	return even > LEAST ? (even + STEP - 1) / STEP * STEP : LEAST;
+}
+
+// partials[part * KERNEL_SQUARES_PIECES + piece] = the piece's sum; blocks behind a part's last piece have nothing to do
+__global__ void __launch_bounds__(SQUARE_THREADS) squares(double *partials, const float *x, const int64_t *bounds)
 {
 	SHARED_ARRAY(double, partial, SQUARE_THREADS / 32);
-	const int64_t begin = blockIdx.x * per_block, end = min(n, begin + per_block);
+	const int64_t first = bounds[blockIdx.y], last = bounds[blockIdx.y + 1], length = piece_length(last - first);
+	const int64_t begin = first + blockIdx.x * length, end = min(last, begin + length);
+	if (begin >= end)
+		return;
+	const bool wide = (uintptr_t)(x + begin) % 16 == 0;
 	double sum = 0;
 	for (int64_t i = begin + (int)threadIdx.x * SQUARE_ELEMENTS; i < end; i += SQUARE_THREADS * SQUARE_ELEMENTS) {
 		float v[SQUARE_ELEMENTS];
 		const int64_t left = end - i;
-		if (WIDE && left >= SQUARE_ELEMENTS)
+		if (wide && left >= SQUARE_ELEMENTS)
 			load(v, x + i);
 		else
 			load_part<false>(v, x + i, left < SQUARE_ELEMENTS ? (int)left : SQUARE_ELEMENTS);
@@ -41,20 +45,28 @@ __global__ void __launch_bounds__(SQUARE_THREADS)
 		for (int e = 0; e < SQUARE_ELEMENTS; e++)
 			sum += (double)v[e] * v[e];
 	}
-	sum = block_sum_double(sum, partial);
+	sum = warp_sum_double(sum);
+	if (threadIdx.x % 32 == 0)
+		partial[threadIdx.x / 32] = sum;
+	__syncthreads();
+	sum = 0;
+	for (int w = 0; w < SQUARE_THREADS / 32; w++)
+		sum += partial[w];
 	if (threadIdx.x == 0)
-		partials[blockIdx.x] = sum;
+		partials[blockIdx.y * KERNEL_SQUARES_PIECES + blockIdx.x] = sum;
 }
 
-__global__ void __launch_bounds__(SQUARE_THREADS) sum_partials(double *out, const double *partials, int n, int accumulate)
+// out[part] = the sum of its pieces: one warp a part
+__global__ void __launch_bounds__(32) sum_pieces(double *out, const double *partials, const int64_t *bounds)
 {
-	SHARED_ARRAY(double, partial, SQUARE_THREADS / 32);
+	const int64_t n = bounds[blockIdx.x + 1] - bounds[blockIdx.x], length = piece_length(n);
+	const int pieces = (int)((n + length - 1) / length);
 	double sum = 0;
-	for (int i = (int)threadIdx.x; i < n; i += SQUARE_THREADS)
-		sum += partials[i];
-	sum = block_sum_double(sum, partial);
+	for (int i = (int)threadIdx.x; i < pieces; i += 32)
+		sum += partials[blockIdx.x * KERNEL_SQUARES_PIECES + i];
+	sum = warp_sum_double(sum);
 	if (threadIdx.x == 0)
-		*out = accumulate ? *out + sum : sum;
+		out[blockIdx.x] = sum;
 }
 
 // Rows that one block of the first stage sums.
@@ -95,22 +107,30 @@ extern "C" int kernel_bias_gradient(float *dbias, const void *dy, int64_t dy_str
 	});
 }
 
-extern "C" int kernel_sum_squares(double *out, const float *x, int64_t n, int accumulate, double *scratch,
+extern "C" int64_t kernel_sum_squares_plan(const int64_t *bounds, int64_t parts)
+{
+	int64_t pieces = 0;
+	for (int64_t i = 0; i < parts; i++) {
+		const int64_t n = bounds[i + 1] - bounds[i];
+		if (n < 0)
+			return -1;
+		const int64_t own = blocks_for(n, piece_length(n));
+		pieces = own > pieces ? own : pieces;
+	}
+	return pieces;
+}
+
+extern "C" int kernel_sum_squares(double *out, const float *x, const int64_t *bounds, int64_t parts, int64_t pieces, double *scratch,
                                   kernel_stream stream)
 {
-	if (n < 0)
+	if (parts < 0 || parts > KERNEL_SQUARES_PARTS || pieces < 0 || pieces > KERNEL_SQUARES_PIECES)
 		return BAD_SIZE;
-	const int64_t step = SQUARE_THREADS * SQUARE_ELEMENTS;
-	int64_t blocks = blocks_for(n, 4 * step);
-	if (blocks > KERNEL_SUM_SQUARES_SCRATCH)
-		blocks = KERNEL_SUM_SQUARES_SCRATCH;
-	if (blocks) {
-		int64_t per_block = blocks_for(blocks_for(n, blocks), step) * step;
-		blocks = blocks_for(n, per_block);
-		auto kernel = packs<SQUARE_ELEMENTS>(x, SQUARE_ELEMENTS) ? squares<true> : squares<false>;
-		int code = launch(kernel, dim3((unsigned)blocks), dim3(SQUARE_THREADS), 0, stream, scratch, x, n, per_block);
+	if (!parts)
+		return 0;
+	if (pieces) {
+		int code = launch(squares, dim3((unsigned)pieces, (unsigned)parts), dim3(SQUARE_THREADS), 0, stream, scratch, x, bounds);
 		if (code)
 			return code;
 	}
-	return launch(sum_partials, dim3(1), dim3(SQUARE_THREADS), 0, stream, out, scratch, (int)blocks, accumulate);
+	return launch(sum_pieces, dim3((unsigned)parts), dim3(32), 0, stream, out, scratch, bounds);
 }

@@ -227,7 +227,7 @@ model "prompt too long" '.*max_position_embeddings is 32.*' positions
 bad "generate, prompt too long" '.*86 tokens.*--max-tokens 4.*32 positions' generate --model model-positions --max-tokens 4 \
 	--prompt "a prompt of more words than this model has places for, however short the words in it may be and are"
 bad "no model folder" 'nowhere: .*' train good.yaml run.dir=runs/model model.path=nowhere
-bad "memory above its limit" '.*memory plan.*run.memory_limit.*' train good.yaml run.dir=runs/memory run.memory_limit=1
+bad "memory above its limit" '.*memory plan.*learner.recompute, or learner.shard with more learners .run.memory_limit.*' train good.yaml run.dir=runs/memory run.memory_limit=1
 
 # ---- run folder and checkpoints
 bad "a folder that holds a run" 'runs/good: already holds a run.*--resume auto' train good.yaml

@@ -80,6 +80,20 @@ else
 	fail "float32 against the CPU" "gradient norm $got instead of $expected, or other tokens"
 fi
 
+# ---- the plan's memory on the host: the largest tensor three times, to and from checkpoints; of two learners through MPI the whole block too
+# planned TEXT BLOCKS: MiB behind the text in the plan of the newest run, and whether it is that
+planned() {
+	planned_mib=$(sed -n "s/.*memory plan.*$1 \([0-9.]*\) MiB.*/\1/p" "$work/log")
+	"$favor" inspect --json "$(newest "$work/cpu")" | tr -d ' \n' | grep -o '"shape":\[[0-9,]*\]' | tr -dc '0-9,\n' |
+		awk -F, -v got="$planned_mib" -v blocks="$2" '{ n = 1; for (i = 1; i <= NF; i++) n *= $i; sum += n; if (n > most) most = n }
+			END { exit !(most > 0 && got == sprintf("%.1f", (3 * most + blocks * sum) * 4 / 1048576)) }'
+}
+train planned-cpu 0 device=cpu learner.steps=1 && planned ', to and from checkpoints' 0 && on_cpu=$planned_mib &&
+	train planned-one 0 learner.steps=1 && planned '; on the host, to and from checkpoints and MPI,' 0 &&
+	train planned-two 2 placement=colocate learner.steps=1 && planned '; on the host, to and from checkpoints and MPI,' 1 &&
+	ok "the plan's memory on the host: $on_cpu MiB, of two learners on GPUs $planned_mib" ||
+	fail "the plan's memory on the host" "not as it should be, or a run failed: $planned_mib MiB" "$work/log"
+
 # ---- killed = never killed: after a step's checkpoint, on one rank and on three; and by kill -9 in mid-step
 for count in 0 3; do
 	cp -r "$work/bfloat16-$count" "$work/killed-$count"

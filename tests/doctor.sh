@@ -93,7 +93,11 @@ mkdir "$work/empty" && cp "$base"/*.json "$work/empty"
 run 0 "$work/tiny.yaml" model.path="$work/empty" model.init=
 expect "a model without weights" 1 '^BROKEN +config .*neither model.safetensors nor'
 run 2 "$work/tiny.yaml" run.memory_limit=1
-expect "a plan above its limit" 1 '^BROKEN +plan .*above its limit of 1.0 MiB' '-> lower learner.micro_batch'
+expect "a plan above its limit" 1 '^BROKEN +plan .*above its limit of 1.0 MiB' '-> lower learner.micro_batch.* set learner.recompute or learner.shard, or put'
+run 2 "$work/tiny.yaml" run.memory_limit=1 learner.shard=true
+expect "a plan above its limit, sharded" 1 '^BROKEN +plan .*above its limit of 1.0 MiB' '-> lower learner.micro_batch.* set learner.recompute, or put'
+run 0 "$work/tiny.yaml" run.memory_limit=1
+expect "a plan above its limit, one learner" 1 '-> lower learner.micro_batch.* set learner.recompute, or learner.shard with more learners, or put'
 run 2 "$work/tiny.yaml" learner.steps=many
 expect "a bad configuration" 2 'learner.steps'
 run 2 "$work/tiny.yaml" 'placement={rollout: 3, reward: 1, learner: 1}'

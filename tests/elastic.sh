@@ -89,6 +89,23 @@ done
 train frozen-0 0 grpo model.vision=frozen learner.iterations=2 learner.weight_decay=0.1 &&
 	train frozen-3 c3 grpo model.vision=frozen learner.iterations=2 learner.weight_decay=0.1 learner.shard=true &&
 	same_numbers "sharded, frozen tower, two optimiser steps a round" frozen-0 frozen-3
+# and the packed weights in the gradient's memory between steps, as steps of one micro-batch have them. planned: MiB of weights, copies included
+planned() {
+	sed -n 's/.*memory plan.*: weights \([0-9.]*\) MiB.*/\1/p' "$work/log"
+}
+for case in grpo:c2 sft:c3; do
+	kind=${case%:*} where=${case#*:}
+	train kept "$where" "$kind" comm.reproducible=false learner.micro_batch=1
+	kept=$(planned)
+	if train whole "$where" "$kind" comm.reproducible=false learner.micro_batch=4 &&
+		train shard "$where" "$kind" comm.reproducible=false learner.micro_batch=4 learner.shard=true &&
+		echo "$(planned) $kept" | awk '{ exit !(NF == 2 && $1 < $2) }'; then
+		same_numbers "sharded, one micro-batch a step, $kind on $where: weights $(planned) MiB instead of $kept" whole shard
+	else
+		fail "sharded, one micro-batch a step, $kind on $where" "a run failed, or no memory is lent: weights $(planned) MiB instead of $kept" "$work/log"
+	fi
+	rm -rf "$work/kept" "$work/whole" "$work/shard"
+done
 # a disk that is full while moments are on their way: the run ends, and not by its deadline
 # (for the leader; Open MPI's shared memory would be files that are too large as well)
 run="$favor train $work/grpo.yaml run.dir=$work/full placement=colocate learner.shard=true run.deadline=20"

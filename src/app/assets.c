@@ -174,6 +174,11 @@ static void take_tensor(void *arg, int tensor)
 	op_upload(b, r->exp_avg_sq + (from - r->own_first), r->host[2] + (from - p->offset), (size_t)(to - from) * sizeof(float));
 }
 
+int64_t assets_staging_bytes(const struct model *m, int moments)
+{
+	return params_largest(&m->params) * (int64_t)sizeof(float) * (moments ? 3 : 1);
+}
+
 int assets_read_weights(const char *checkpoint, struct model *m, float *exp_avg, float *exp_avg_sq, int64_t own_first,
                         int64_t own_count, struct favor_error *e)
 {

@@ -39,6 +39,9 @@ void assets_files_free(struct checkpoint_file *files, int32_t count);
 /* Writes the checkpoint's files into dir (which is there). Files that favor does not
  * put into checkpoints are refused; links are not followed. */
 int assets_write_files(const struct checkpoint *c, const char *dir, struct favor_error *e);
+/* Bytes on the host that tensors pass through on their way to and from a checkpoint, one at a time: values and, for who has
+ * moments, both of these, of the largest. */
+int64_t assets_staging_bytes(const struct model *m, int moments);
 /* Reads /model of a checkpoint, and of /optimizer, if the blocks are given, the moments of weights [own_first, own_first +
  * own_count). Tensor by tensor: after a failure some are read. */
 int assets_read_weights(const char *checkpoint, struct model *m, float *exp_avg, float *exp_avg_sq, int64_t own_first,

@@ -150,18 +150,22 @@ static void judge_disk(struct findings *f, const struct setup *s)
 static void judge_plans(struct findings *f, const struct world *w, const struct memory_plan *plans,
                         const struct doctor_facts *facts)
 {
-	static const char smaller[] = "lower learner.micro_batch, rollout.groups, rollout.group_size, rollout.max_tokens or data.max_pixels, set "
-	                              "learner.recompute, or put fewer ranks on a host";
+#define SMALLER "lower learner.micro_batch, rollout.groups, rollout.group_size, rollout.max_tokens or data.max_pixels, set learner.recompute"
+#define FEWER ", or put fewer ranks on a host"
+	static const char *const smaller[] = {SMALLER FEWER, SMALLER " or learner.shard" FEWER,
+	                                      SMALLER ", or learner.shard with more learners" FEWER};
 	const int size = world_size(w);
 	for (int first = 0; first < size; first++) {
 		double want = 0;
-		int ranks = 0, seen = 0;
+		int ranks = 0, seen = 0, shard = 0;
 		for (int r = 0; r < size; r++) {
 			if (strcmp(facts[r].host, facts[first].host))
 				continue;
 			seen |= r < first;
 			ranks++;
-			want += plans[r].on_device ? 0 : (double)plans[r].total;
+			want += (double)(plans[r].on_device ? plans[r].host : plans[r].total);
+			if (plans[r].shard && !plans[r].on_device)
+				shard = plans[r].shard;
 		}
 		if (seen)
 			continue;
@@ -171,13 +175,13 @@ static void judge_plans(struct findings *f, const struct world *w, const struct 
 			most = (double)h->memory_quota;
 		now = now < most ? now : most;
 		enum doctor_level level = want > most ? DOCTOR_BROKEN : want > now ? DOCTOR_WARN : DOCTOR_GOOD;
-		find(f, level, "plan", level == DOCTOR_GOOD ? NULL : smaller,
+		find(f, level, "plan", level == DOCTOR_GOOD ? NULL : smaller[shard],
 		     "%s: %d rank%s plan %.1f MiB together; %.1f MiB are free, %.1f MiB at most", h->host, ranks,
 		     ranks == 1 ? "" : "s", want / MIB, now / MIB, most / MIB);
 	}
 	for (int r = 0; r < size; r++)
 		if (plans[r].total > plans[r].limit) {
-			find(f, DOCTOR_BROKEN, "plan", smaller, "rank %d (%s) plans %.1f MiB, above its limit of %.1f MiB", r,
+			find(f, DOCTOR_BROKEN, "plan", smaller[plans[r].shard], "rank %d (%s) plans %.1f MiB, above its limit of %.1f MiB", r,
 			     world_role_of(w, r), (double)plans[r].total / MIB, (double)plans[r].limit / MIB);
 			break;
 		}

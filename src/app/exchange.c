@@ -20,6 +20,20 @@ static float *host_block(struct trainer *t, int which)
 	return t->host_blocks[which];
 }
 
+int64_t exchange_bytes(const struct setup *s)
+{
+	const struct world *w = s->world;
+	const struct config *c = &s->config;
+	const struct model *m = s->assets.model;
+	const int learns = world_plays(w, ROLE_LEARNER), learners = world_role_count(w, ROLE_LEARNER),
+	          mpi = c->comm.transport != TRANSPORT_NCCL, ordered = learns && c->comm.reproducible;
+	if (!m || s->backend->in_host_memory)
+		return 0;
+	const int sums = ordered || (mpi && learns && learners > 1),
+	          published = mpi && c->method == METHOD_GRPO && learners < world_size(w) && (world_is_leader(w) || !learns);
+	return ((sums || published) + ordered) * m->params.total * (int64_t)sizeof(float);
+}
+
 void exchange_free(struct trainer *t)
 {
 	free(t->host_blocks[0]);

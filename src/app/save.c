@@ -9,13 +9,14 @@
 #include <string.h>
 #include <sys/stat.h>
 
-/* What a checkpoint says of the tensors, brought one by one through memory on the host for one of them: weights from the
- * leader's block, moments from the learners that keep them. All learners go through the tensors in the same order. */
+/* What a checkpoint says of the tensors: weights from the leader's block, moments from the learners that keep them. What does
+ * not lie in the leader's own host memory is brought there one tensor after the other. All learners go through the tensors in
+ * the same order. */
 struct bringing {
 	struct trainer *t;
 	struct checkpoint_tensor *tensors; /* owned */
 	int next;                          /* to be brought */
-	float *host[3];                    /* values and both moments; owned */
+	float *host[3];                    /* values and both moments on their way; owned; NULL: they lie where they can be read */
 };
 
 /* to = one moment of the parameter; own: this learner's of it. */
@@ -44,9 +45,9 @@ static void bring_tensor(void *arg, int tensor)
 	const struct model *m = t->s.assets.model;
 	const struct param *p = &m->params.params[tensor];
 	g->next++;
-	if (t->leads)
+	if (t->leads && g->host[0])
 		op_download(m->backend, g->host[0], m->block + p->offset, (size_t)p->count * sizeof(float));
-	if (!g->tensors[tensor].exp_avg)
+	if (!g->tensors[tensor].exp_avg || !g->host[1])
 		return;
 	bring_moment(t, p, t->learner.exp_avg, g->host[1]);
 	bring_moment(t, p, t->learner.exp_avg_sq, g->host[2]);
@@ -62,18 +63,28 @@ static void bring_rest(struct bringing *g)
 
 static void bringing_begin(struct bringing *g, struct trainer *t)
 {
-	const struct param_list *l = &t->s.assets.model->params;
+	const struct model *m = t->s.assets.model;
+	const struct learner *own = &t->learner;
+	const struct param_list *l = &m->params;
+	const int direct = m->backend->in_host_memory;
 	*g = (struct bringing){.t = t, .tensors = favor_calloc((size_t)l->count, sizeof *g->tensors)};
 	for (int i = 0; i < 3; i++)
-		g->host[i] = favor_malloc((size_t)params_largest(l) * sizeof(float));
+		if (!direct || (i > 0 && own->sharded))
+			g->host[i] = favor_malloc((size_t)params_largest(l) * sizeof(float));
+	op_sync(m->backend);
 	for (int i = 0; i < l->count; i++) {
 		const struct param *p = &l->params[i];
-		const int learns = p->offset >= t->learner.first; /* a frozen tower has no moments */
+		const int learns = p->offset >= own->first; /* a frozen tower has no moments */
+		const int64_t at = p->offset - own->own_first;
 		g->tensors[i] = (struct checkpoint_tensor){.name = p->name,
 		                                           .ndim = p->ndim,
-		                                           .values = g->host[0],
-		                                           .exp_avg = learns ? g->host[1] : NULL,
-		                                           .exp_avg_sq = learns ? g->host[2] : NULL};
+		                                           .values = g->host[0] ? g->host[0] : m->block + p->offset,
+		                                           .exp_avg = !learns      ? NULL
+		                                                      : g->host[1] ? g->host[1]
+		                                                                   : own->exp_avg + at,
+		                                           .exp_avg_sq = !learns      ? NULL
+		                                                         : g->host[2] ? g->host[2]
+		                                                                      : own->exp_avg_sq + at};
 		memcpy(g->tensors[i].shape, p->shape, sizeof p->shape);
 	}
 }

@@ -1,5 +1,6 @@
 /* Everything before the first step. See setup.h. */
 #include "app/setup.h"
+#include "app/trainer.h"
 
 #include "backend/ops.h"
 #include "data/faults.h"
@@ -427,6 +428,8 @@ int setup_plan(const struct setup *s, struct memory_plan *plan, struct favor_err
 		                  "max_position_embeddings is %d: lower data.max_pixels or rollout.max_tokens",
 		                  s->longest_prompt, tokens, m->config.max_positions);
 	if (learns) {
+		if (!c->learner.shard)
+			plan->shard = world_role_count(s->world, ROLE_LEARNER) > 1 ? SHARD_HELPS : SHARD_WANTS_LEARNERS;
 		const int64_t B = c->comm.reproducible ? 1 : c->learner.micro_batch;
 		plan->fixed = learner_fixed_bytes(m, &c->learner, c->model.vision, world_role_index(s->world, ROLE_LEARNER),
 		                                  world_role_count(s->world, ROLE_LEARNER), c->comm.reproducible);
@@ -446,7 +449,9 @@ int setup_plan(const struct setup *s, struct memory_plan *plan, struct favor_err
 		plan->rollout = plan->rollout > evaluation ? plan->rollout : evaluation;
 	}
 	plan->features = setup_feature_bytes(s);
-	plan->total = plan->weights + plan->fixed + plan->activations + plan->rollout + plan->features;
+	plan->host = assets_staging_bytes(m, learns) + exchange_bytes(s);
+	plan->total = plan->weights + plan->fixed + plan->activations + plan->rollout + plan->features +
+	              (plan->on_device ? 0 : plan->host);
 	return 0;
 }
 
@@ -457,18 +462,22 @@ int setup_memory_plan(struct setup *s, struct favor_error *e)
 	/* ranks without weights know nothing of the model: all agree before they leave */
 	if (world_agree(s->world, !setup_plan(s, &p, e), e))
 		return -1;
-	double plan[] = {(double)p.weights, (double)p.fixed, (double)p.activations, (double)p.rollout, (double)p.features};
+	static const char *const shard[] = {"", " or learner.shard", ", or learner.shard with more learners"};
+	double plan[] = {(double)p.weights, (double)p.fixed,    (double)p.activations,
+	                 (double)p.rollout, (double)p.features, (double)p.host};
 	world_max_all(s->world, plan, sizeof plan / sizeof *plan);
 	if (world_rank(s->world) == 0) {
+		char features[64] = "";
+		if (plan[4] > 0)
+			snprintf(features, sizeof features, ", image features %.1f MiB", mib((int64_t)plan[4]));
 		fprintf(stderr,
 		        "favor: memory plan, at most per rank%s: weights %.1f MiB, gradients + moments%s%s %.1f MiB, activations "
-		        "%.1f MiB, rollout cache %.1f MiB%s",
+		        "%.1f MiB, rollout cache %.1f MiB%s%s %.1f MiB\n",
 		        p.on_device ? " on its GPU" : "", mib((int64_t)plan[0]),
 		        c->learner.shard && world_role_count(s->world, ROLE_LEARNER) > 1 ? " (sharded)" : "",
 		        c->learner.beta > 0 && c->method == METHOD_GRPO ? " + reference" : "",
-		        mib((int64_t)plan[1]), mib((int64_t)plan[2]), mib((int64_t)plan[3]), plan[4] > 0 ? "" : "\n");
-		if (plan[4] > 0)
-			fprintf(stderr, ", image features %.1f MiB\n", mib((int64_t)plan[4]));
+		        mib((int64_t)plan[1]), mib((int64_t)plan[2]), mib((int64_t)plan[3]), features,
+		        p.on_device ? "; on the host, to and from checkpoints and MPI," : ", to and from checkpoints", mib((int64_t)plan[5]));
 	}
 	int fits = p.total <= p.limit;
 	if (!fits)
@@ -477,9 +486,6 @@ int setup_memory_plan(struct setup *s, struct favor_error *e)
 		           "rollout.groups, rollout.group_size, rollout.max_tokens%s or data.max_pixels, or set learner.recompute%s "
 		           "(run.memory_limit sets the limit)",
 		           world_rank(s->world), mib(p.total), mib(p.limit), p.on_device ? " on the GPU" : "",
-		           p.features ? ", model.feature_cache" : "",
-		           c->learner.shard                                 ? ""
-		           : world_role_count(s->world, ROLE_LEARNER) > 1 ? " or learner.shard"
-		                                                            : ", or learner.shard with more learners");
+		           p.features ? ", model.feature_cache" : "", shard[p.shard]);
 	return world_agree(s->world, fits, e);
 }

@@ -58,9 +58,12 @@ int setup_rollout(struct setup *s, struct rollout *r, struct favor_error *e);
 int setup_stop_token(const struct setup *s, int32_t *id, struct favor_error *e);
 /* What this rank needs, in bytes. -1 if the longest prompt and response are longer than the model can take. */
 struct memory_plan {
-	int64_t weights, fixed, activations, rollout, features, total; /* fixed: gradients, moments, reference */
-	int64_t limit; /* run.memory_limit, or this rank's share of the node's memory, or of its GPU's */
+	int64_t weights, fixed, activations, rollout, features; /* fixed: gradients, moments, reference */
+	int64_t host;  /* memory of the host that tensors pass through to and from checkpoints, and on_device blocks to and from MPI */
+	int64_t total; /* of all; on_device without host */
+	int64_t limit; /* of total: run.memory_limit, or this rank's share of the node's memory, or of its GPU's */
 	int on_device;
+	enum { SHARD_IS_NO_HELP, SHARD_HELPS, SHARD_WANTS_LEARNERS } shard; /* what learner.shard would do */
 };
 /* Whether this rank's backend keeps packed weights in the gradient's memory (learner_lend). */
 int setup_lends(const struct setup *s);

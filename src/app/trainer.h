@@ -57,6 +57,8 @@ void exchange_share_sum(struct trainer *t);
 void exchange_share_weights(struct trainer *t);
 void exchange_publish(struct trainer *t, uint64_t *version, int *stop);
 void exchange_free(struct trainer *t);
+/* Bytes on the host that this rank's blocks pass through at most, before it is known which way they go: for the memory plan. */
+int64_t exchange_bytes(const struct setup *s);
 
 /* Leader: writes checkpoints/step-N.h5 and prunes. The other learners give it the moments that they keep; for other ranks
  * there is nothing to do. Collective. */

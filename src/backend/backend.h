@@ -265,8 +265,9 @@ struct backend_ops {
 	enum replay (*replay)(struct backend *b, const void *key, size_t bytes);
 	void (*recorded)(struct backend *b);
 
-	/* out[1] = sum of squares, in double, fixed order; out is backend memory */
-	void (*sum_squares)(struct backend *b, double *out, const float *x, int64_t n);
+	/* out[i] = sum of squares of x[bounds[i]] .. x[bounds[i + 1] - 1], in double, in an order that the part's length alone
+	 * decides; out[parts] is backend memory, bounds[parts + 1] the host's and ascending */
+	void (*sum_squares)(struct backend *b, double *out, const float *x, const int64_t *bounds, int parts);
 	/* One step over all ranges (host; of one block; none overlaps another), for which w, g, m, v are the block's.
 	 * weights_changed follows. squares[1] (backend memory): |gradient|^2 of all that is clipped together; where it is not
 	 * finite, nothing is stepped. c = min(1, max_norm / (sqrt(squares) + 1e-6)), as torch's clip_grad_norm_; g = c gradient;

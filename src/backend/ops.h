@@ -539,14 +539,21 @@ static inline void op_recorded(struct backend *b)
 	b->ops.recorded(b);
 }
 
-static inline void op_sum_squares(struct backend *b, double *out, const float *x, int64_t n)
+static inline void op_sum_squares(struct backend *b, double *out, const float *x, const int64_t *bounds,
+                                  int parts)
 {
-	if (n < 0)
-		favor_die("sum_squares: %lld elements", (long long)n);
+	if (parts < 0)
+		favor_die("sum_squares: %d parts", parts);
+	if (!parts)
+		return;
+	ops_want_pointer("sum_squares", "bounds", bounds);
 	ops_want_pointer("sum_squares", "out", out);
-	if (n)
+	for (int i = 0; i < parts; i++)
+		if (bounds[i] < 0 || bounds[i + 1] < bounds[i])
+			favor_die("sum_squares: part %d goes from %lld to %lld", i, (long long)bounds[i], (long long)bounds[i + 1]);
+	if (bounds[parts] > bounds[0])
 		ops_want_pointer("sum_squares", "x", x);
-	b->ops.sum_squares(b, out, x, n);
+	b->ops.sum_squares(b, out, x, bounds, parts);
 }
 
 static inline void op_adamw(struct backend *b, float *w, const float *g, float *m, float *v,

@@ -128,7 +128,8 @@ const struct option config_options[] = {
 	BOOL("learner.recompute", learner.recompute, "false",
 	     "compute activations again in the backward pass: slower, less memory"),
 	BOOL("learner.shard", learner.shard, "false",
-	     "AdamW's moments are divided among the learners, each steps its slice of the weights: less memory, the same bits"),
+	     "AdamW's moments are divided among the learners, each steps its slice of the weights: less memory, and the same bits "
+	     "(by NCCL as far as it adds in the same order for one rank as for all)"),
 	INT32("learner.eval_every", learner.eval_every, "0", 0, 1e9, "steps between evaluations on data.eval; 0 is never"),
 
 	ENUM("placement", placement.mode, "auto", placement_names,

@@ -127,9 +127,10 @@ void world_offer(struct world *w, int64_t step, uint64_t first, uint64_t count, 
  * are groups in the inbox to be scored by this rank (world_try; see world_survive), then ask again. */
 int world_pull(struct world *w, int64_t step, uint64_t *position);
 /* The same for a rank that has something else to do: never waits. 2: the answer has not come yet. What it has asked for
- * stays asked: the answer is that of the next world_pull or world_try_pull. */
+ * stays asked: the answer is that of the next world_pull or world_try_pull, of the same step. */
 int world_try_pull(struct world *w, int64_t step, uint64_t *position);
-/* Asks for the group that will be pulled next, so that its answer comes meanwhile. */
+/* Asks for the group that will be pulled next, so that its answer comes meanwhile. To ask again before that pull asks for
+ * nothing more. When the run stops it asks for nothing. */
 void world_ask(struct world *w, int64_t step);
 /* Sends the group on; takes ownership. Does not wait for delivery. */
 void world_push(struct world *w, enum stage s, struct group *g);

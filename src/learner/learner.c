@@ -263,12 +263,16 @@ static const float *summed_gradient(const struct learner *l)
 void learner_squares(const struct learner *l, double squares[SLICE_PARTS])
 {
 	struct backend *b = l->model->backend;
-	op_zero(b, l->squares, SLICE_PARTS * sizeof *l->squares);
-	for (int i = 0; i < SLICE_PARTS; i++) {
-		const int64_t from = l->first + slice_part(l->count, i), n = l->first + slice_part(l->count, i + 1) - from;
-		if (n && from >= l->own_first && from < l->own_first + l->own_count) /* a slice has whole parts */
-			op_sum_squares(b, l->squares + i, summed_gradient(l) + from, n);
+	const int64_t own_end = l->own_first + l->own_count;
+	int64_t bounds[SLICE_PARTS + 1];
+	int first = 0, end = 0; /* the parts that this learner steps: a slice has whole ones */
+	for (int i = 0; i <= SLICE_PARTS; i++) {
+		bounds[i] = l->first + slice_part(l->count, i);
+		first += bounds[i] < l->own_first;
+		end = bounds[i] <= own_end ? i : end;
 	}
+	op_zero(b, l->squares, SLICE_PARTS * sizeof *l->squares);
+	op_sum_squares(b, l->squares + first, summed_gradient(l), bounds + first, end - first);
 	op_download(b, squares, l->squares, SLICE_PARTS * sizeof *l->squares);
 }
 
@@ -310,7 +314,8 @@ double learner_step(struct learner *l, float lr, const double squares[SLICE_PART
 		op_upload(b, l->squares, &sum, sizeof sum);
 		op_adamw(b, l->model->block + l->own_first, summed_gradient(l) + l->own_first, l->exp_avg, l->exp_avg_sq,
 		         l->ranges, cut_ranges(l), l->squares, &how);
-		model_changed(l->model); /* the backend's to be told after each adamw */
+		if (!l->sharded)
+			model_changed(l->model);
 		l->step++;
 		l->model->version++;
 	}

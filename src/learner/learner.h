@@ -81,7 +81,7 @@ int learner_examples(struct learner *l, int n, const struct example *examples, i
 void learner_squares(const struct learner *l, double squares[SLICE_PARTS]);
 /* Clips by the global norm that the squares of all parts give and steps AdamW at that rate; model->version goes up by one.
  * Returns the norm before clipping; not finite: nothing was stepped. If sharded the other learners' slices of the weights
- * are old until the caller has brought them (and said model_changed). */
+ * are old, and the backend does not know that any have changed, until the caller has brought them and said model_changed. */
 double learner_step(struct learner *l, float lr, const double squares[SLICE_PARTS]);
 
 /* Backend memory that is there all the time (gradient, moments, reference), for the memory plan; as learner_init. */

@@ -54,7 +54,8 @@ int session_prefill(struct session *s, const struct run *run, int32_t place, con
                     struct tensor logits, struct favor_error *e);
 /* A timeline behind a prompt, in that response place. */
 void session_timeline(const struct session *s, int32_t place, const struct session_prompt *prompt, struct timeline *t);
-/* Feeds token[i] to timeline i, for n of them; logits [n, vocab] in backend memory. 1: given up, else 0. */
+/* Feeds token[i] to timeline i, for n of them; logits [n, vocab] in backend memory. 1: given up, else 0. Token by token by the
+ * host, and so without what steps.c takes to need no host: what tests compare steps with; the program decodes by steps. */
 int session_decode(struct session *s, const struct run *run, struct timeline *const *timelines, const int32_t *token,
                    int32_t n, struct tensor logits);
 /* Bytes that a session of that many cache rows takes: for the memory plan. */

@@ -44,7 +44,7 @@ static int64_t slots_for(const struct backend *b, int64_t n)
 /* Bytes of the slots' state in the arena, stop tokens included, and of what one step takes beside it. */
 static size_t state_bytes(int64_t slots, int64_t stops)
 {
-	return (size_t)slots * (sizeof(uint64_t) + 2 * sizeof(uint32_t) + 4 * sizeof(int32_t)) +
+	return (size_t)slots * (sizeof(uint64_t) + 2 * sizeof(uint32_t) + 5 * sizeof(int32_t)) +
 	       (size_t)stops * sizeof(int32_t);
 }
 static int64_t arena_bytes(const struct backend *b, const struct model_config *c, int64_t slots, int64_t stops)
@@ -91,12 +91,13 @@ static void make_room(struct steps *s, int32_t slots)
 	s->timelines = favor_malloc((size_t)slots * sizeof *s->timelines);
 	s->segments = favor_malloc((size_t)slots * sizeof *s->segments);
 	s->most = favor_malloc((size_t)slots * sizeof *s->most);
-	s->sampled = favor_malloc((size_t)slots * POSTS * sizeof *s->sampled);
+	s->sampled = favor_malloc((size_t)slots * (POSTS + 1) * sizeof *s->sampled);
 	s->room = slots;
 }
 
-/* All of the slots' memory, from an arena that has one piece for it and for a step. */
-static void allocate(struct steps *s, const struct run *run, int32_t count, int32_t stops)
+/* All of the slots' memory, from an arena that has one piece for it and for a step. Returns where the rows of `first` come
+ * to that first tokens are sampled of. */
+static int32_t *allocate(struct steps *s, const struct run *run, int32_t count, int32_t stops)
 {
 	const struct model_config *c = &s->session->model->config;
 	const struct arena_mark empty = {NULL, 0, 0};
@@ -114,10 +115,12 @@ static void allocate(struct steps *s, const struct run *run, int32_t count, int3
 	to->row = to->token + n;
 	to->position = to->row + n;
 	to->left = to->position + n;
-	to->stop = to->left + n;
+	int32_t *prompt = to->left + n;
+	to->stop = prompt + n;
 	to->segments = arena_alloc(&s->arena, n * sizeof *to->segments);
 	to->sampled = arena_alloc(&s->arena, n * sizeof *to->sampled);
 	s->logits = run_tensor(run, count, c->vocab_size);
+	return prompt;
 }
 
 /* The slots' state, as it lies there. */
@@ -129,7 +132,7 @@ static void upload(const struct steps *s, const struct run *run, const struct st
 	uint64_t *index = (uint64_t *)(void *)state;
 	uint32_t *response = (uint32_t *)(index + count), *drawn = response + count;
 	int32_t *token = (int32_t *)(drawn + count), *row = token + count, *position = row + count,
-	        *left = position + count, *stop = left + count;
+	        *left = position + count, *prompt = left + count, *stop = prompt + count;
 	for (int32_t i = 0; i < s->slots.count; i++) {
 		if (i >= n) {
 			token[i] = row[i] = -1;
@@ -137,13 +140,15 @@ static void upload(const struct steps *s, const struct run *run, const struct st
 		}
 		const struct step_response *r = &responses[i];
 		const struct timeline *t = r->timeline;
+		const int32_t next = t->length - (r->token < 0); /* the first token moves it on */
 		index[i] = r->index;
 		response[i] = r->response;
 		drawn[i] = r->drawn;
 		token[i] = r->token;
-		row[i] = t->first + t->length;
-		position[i] = t->prompt.next_position + t->length;
+		row[i] = t->first + next;
+		position[i] = t->prompt.next_position + next;
 		left[i] = r->left;
+		prompt[i] = r->prompt;
 	}
 	if (rules->stop_count)
 		memcpy(stop, rules->stop, (size_t)rules->stop_count * sizeof *stop);
@@ -151,29 +156,58 @@ static void upload(const struct steps *s, const struct run *run, const struct st
 	free(state);
 }
 
-void steps_begin(struct steps *s, const struct step_rules *rules, const struct step_response *responses, int32_t n)
+/* The first tokens of the last `firsts` responses, as the end of a step samples all others: a step for their slots alone. */
+static void sample_first(struct steps *s, struct backend *b, struct tensor first, const int32_t *prompt)
+{
+	const int32_t at = s->count - s->firsts;
+	const struct tensor logits = tensor_rows(s->logits, at, s->firsts);
+	struct slots own = s->slots;
+	own.count = s->firsts;
+	own.index += at;
+	own.response += at;
+	own.drawn += at;
+	own.token += at;
+	own.row += at;
+	own.position += at;
+	own.left += at;
+	own.segments += at;
+	own.sampled += at;
+	op_zero(b, own.segments, (size_t)own.count * sizeof *own.segments); /* advance counts in them; told before a step */
+	op_gather_rows(b, logits, first, prompt + at);
+	op_advance(b, &own, logits, &s->how);
+	s->first_post = op_post(b, s->sampled + (size_t)POSTS * (size_t)s->room, own.sampled,
+	                        (size_t)own.count * sizeof *own.sampled);
+}
+
+void steps_begin(struct steps *s, const struct step_rules *rules, const struct step_response *responses, int32_t n,
+                 struct tensor first)
 {
 	struct backend *b = s->session->model->backend;
 	const struct run run = {.backend = b, .arena = &s->arena};
 	const int32_t count = (int32_t)slots_for(b, n);
 	int32_t positions = 0;
 	make_room(s, count);
-	allocate(s, &run, count, rules->stop_count);
+	const int32_t *prompt = allocate(s, &run, count, rules->stop_count);
 	s->count = n;
 	s->how = rules->how;
 	s->slots.seed = rules->seed;
 	s->slots.domain = (uint32_t)rules->domain;
 	s->queued = s->collected = s->told = 0;
+	s->firsts = 0;
 	for (int32_t i = 0; i < count; i++) {
 		s->segments[i] = (struct segment){.q_start = i, .causal = 1};
 		s->most[i] = 0;
 		if (i >= n)
 			continue;
 		struct timeline *t = responses[i].timeline;
-		const int32_t last = t->length + responses[i].left; /* own keys with the last step's */
+		const int begins = responses[i].token < 0;
+		const int32_t last = t->length + responses[i].left - begins; /* own keys with the last step's */
 		if (responses[i].left < 1 || t->first + last > s->session->capacity)
 			favor_die("steps_begin: response %d has %d tokens left behind cache row %d of %d", i, responses[i].left,
 			          t->first + t->length, s->session->capacity);
+		if (begins ? t->length || responses[i].prompt < 0 || responses[i].prompt >= first.rows : s->firsts)
+			favor_die("steps_begin: response %d of %d: those without a token come last, and from a prompt's row", i, n);
+		s->firsts += begins;
 		s->timelines[i] = t;
 		s->segments[i].q_len = 1;
 		s->segments[i].prefix_start = t->prompt.first;
@@ -186,6 +220,8 @@ void steps_begin(struct steps *s, const struct step_rules *rules, const struct s
 	}
 	make_rotations(s, &run, positions);
 	upload(s, &run, rules, responses, n);
+	if (s->firsts)
+		sample_first(s, b, first, prompt);
 }
 
 /* The segments as they are in the next step, for TELL steps. Of a response that has ended meanwhile they may be longer
@@ -286,6 +322,15 @@ void steps_collect(struct steps *s, struct sampled *out)
 {
 	if (!steps_waiting(s))
 		favor_die("steps_collect: no step is queued");
+	if (s->firsts) {
+		const int32_t at = s->count - s->firsts;
+		op_collect(s->session->model->backend, s->first_post);
+		for (int32_t i = 0; i < at; i++)
+			out[i] = (struct sampled){.token = -1};
+		memcpy(out + at, s->sampled + (size_t)POSTS * (size_t)s->room, (size_t)s->firsts * sizeof *out);
+		s->firsts = 0;
+		return;
+	}
 	const uint64_t at = s->collected++ % POSTS;
 	op_collect(s->session->model->backend, s->post[at]);
 	memcpy(out, s->sampled + at * (uint64_t)s->room, (size_t)s->count * sizeof *out);

@@ -1,10 +1,11 @@
 /* From requests to groups.
  *
  *   as long as there is work or a response goes on:
- *     while a whole group's responses find free places: next request, prefill -> its G first tokens from the prompt's
- * last row feed the newest tokens of all responses that go on, sample the next; where the backend works ahead, some
- * such steps are queued before the oldest one's tokens are looked at a response that has ended frees its place; the
- * last one of a group hands the group on and frees the prompt's
+ *     while a whole group's responses find free places: next request, prefill -> the logits of the prompt's last row
+ *     feed the newest tokens of all responses that go on, sample the next; where the backend works ahead, some such
+ *     steps are queued before the oldest one's tokens are looked at. The first of a group's steps samples its G first
+ *     tokens from the prompt's logits, so nobody waits for a prompt
+ *     a response that has ended frees its place; the last one of a group hands the group on and frees the prompt's
  *
  * A response's bits do not change with what else is in the batch (backend.h). All memory is taken before the first
  * token. */
@@ -52,15 +53,17 @@ struct together {
 	struct step_response *responses;
 	int32_t active_count, ended;
 	int changed; /* responses have begun since */
-	int32_t *newest;
-	double *u;
 	struct sampled *drawn;
 };
 
 void rollout_init(struct rollout *r, struct model *m, const struct tokenizer *t)
 {
-	*r = (struct rollout){
-	    .model = m, .tokenizer = t, .domain = RNG_SAMPLE, .max_tokens = 1, .sampling = {.temperature = 1, .top_p = 1}};
+	*r = (struct rollout){.model = m,
+	                      .tokenizer = t,
+	                      .domain = RNG_SAMPLE,
+	                      .max_tokens = 1,
+	                      .sampling = {.temperature = 1, .top_p = 1},
+	                      .first = TENSOR_NONE};
 	session_init(&r->session, m);
 	steps_init(&r->steps, &r->session);
 	run_arena_init(&r->arena, m->backend);
@@ -71,6 +74,7 @@ void rollout_init(struct rollout *r, struct model *m, const struct tokenizer *t)
 void rollout_free(struct rollout *r)
 {
 	steps_free(&r->steps);
+	op_release(r->model->backend, r->first.data);
 	session_free(&r->session);
 	arena_free(&r->arena);
 }
@@ -81,11 +85,6 @@ static int is_stop(const struct rollout *r, int32_t id)
 		if (r->stop[i] == id)
 			return 1;
 	return 0;
-}
-
-static double draw(const struct rollout *r, const struct under_way *w, int32_t number)
-{
-	return rng_uniform(r->seed, r->domain, w->request.index, (uint32_t)number, (uint32_t)w->tokens[number]);
 }
 
 /* The next token of a response. 1: it has ended. */
@@ -171,36 +170,13 @@ static int32_t room_left(const struct together *t)
 	return by_places < t->groups_free ? by_places : t->groups_free;
 }
 
-/* The prompt and the first token of each response, into w. */
-static int prefill(struct together *t, struct under_way *w, int32_t place, struct favor_error *e)
-{
-	struct rollout *r = t->r;
-	const struct prompt *p = w->request.prompt;
-	const int32_t G = w->request.responses;
-	struct arena_mark mark = arena_mark(t->run.arena);
-	/* G rows of the same logits, so that one op samples all first tokens */
-	struct tensor logits = run_tensor(&t->run, G, r->model->config.vocab_size);
-	const int result = session_prefill(&r->session, &t->run, place, p->ids.ids, p->ids.count, p->inputs, p->image_count,
-	                                   &w->prompt, tensor_rows(logits, 0, 1), e);
-	if (!result) {
-		memset(t->newest, 0, (size_t)G * sizeof *t->newest); /* row 0, G - 1 times */
-		op_gather_rows(t->run.backend, tensor_rows(logits, 1, G - 1), tensor_rows(logits, 0, 1),
-		               run_upload(&t->run, t->newest, (size_t)G * sizeof *t->newest));
-		for (int32_t g = 0; g < G; g++)
-			t->u[g] = draw(r, w, g);
-		op_sample(t->run.backend, t->drawn, logits, t->u, &r->sampling);
-	}
-	arena_reset(t->run.arena, mark);
-	return result;
-}
-
-/* A group begins: its responses that go on after their first token take places. Not 0: it is dropped, as result of
- * rollout_run. */
+/* A group begins: its prompt is computed, and its responses take places. Not 0: it is dropped, as result of rollout_run. */
 static int begin(struct together *t, const struct rollout_request *q, struct favor_error *e)
 {
 	struct under_way *w = t->groups;
 	while (w->open)
 		w++;
+	const int32_t number = (int32_t)(w - t->groups);
 	w->request = *q;
 	w->begin = clock_seconds();
 	memset(w->tokens, 0, (size_t)t->room.responses * sizeof *w->tokens);
@@ -209,7 +185,9 @@ static int begin(struct together *t, const struct rollout_request *q, struct fav
 		result = favor_fail(e, "a prompt of %d tokens with %d responses; there is room for %d tokens and %d responses",
 		                    q->prompt->ids.count, q->responses, t->room.prompt_tokens, t->room.responses);
 	if (!result)
-		result = prefill(t, w, (int32_t)(w - t->groups), e);
+		result = session_prefill(&t->r->session, &t->run, number, q->prompt->ids.ids, q->prompt->ids.count,
+		                         q->prompt->inputs, q->prompt->image_count, &w->prompt,
+		                         tensor_rows(t->r->first, number, 1), e);
 	if (result) {
 		t->source->done(t->source->arg, q, NULL);
 		return result;
@@ -218,10 +196,6 @@ static int begin(struct together *t, const struct rollout_request *q, struct fav
 	t->groups_free--;
 	t->changed = 1;
 	for (int32_t g = 0, at = 0; g < q->responses; g++) {
-		if (take(t->r, w, g, &t->drawn[g])) {
-			end_response(t, w);
-			continue;
-		}
 		while (t->places[at].group)
 			at++;
 		t->places[at].group = w;
@@ -232,32 +206,38 @@ static int begin(struct together *t, const struct rollout_request *q, struct fav
 	return 0;
 }
 
-/* Tells the steps of all responses that go on. None waits to be collected. */
+/* The place's response into what steps_begin is told. */
+static void tell(struct together *t, struct place *p)
+{
+	const struct rollout *r = t->r;
+	const struct under_way *w = p->group;
+	const int32_t tokens = w->tokens[p->number], n = t->active_count++;
+	t->active[n] = p;
+	t->responses[n] = (struct step_response){
+	    .timeline = &p->timeline,
+	    .token = tokens ? w->ids[(size_t)p->number * (size_t)r->max_tokens + (size_t)tokens - 1] : -1,
+	    .prompt = w->prompt.place,
+	    .left = r->max_tokens - tokens,
+	    .index = w->request.index,
+	    .response = (uint32_t)p->number,
+	    .drawn = (uint32_t)tokens};
+}
+
+/* Tells the steps of all responses that go on, of those that begin last. None waits to be collected. */
 static void arrange(struct together *t)
 {
 	const struct rollout *r = t->r;
 	const struct step_rules rules = {
 	    .how = r->sampling, .seed = r->seed, .domain = r->domain, .stop = r->stop, .stop_count = r->stop_count};
-	int32_t n = 0;
-	for (int32_t i = 0; i < t->place_count; i++) {
-		struct place *p = &t->places[i];
-		if (!p->group)
-			continue;
-		const struct under_way *w = p->group;
-		const int32_t tokens = w->tokens[p->number];
-		t->active[n] = p;
-		t->responses[n++] = (struct step_response){
-		    .timeline = &p->timeline,
-		    .token = w->ids[(size_t)p->number * (size_t)r->max_tokens + (size_t)tokens - 1],
-		    .left = r->max_tokens - tokens,
-		    .index = w->request.index,
-		    .response = (uint32_t)p->number,
-		    .drawn = (uint32_t)tokens};
-	}
-	t->active_count = n;
-	t->ended = t->changed = 0;
-	if (n)
-		steps_begin(&t->r->steps, &rules, t->responses, n);
+	t->active_count = t->ended = t->changed = 0;
+	for (int begins = 0; begins < 2; begins++)
+		for (int32_t i = 0; i < t->place_count; i++) {
+			struct place *p = &t->places[i];
+			if (p->group && (p->group->tokens[p->number] == 0) == begins)
+				tell(t, p);
+		}
+	if (t->active_count)
+		steps_begin(&t->r->steps, &rules, t->responses, t->active_count, r->first);
 }
 
 /* Takes in the tokens of the oldest step. */
@@ -266,7 +246,7 @@ static void collect_step(struct together *t)
 	steps_collect(&t->r->steps, t->drawn);
 	for (int32_t i = 0; i < t->active_count; i++) {
 		struct place *p = t->active[i];
-		if (!p || !take(t->r, p->group, p->number, &t->drawn[i]))
+		if (!p || t->drawn[i].token < 0 /* first tokens, of others */ || !take(t->r, p->group, p->number, &t->drawn[i]))
 			continue;
 		struct under_way *w = p->group;
 		t->active[i] = NULL;
@@ -297,15 +277,19 @@ static int is_worth(const struct together *t)
 static int decode(struct together *t)
 {
 	struct steps *s = &t->r->steps;
-	if (is_stale(t)) {
+	const int ahead = t->r->model->backend->steps_ahead;
+	for (int again = is_stale(t); again;) {
 		while (steps_waiting(s))
 			collect_step(t);
 		arrange(t);
+		while (steps_waiting(s) > ahead) /* first tokens that have come already */
+			collect_step(t);
+		again = !ahead && t->ended;
 	}
 	do {
 		if (is_worth(t) && steps_queue(s, &t->run))
 			return 1;
-	} while (is_worth(t) && steps_waiting(s) <= t->r->model->backend->steps_ahead);
+	} while (is_worth(t) && steps_waiting(s) <= ahead);
 	if (steps_waiting(s))
 		collect_step(t);
 	return 0;
@@ -326,6 +310,17 @@ static struct session_room places_of(const struct rollout_room *room, int32_t ma
 	                             .response_rows = max_tokens};
 }
 
+/* Room for the logits of so many prompts. */
+static void first_room(struct rollout *r, int32_t prompts)
+{
+	struct backend *b = r->model->backend;
+	const int64_t vocab = r->model->config.vocab_size;
+	if (prompts <= r->first.rows)
+		return;
+	op_release(b, r->first.data);
+	r->first = tensor_of(op_alloc(b, (size_t)(prompts * vocab) * sizeof(float)), prompts, vocab);
+}
+
 static void open_together(struct together *t, const struct session_room *places)
 {
 	const size_t G = (size_t)t->room.responses, tokens = G * (size_t)t->r->max_tokens, n = (size_t)places->responses;
@@ -342,10 +337,9 @@ static void open_together(struct together *t, const struct session_room *places)
 	t->places = favor_calloc(n, sizeof *t->places);
 	t->active = favor_malloc(n * sizeof *t->active);
 	t->responses = favor_malloc(n * sizeof *t->responses);
-	t->newest = favor_malloc(n * sizeof *t->newest);
-	t->u = favor_malloc(n * sizeof *t->u);
 	t->drawn = favor_malloc(n * sizeof *t->drawn);
 	session_reset(&t->r->session, places);
+	first_room(t->r, places->prompts);
 	steps_drop(&t->r->steps); /* of a run that was given up */
 }
 
@@ -365,8 +359,6 @@ static void close_together(struct together *t)
 	free(t->places);
 	free(t->active);
 	free(t->responses);
-	free(t->newest);
-	free(t->u);
 	free(t->drawn);
 }
 
@@ -450,6 +442,6 @@ int64_t rollout_bytes(const struct backend *b, const struct model_config *c, con
 {
 	const struct session_room places = places_of(room, max_tokens);
 	return session_bytes(b, c, session_rows(&places)) + pass_bytes(b, c, room->prompt_tokens, patches, 1, 1, 0) +
-	       (int64_t)room->responses * c->vocab_size * (int64_t)sizeof(float) +
+	       (int64_t)places.prompts * c->vocab_size * (int64_t)sizeof(float) +
 	       steps_bytes(b, c, places.responses, (int64_t)room->prompt_tokens + max_tokens);
 }

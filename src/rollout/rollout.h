@@ -18,6 +18,7 @@ struct rollout {
 	struct session session;
 	struct steps steps; /* of the session; its address is taken, so a rollout is not copied */
 	struct arena arena; /* backend memory, owned */
+	struct tensor first; /* [prompts, vocab]: logits of each prompt's last row; backend memory, owned, grows */
 	struct sampling sampling;
 	int32_t max_tokens;
 	int32_t stop[64], stop_count;

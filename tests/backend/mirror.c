@@ -324,12 +324,13 @@ static void mirror_sample(struct backend *b, struct sampled *out, struct tensor 
 	end(&c);
 }
 
-static void mirror_sum_squares(struct backend *b, double *out, const float *x, int64_t n)
+static void mirror_sum_squares(struct backend *b, double *out, const float *x, const int64_t *bounds,
+                               int parts)
 {
 	struct call c = begin(b);
-	take(&c, x, floats(n)), take(&c, out, sizeof *out);
+	take(&c, x, floats(bounds[parts])), take(&c, out, (size_t)parts * sizeof *out);
 	go(&c);
-	op_sum_squares(c.device, P(out), P(x), n);
+	op_sum_squares(c.device, P(out), P(x), bounds, parts);
 	end(&c);
 }
 

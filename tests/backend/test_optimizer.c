@@ -167,7 +167,7 @@ static void test_adamw_ranges(void **state)
 static double sum_of(struct backend *b, const float *x, int64_t n)
 {
 	double sum = -1;
-	op_sum_squares(b, &sum, x, n);
+	op_sum_squares(b, &sum, x, (const int64_t[]){0, n}, 1);
 	return sum;
 }
 
@@ -197,6 +197,29 @@ static void test_sum_squares(void **state)
 	backend_set_threads(s->cpu, 2);
 }
 
+/* Parts in one call: each has the bits that it has alone, whatever the threads and wherever it lies; empty ones are 0. */
+static void test_sum_squares_parts(void **state)
+{
+	struct test_backends *s = *state;
+	static const int64_t bounds[] = {5, 5, 6, 22, 1022, 70000, 70000, 300007, 300007};
+	enum { PARTS = sizeof bounds / sizeof *bounds - 1 };
+	float *x = test_array(300007, 61, 1);
+	double want[PARTS], got[PARTS];
+	op_sum_squares(s->reference, want, x, bounds, PARTS);
+	for (int threads = 1; threads <= 3; threads++) {
+		backend_set_threads(s->cpu, threads);
+		op_sum_squares(s->cpu, got, x, bounds, PARTS);
+		for (int i = 0; i < PARTS; i++) {
+			assert_true(fabs(got[i] - want[i]) <= 1e-12 * want[i]);
+			assert_true(got[i] == sum_of(s->cpu, x + bounds[i], bounds[i + 1] - bounds[i]));
+		}
+	}
+	assert_true(got[0] == 0 && got[5] == 0 && got[7] == 0 && got[1] == (double)x[5] * x[5]);
+	op_sum_squares(s->cpu, NULL, NULL, NULL, 0);
+	backend_set_threads(s->cpu, 2);
+	free(x);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -204,6 +227,7 @@ int main(void)
 	    cmocka_unit_test(test_adamw_bits),
 	    cmocka_unit_test(test_adamw_ranges),
 	    cmocka_unit_test(test_sum_squares),
+	    cmocka_unit_test(test_sum_squares_parts),
 	};
 	return cmocka_run_group_tests(tests, test_backends_new, test_backends_destroy);
 }

@@ -543,6 +543,68 @@ static void early_pull(void **state)
 	assert_true(pulled == (has_rollout(w) ? 50 + 51 + 52 : 0));
 }
 
+/* The answer of world_try_pull when it has come. */
+static int pull_without_waiting(struct world *w, int64_t step, uint64_t *position)
+{
+	int none;
+	while ((none = world_try_pull(w, step, position)) == 2)
+		nap(0.0005);
+	return none;
+}
+
+/* Asking ahead: world_try_pull never waits; who asks again before the answer was taken, whether it has come or not, has asked
+ * once, so that no group is lost or given twice; the answer is that of the next pull of either kind; when nothing is left,
+ * asking finds nothing again. */
+static void ask_ahead(void **state)
+{
+	struct world *w = *state;
+	enum { FIRST = 40, COUNT = 29, STEP = 150, UNTOUCHED = 7 };
+	const int rolls = world_plays(w, ROLE_ROLLOUT), others = rolls && !world_is_leader(w);
+	double made[COUNT] = {0}, sum = 1;
+	uint64_t position = UNTOUCHED, before = 0;
+	if (!has_rollout(w))
+		return;
+	if (others) { /* not offered yet */
+		world_ask(w, STEP);
+		world_ask(w, STEP);
+		for (int i = 0; i < 5; i++)
+			assert_int_equal(world_try_pull(w, STEP, &position), 2);
+		assert_int_equal(position, UNTOUCHED);
+	}
+	world_sum_all(w, &sum, 1);
+	if (world_is_leader(w))
+		world_offer(w, STEP, FIRST, COUNT, 1);
+	int none = 0;
+	for (int turn = 0; rolls && !none; turn++) {
+		if (turn % 4 == 1 || turn % 4 == 2) {
+			world_ask(w, STEP);
+			if (turn % 4 == 2 && others) { /* its answer comes, and stays */
+				nap(0.01);
+				world_tick(w);
+			}
+			world_ask(w, STEP);
+		}
+		none = turn % 2 ? world_pull(w, STEP, &position) : pull_without_waiting(w, STEP, &position);
+		assert_true(none == 0 || none == 1);
+		if (none)
+			break;
+		assert_true(position >= FIRST && position < FIRST + COUNT && position > before);
+		before = position;
+		made[position - FIRST]++;
+		nap(0.001);
+	}
+	for (int i = 0; rolls && i < 2; i++) { /* nothing is left, however often and in whatever way it asks */
+		world_ask(w, STEP);
+		assert_int_equal(world_pull(w, STEP, &position), 1);
+		world_ask(w, STEP);
+		assert_int_equal(pull_without_waiting(w, STEP, &position), 1);
+		assert_int_equal(pull_without_waiting(w, STEP - 1, &position), 1);
+	}
+	world_sum_all(w, made, COUNT);
+	for (int i = 0; i < COUNT; i++)
+		assert_true(made[i] == 1);
+}
+
 /* The last rank gets a signal while the others wait for work and groups that never come: all stop waiting, and go on
  * with what they do together. */
 static void stop_on_a_signal(void **state)
@@ -565,6 +627,11 @@ static void stop_on_a_signal(void **state)
 		assert_null(world_take(w, STAGE_SCORED));
 	assert_int_equal(world_stopping(w), SIGUSR1);
 	assert_int_equal(world_tick(w), SIGUSR1);
+	if (world_plays(w, ROLE_ROLLOUT)) { /* nothing is asked for any more, and what was has no answer */
+		world_ask(w, 200);
+		assert_int_equal(world_try_pull(w, 200, &index), 1);
+		assert_int_equal(world_pull(w, 200, &index), 1);
+	}
 	double one = 1;
 	world_sum_all(w, &one, 1);
 	assert_true(one == world_size(w));
@@ -639,6 +706,7 @@ int main(int argc, char **argv)
 	    cmocka_unit_test_prestate(expected_counts, w),
 	    cmocka_unit_test_prestate(steps, w),
 	    cmocka_unit_test_prestate(early_pull, w),
+	    cmocka_unit_test_prestate(ask_ahead, w),
 	    cmocka_unit_test_prestate(waiting_sleeps, w),
 	    cmocka_unit_test_prestate(stop_on_a_signal, w),
 	};

@@ -143,6 +143,63 @@ static void test_by_the_host(void **state)
 		}
 }
 
+/* What the host waits for while groups pass: a backend's table with these in it. */
+static struct {
+	struct backend_ops ops;
+	uint64_t posted, before; /* results on their way so far | when the newest group's prompt was asked for */
+	int queued;              /* steps since then */
+	int waits, too_early;    /* by other ways than collect | collected what lies behind a prompt that no step followed */
+} watched;
+
+static void watched_sample(struct backend *b, struct sampled *out, struct tensor logits, const double *u, const struct sampling *how)
+{
+	watched.waits++;
+	watched.ops.sample(b, out, logits, u, how);
+}
+
+static void watched_download(struct backend *b, void *to, const void *from, size_t bytes)
+{
+	watched.waits++;
+	watched.ops.download(b, to, from, bytes);
+}
+
+static void watched_sync(struct backend *b)
+{
+	watched.waits++;
+	watched.ops.sync(b);
+}
+
+static uint64_t watched_post(struct backend *b, void *to, const void *from, size_t bytes)
+{
+	const uint64_t number = watched.ops.post(b, to, from, bytes);
+	watched.posted = number + 1;
+	return number;
+}
+
+static void watched_collect(struct backend *b, uint64_t number)
+{
+	watched.too_early += number >= watched.before && !watched.queued;
+	watched.ops.collect(b, number);
+}
+
+static enum replay watched_replay(struct backend *b, const void *key, size_t bytes)
+{
+	watched.queued++;
+	return watched.ops.replay(b, key, bytes);
+}
+
+static void watch(struct backend *b)
+{
+	memset(&watched, 0, sizeof watched);
+	watched.ops = b->ops;
+	b->ops.sample = watched_sample;
+	b->ops.download = watched_download;
+	b->ops.sync = watched_sync;
+	b->ops.post = watched_post;
+	b->ops.collect = watched_collect;
+	b->ops.replay = watched_replay;
+}
+
 /* Groups pass through the places of two, so that a place that is free is taken while other responses go on. */
 enum { PASSING = 6, WIDE = 3, PASSING_TOKENS = 16 };
 struct passing {
@@ -158,6 +215,8 @@ static int next_passing(void *arg, int busy, int32_t room, struct rollout_reques
 	if (p->at == PASSING)
 		return -1;
 	p->late += busy && p->at >= 2;
+	watched.before = watched.posted;
+	watched.queued = 0;
 	*q = (struct rollout_request){.prompt = &p->t->prompts[TEXT + p->at % PROMPTS],
 	                              .index = (uint64_t)p->at,
 	                              .responses = WIDE - p->at % 2,
@@ -185,8 +244,14 @@ static void test_places(void **state)
 		struct passing p = {.t = &t};
 		const struct rollout_source source = {next_passing, done_passing, &p};
 		const struct rollout_room room = {2, WIDE, t.prompts[TEXT].ids.count};
+		watch(t.backend);
 		assert_int_equal(rollout_run(&r, &room, &source, &e), 0);
+		t.backend->ops = watched.ops;
 		assert_true(p.late > 0);
+		/* a group's first tokens are not waited for: steps that feed them are queued before */
+		assert_int_equal(watched.waits, 0);
+		assert_int_equal(watched.too_early, 0);
+		assert_true(watched.posted > 0);
 		for (int i = 0; i < PASSING; i++) {
 			if (graph) { /* as it is alone */
 				struct group *alone;

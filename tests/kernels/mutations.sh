@@ -182,6 +182,11 @@ mutant "rotation by the neighbour's angle" rope.cu elementwise 's/rotate\(a, b, 
 
 # ---- order, waits and sums
 mutant -s "chunks end late" attention.cuh attention 's/== CHUNK_BLOCKS - 1/== CHUNK_BLOCKS/'
+mutant -s "a part's pieces go beyond it" reduce.cu optimizer 's/end = min\(last, begin \+ length\)/end = begin + length/'
+mutant "pieces of another part" reduce.cu optimizer 's/partials\[blockIdx\.x \* KERNEL_SQUARES_PIECES \+ i\]/partials[i]/'
+mutant "pieces beyond a warp's threads are left out" reduce.cu optimizer 's/i < pieces; i \+= 32/i < pieces \&\& i < 32; i += 32/'
+mutant "the longest part decides how all are cut" reduce.cu optimizer 's/length = piece_length\(last - first\);/length = piece_length(bounds[gridDim.y] - bounds[gridDim.y - 1]);/'
+mutant "unaligned parts are read as if aligned" reduce.cu optimizer 's/const bool wide = .*;/const bool wide = true;/'
 mutant "factors of a merge swapped" attention.cuh attention 's/return fmaf\(x2, b, __fmul_rn\(x, a\)\);/return fmaf(x2, a, __fmul_rn(x, b));/'
 mutant -s "decoding does not wait for its keys" attention_forward.cuh attention 's/wait_copies<3>/wait_copies<4>/'
 mutant "decoding does not wait for its values" attention_forward.cuh attention 's/wait_copies<2>/wait_copies<3>/'

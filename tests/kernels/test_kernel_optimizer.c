@@ -6,30 +6,62 @@
 
 static const struct layout plain = {0, 0};
 
+/* out[parts] of the parts of x that bounds tells, in pieces as planned, or as many as there can be at most. */
+static void sum_squares(double *out, const float *x, const int64_t *bounds, int parts, int most_pieces)
+{
+	const size_t bytes = (size_t)parts * sizeof *out;
+	const int64_t planned = kernel_sum_squares_plan(bounds, parts);
+	int64_t *there = device_array(bounds, (size_t)(parts + 1) * sizeof *bounds);
+	double *sums = device_alloc(bytes), *scratch = device_alloc(bytes * KERNEL_SQUARES_PIECES);
+	launched("sum_squares",
+	         kernel_sum_squares(sums, x, there, parts, most_pieces ? KERNEL_SQUARES_PIECES : planned, scratch, NULL));
+	device_download(out, sums, bytes);
+	device_release(there);
+	device_release(sums);
+	device_release(scratch);
+}
+
+/* Parts of all lengths in one launch: none, less than a thread has, a piece less, exactly and more, as many pieces as there can be exactly
+ * and longer ones; where they begin is aligned or not. Each has the bits that it has alone and under a larger grid. */
 static void test_sum_squares(void **state)
 {
 	(void)state;
+	enum { PARTS = 13 };
 	struct backend *b = backend_reference_new();
-	/* the last has more than the most blocks, several steps a block */
-	const int64_t sizes[] = {0, 1, 3, 1000, 4096, 4097, 50001, 5000003};
-	double *out = device_alloc(sizeof *out), *scratch = device_alloc(KERNEL_SUM_SQUARES_SCRATCH * sizeof *scratch);
-	for (int i = 0; i < (RACES_ARE_FATAL ? 7 : 8); i++)
-		for (int offset = 0; offset < 2; offset++) {
-			int64_t n = sizes[i];
-			struct matrix x = matrix_random(KERNEL_F32, 1, n, (struct layout){0, offset}, 1, 1);
-			double want, got, again;
-			b->ops.sum_squares(b, &want, x.host.data, n);
-			launched("sum_squares", kernel_sum_squares(out, x.data, n, 0, scratch, NULL));
-			device_download(&got, out, sizeof got);
-			launched("sum_squares", kernel_sum_squares(out, x.data, n, 1, scratch, NULL));
-			device_download(&again, out, sizeof again);
+	static const int64_t sizes[PARTS] = {0, 1, 3, 0, 1000, 4095, 4096, 4097, 50000, 262144, 262145, 0, 700003};
+	for (int64_t offset = 0; offset < 3; offset++) {
+		int64_t bounds[PARTS + 1] = {5 * (offset > 1)};
+		for (int i = 0; i < PARTS; i++)
+			bounds[i + 1] = bounds[i] + sizes[i];
+		struct matrix x = matrix_random(KERNEL_F32, 1, bounds[PARTS], (struct layout){0, offset == 1}, 1, 1);
+		double want[PARTS], got[PARTS], larger[PARTS], last;
+		b->ops.sum_squares(b, want, x.host.data, bounds, PARTS);
+		sum_squares(got, x.data, bounds, PARTS, 0);
+		sum_squares(larger, x.data, bounds, PARTS, 1);
+		assert_memory_equal(larger, got, sizeof got);
+		for (int i = 0; i < PARTS; i++) {
+			double alone;
 			/* the reference adds one by one: its own error grows with n */
-			if (!(fabs(got - want) <= 1e-15 * (1 + sqrt((double)n)) * want) || again != got + got)
-				fail_msg("sum of squares of %lld is %.17g, then %.17g, expected %.17g", (long long)n, got, again, want);
-			matrix_free(&x);
+			if (!(fabs(got[i] - want[i]) <= 1e-15 * (1 + sqrt((double)sizes[i])) * want[i]))
+				fail_msg("sum of squares of %lld is %.17g, expected %.17g", (long long)sizes[i], got[i], want[i]);
+			sum_squares(&alone, x.data, bounds + i, 1, 0);
+			assert_memory_equal(&alone, &got[i], sizeof alone);
 		}
-	device_release(out);
-	device_release(scratch);
+		/* the same numbers elsewhere: unaligned accesses take the same order */
+		struct matrix moved = matrix_of(KERNEL_F32, 1, sizes[PARTS - 1], (struct layout){0, 1 + offset}, x.host.data + bounds[PARTS - 1]);
+		sum_squares(&last, moved.data, (const int64_t[]){0, sizes[PARTS - 1]}, 1, 0);
+		assert_memory_equal(&last, &got[PARTS - 1], sizeof last);
+		matrix_free(&moved);
+		matrix_free(&x);
+	}
+	double none[2] = {1, 1};
+	sum_squares(none, NULL, (const int64_t[]){7, 7, 7}, 2, 0);
+	assert_true(none[0] == 0 && none[1] == 0);
+	assert_int_equal(kernel_sum_squares_plan((const int64_t[]){0, 262145, 262144}, 2), -1); /* descends */
+	assert_int_equal(kernel_sum_squares_plan((const int64_t[]){0, 262144, 262144}, 2), KERNEL_SQUARES_PIECES);
+	assert_int_not_equal(kernel_sum_squares(NULL, NULL, NULL, 2, -1, NULL, NULL), 0);
+	assert_int_not_equal(kernel_sum_squares(NULL, NULL, NULL, KERNEL_SQUARES_PARTS + 1, 1, NULL, NULL), 0);
+	assert_int_equal(kernel_sum_squares(NULL, NULL, NULL, 0, 1, NULL, NULL), 0); /* no part */
 	backend_destroy(b);
 }
 

@@ -49,7 +49,7 @@ void cpu_sample(struct backend *b, struct sampled *out, struct tensor logits, co
                 const struct sampling *how);
 
 /* optimizer.c */
-void cpu_sum_squares(struct backend *b, double *out, const float *x, int64_t n);
+void cpu_sum_squares(struct backend *b, double *out, const float *x, const int64_t *bounds, int parts);
 void cpu_adamw(struct backend *b, float *w, const float *g, float *m, float *v, const struct adamw_range *ranges,
                int count, const double *squares, const struct adamw *how);
 

@@ -5,17 +5,20 @@
 
 #include <math.h>
 
-void cpu_sum_squares(struct backend *b, double *out, const float *x, int64_t n)
+static double part_squares(const float *x, int64_t n)
 {
 	enum { BLOCK = 65536 }; /* part of the result's definition: partial sums are per block, then added in order */
-	int64_t blocks = (n + BLOCK - 1) / BLOCK;
-	double *partial = cpu_scratch(b, (size_t)blocks * sizeof *partial), sum = 0;
-#pragma omp parallel for num_threads(cpu_threads(b, n)) schedule(static)
-	for (int64_t i = 0; i < blocks; i++)
-		partial[i] = reduce_squares(x + i * BLOCK, n - i * BLOCK < BLOCK ? n - i * BLOCK : BLOCK);
-	for (int64_t i = 0; i < blocks; i++)
-		sum += partial[i];
-	*out = sum;
+	double sum = 0;
+	for (int64_t i = 0; i < n; i += BLOCK)
+		sum += reduce_squares(x + i, n - i < BLOCK ? n - i : BLOCK);
+	return sum;
+}
+
+void cpu_sum_squares(struct backend *b, double *out, const float *x, const int64_t *bounds, int parts)
+{
+#pragma omp parallel for num_threads(cpu_threads(b, bounds[parts] - bounds[0])) schedule(static)
+	for (int i = 0; i < parts; i++)
+		out[i] = part_squares(x + bounds[i], bounds[i + 1] - bounds[i]);
 }
 
 void cpu_adamw(struct backend *b, float *w, const float *g, float *m, float *v, const struct adamw_range *ranges,

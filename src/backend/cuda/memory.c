@@ -85,8 +85,7 @@ void cuda_release(struct backend *b, void *p)
 	s->block_count--;
 }
 
-/* What the host has written over is no longer what the copy says. */
-static void forget_narrow(struct cuda_state *s, const void *p)
+void cuda_written(struct cuda_state *s, const void *p)
 {
 	struct cuda_block *block = block_of(s, p);
 	if (block)
@@ -98,7 +97,7 @@ void cuda_upload(struct backend *b, void *to, const void *from, size_t bytes)
 	struct cuda_state *s = cuda_of(b);
 	struct cuda_uploads *u = &s->uploads;
 	cuda_not_recording(s, "memory is uploaded");
-	forget_narrow(s, to);
+	cuda_written(s, to);
 	for (size_t at = 0; at < bytes; at += UPLOAD_BYTES) {
 		const size_t n = bytes - at < UPLOAD_BYTES ? bytes - at : UPLOAD_BYTES;
 		const unsigned slot = (unsigned)(u->next++ % UPLOAD_SLOTS);
@@ -144,7 +143,7 @@ void cuda_download(struct backend *b, void *to, const void *from, size_t bytes)
 void cuda_zero(struct backend *b, void *to, size_t bytes)
 {
 	struct cuda_state *s = cuda_of(b);
-	forget_narrow(s, to);
+	cuda_written(s, to);
 	CUDA(s, cudaMemsetAsync(to, 0, bytes, s->stream));
 }
 

@@ -1,14 +1,18 @@
-/* The gradient's norm and AdamW. A step is four launches and an upload, however many ranges there are: the host waits
- * for nothing. */
+/* The gradient's norm and AdamW. Each is an upload and one launch over all parts or ranges, however many there are, and the
+ * norm one small one more. */
 #include "backend/cuda/state.h"
 
 #include <stdlib.h>
 
-void cuda_sum_squares(struct backend *b, double *out, const float *x, int64_t n)
+void cuda_sum_squares(struct backend *b, double *out, const float *x, const int64_t *bounds, int parts)
 {
 	struct cuda_state *s = cuda_of(b);
-	double *partial = cuda_scratch(s, KERNEL_SUM_SQUARES_SCRATCH * sizeof *partial);
-	KERNEL(s, kernel_sum_squares(out, x, n, 0, partial, s->stream));
+	const size_t partial_bytes = (size_t)parts * KERNEL_SQUARES_PIECES * sizeof(double),
+	             bounds_bytes = (size_t)(parts + 1) * sizeof *bounds;
+	double *partial = cuda_scratch(s, partial_bytes + bounds_bytes);
+	int64_t *there = (int64_t *)(void *)((char *)partial + partial_bytes);
+	cuda_upload(b, there, bounds, bounds_bytes);
+	KERNEL(s, kernel_sum_squares(out, x, there, parts, kernel_sum_squares_plan(bounds, parts), partial, s->stream));
 }
 
 void cuda_adamw(struct backend *b, float *w, const float *g, float *m, float *v, const struct adamw_range *ranges,

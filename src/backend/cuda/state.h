@@ -91,6 +91,8 @@ void *cuda_scratch(struct cuda_state *s, size_t bytes);
 void cuda_grow(struct cuda_state *s, void **p, size_t *have, size_t bytes);
 /* The bfloat16 of a weight that lies in a block from cuda_alloc; made at first use and when the block has changed. */
 const void *cuda_narrow(struct cuda_state *s, const float *weight);
+/* Who else than ops writes weights at p says so: their block's copy is no longer true. */
+void cuda_written(struct cuda_state *s, const void *p);
 /* Makes all copies true that are not. */
 void cuda_freshen(struct cuda_state *s);
 /* Where the optimiser shall write the bfloat16 of weights [w, w + n) as well; NULL: nowhere. */
@@ -170,7 +172,7 @@ void cuda_step_attends(struct cuda_state *s, const struct cuda_attends *attends)
 void cuda_not_recording(const struct cuda_state *s, const char *what);
 
 /* optimizer.c */
-void cuda_sum_squares(struct backend *b, double *out, const float *x, int64_t n);
+void cuda_sum_squares(struct backend *b, double *out, const float *x, const int64_t *bounds, int parts);
 void cuda_adamw(struct backend *b, float *w, const float *g, float *m, float *v, const struct adamw_range *ranges, int count,
                const double *squares, const struct adamw *how);
 

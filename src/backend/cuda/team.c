@@ -147,6 +147,7 @@ static int start_spread(struct backend_team *team, float *x, int64_t n, int root
 {
 	struct cuda_team *t = team_of(team);
 	follow_backend(t);
+	cuda_written(cuda_of(team->backend), x);
 	return check(t, t->nccl.broadcast(x, x, (size_t)n, ncclFloat32, root, t->comm, t->stream), "ncclBroadcast");
 }
 

@@ -3,13 +3,15 @@
 
 #include <math.h>
 
-void ref_sum_squares(struct backend *b, double *out, const float *x, int64_t n)
+void ref_sum_squares(struct backend *b, double *out, const float *x, const int64_t *bounds, int parts)
 {
 	(void)b;
-	double sum = 0;
-	for (int64_t i = 0; i < n; i++)
-		sum += (double)x[i] * x[i];
-	*out = sum;
+	for (int part = 0; part < parts; part++) {
+		double sum = 0;
+		for (int64_t i = bounds[part]; i < bounds[part + 1]; i++)
+			sum += (double)x[i] * x[i];
+		out[part] = sum;
+	}
 }
 
 void ref_adamw(struct backend *b, float *w, const float *g, float *m, float *v, const struct adamw_range *ranges,

@@ -67,7 +67,7 @@ enum replay ref_replay(struct backend *b, const void *key, size_t bytes);
 void ref_recorded(struct backend *b);
 
 /* optimizer.c */
-void ref_sum_squares(struct backend *b, double *out, const float *x, int64_t n);
+void ref_sum_squares(struct backend *b, double *out, const float *x, const int64_t *bounds, int parts);
 void ref_adamw(struct backend *b, float *w, const float *g, float *m, float *v, const struct adamw_range *ranges,
                int count, const double *squares, const struct adamw *how);
 
