@@ -6,6 +6,7 @@
 # once (2). Prints "ok: fuzz TARGET: ..." or "FAIL: fuzz TARGET: ..." a target; a finding stays in build-fuzz/findings/TARGET. Each run adds
 # a line to build-fuzz/record.tsv: target, runs, CPU seconds, edges, findings, day. "fuzz.sh --keep" adds its sums to tests/fuzz/record.tsv, which is
 # what all targets have had so far, and begins anew; "fuzz.sh --record" prints the sum of both.
+# "fuzz.sh --build" only builds.
 set -u
 root=$(cd "$(dirname "$0")/.." && pwd)
 build=${FUZZ_BUILD:-$root/build-fuzz}
@@ -87,6 +88,11 @@ if [ "${1:-}" = --one ]; then # called by this script itself
 	one "$2" "$3"
 	exit
 fi
+only_build=
+if [ "${1:-}" = --build ]; then
+	only_build=1
+	shift
+fi
 seconds=${1:-10}
 [ $# -eq 0 ] || shift
 [ $# -eq 0 ] || targets="$*"
@@ -96,13 +102,16 @@ if ! command -v clang >/dev/null; then
 	exit 0
 fi
 mkdir -p "$build"
-if ! { [ -f "$build/build.ninja" ] || meson setup "$build" "$root" --native-file "$root/tests/e2e/clang.ini" -Dfuzz=true \
-	--buildtype=debugoptimized -Dwerror=false -Db_sanitize=address,undefined -Db_lundef=false; } >"$build/build.log" 2>&1 ||
-	! ninja -C "$build" fuzz >>"$build/build.log" 2>&1; then
-	tail -n 20 "$build/build.log" | sed 's/^/    /'
+log=$(mktemp)
+if ! (cd "$root" && tests/e2e/build.sh -t fuzz "$build" --native-file tests/e2e/clang.ini -Dfuzz=true --buildtype=debugoptimized -Dwerror=false \
+	-Db_sanitize=address,undefined -Db_lundef=false) >"$log" 2>&1; then
+	tail -n 20 "$log" | sed 's/^/    /'
 	echo "FAIL: fuzz: the targets can't be built"
+	rm "$log"
 	exit 1
 fi
+rm "$log"
+[ -z "$only_build" ] || exit 0
 mkdir -p "$build/seeds"
 "$root/tests/fuzz/seeds.sh" "$build/tests/fuzz/make_seeds" "$build/seeds" || {
 	echo "FAIL: fuzz: the seeds can't be made"

@@ -20,15 +20,13 @@ if compile "gcc" build; then
 	script "load, long" tests/load.sh build --long
 	script "mutants of the kernels" tests/kernels/mutations.sh build
 fi
-script "CUDA, by nvcc" tests/cuda_build.sh --install
+script "CUDA, by nvcc" tests/cuda_build.sh build --install
 # every CUDA thread of the emulation is a thread to ThreadSanitizer: the only one to see most missing barriers
 if compile "gcc with ThreadSanitizer" build-tsan --buildtype=debugoptimized -Dwerror=false -Db_sanitize=thread -Db_lundef=false \
 	-Dcuda=disabled; then
 	script "kernels without a barrier" env mutant_seconds=1800 tests/kernels/mutations.sh build-tsan --barriers
 fi
 
-# no -Werror here: gcc warns of code that the sanitizers put in
-set -- --buildtype=debugoptimized -Dwerror=false -Db_sanitize=address,undefined -Db_lundef=false
 everything() {
 	units "unit tests, $1" "$2" -t 10
 	script "bad input, $1" tests/bad_input.sh "$2"
@@ -38,10 +36,12 @@ everything() {
 	script "invariants, $1" tests/invariants.sh "$2"
 	script "signals, $1" tests/signals.sh "$2"
 }
-if compile "gcc with sanitizers" build-asan "$@"; then
+# shellcheck disable=SC2086
+if compile "gcc with sanitizers" $gcc_sanitized; then
 	everything "gcc with sanitizers" build-asan
 fi
-if compile "clang with sanitizers" build-clang-asan --native-file tests/e2e/clang.ini "$@"; then
+# shellcheck disable=SC2086
+if compile "clang with sanitizers" $clang_sanitized; then
 	everything "clang with sanitizers" build-clang-asan
 fi
 

@@ -8,7 +8,11 @@ step "packages" jobs/install.sh --tests || {
 	exit 1
 }
 script "include directions" tests/test_includes.sh
+# nothing is run of it, and what clang warns of does not depend on how it optimizes
+clang="build-clang --native-file tests/e2e/clang.ini -Doptimization=0"
 if compile "gcc" build; then
+	build_ahead "tests/survive.sh build --build" "tests/cuda_build.sh build --build" "tests/e2e/build.sh $clang" "tests/fuzz.sh --build" \
+		"tests/e2e/build.sh $gcc_sanitized"
 	units "unit tests" build
 	script "mutants of the kernels" tests/kernels/mutations.sh build --short
 	script "bad input" tests/bad_input.sh build
@@ -25,13 +29,17 @@ if compile "gcc" build; then
 	script "CUDA, emulated" tests/cuda.sh build
 	script "NCCL, emulated" tests/nccl.sh build
 	script "load" tests/load.sh build
+	script "CUDA, by nvcc" tests/cuda_build.sh build
 fi
-script "CUDA, by nvcc" tests/cuda_build.sh
-compile "clang" build-clang --native-file tests/e2e/clang.ini
+# shellcheck disable=SC2086
+compile "clang" $clang
 script "fuzzers, 10 seconds each" tests/fuzz.sh 10
-# no -Werror here: gcc warns of code that the sanitizers put in
-if compile "gcc with sanitizers" build-asan --buildtype=debugoptimized -Dwerror=false -Db_sanitize=address,undefined -Db_lundef=false; then
-	units "unit tests with sanitizers" build-asan -t 5 --no-suite cuda # those: nightly.sh
+# shellcheck disable=SC2086
+if compile "gcc with sanitizers" $gcc_sanitized; then
+	# the tests of the CUDA backend and damage to each place of a checkpoint: nightly.sh
+	export FAVOR_TEST_STRIDE=4
+	units "unit tests with sanitizers" build-asan -t 5 --no-suite cuda
+	unset FAVOR_TEST_STRIDE
 	script "bad input with sanitizers" tests/bad_input.sh build-asan
 fi
 over=1

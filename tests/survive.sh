@@ -1,10 +1,11 @@
 #!/bin/sh
-# Ranks that are lost without the job: survive.sh [BUILD FOLDER] [--long | --random N SEED]. Needs an MPI that goes on after a failure (ULFM):
+# Ranks that are lost without the job: survive.sh [BUILD FOLDER] [--long | --random N SEED | --build]. Needs an MPI that goes on after a failure (ULFM):
 # Open MPI 5 in FAVOR_ULFM or build-openmpi5, fetched by jobs/install_ulfm.sh if it is not there; builds favor with it in build-ulfm.
 #
 # Each case lets ranks fail on purpose (FAVOR_FAULT) and compares weights, metrics and samples with those of a run without faults and with
 # another MPI, BUILD FOLDER's: to the bit. Ranks that roll out or score cost nothing but a line; a learner or the last rollout rank ends the job,
-# and --resume auto goes on. --long: each phase of each such role, killed and stopped, and 100 runs with up to two faults at random.
+# and --resume auto goes on. --long: each phase of each such role, killed and stopped, and 100 runs with up to two faults at random. --build: only
+# fetches and builds.
 . "$(dirname "$0")/e2e/lib.sh"
 ulimit -c 0
 export OMP_NUM_THREADS=1 FAVOR_START_DEADLINE=10
@@ -14,7 +15,11 @@ if [ "$kind" = --random ]; then
 	random_runs=$3 random_seed=$4
 fi
 
+# One at a time: tests/run.sh lets it be built ahead.
 mpi=${FAVOR_ULFM:-$root/build-openmpi5} ulfm=$root/build-ulfm
+mkdir -p "$ulfm"
+exec 9>"$ulfm/.lock"
+flock 9
 if ! "$root/jobs/install_ulfm.sh" "$mpi" >"$work/install" 2>&1; then
 	echo "skipped: survival: $(tail -n 1 "$work/install")"
 	exit 0
@@ -28,6 +33,8 @@ with_ulfm() {
 	fail "favor with Open MPI 5" "can't be built" "$work/log"
 	finish
 }
+exec 9>&-
+[ "$kind" != --build ] || exit 0
 make_data
 
 limit=150 most=40 # seconds: a run is cut off, a job must have ended

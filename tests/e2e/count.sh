@@ -8,7 +8,7 @@ cd "$root" || exit 1
 logs=$root/build/logs # one file a suite; the newest run's
 rm -rf "$logs"
 mkdir -p "$logs"
-passed=0 failed=0 skipped=0 over=
+passed=0 failed=0 skipped=0 over= ahead=
 
 # the sanitizers' word is final, and what they find is a failure; tests may set further options of their own
 export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
@@ -22,6 +22,7 @@ if [ "$(id -u)" -eq 0 ]; then
 fi
 
 last_line() {
+	[ -z "$ahead" ] || kill -- "-$ahead" 2>/dev/null
 	[ "$over" ] || failed=$((failed + 1)) # ended before its end
 	if [ $skipped -gt 0 ]; then
 		echo "$passed passed, $failed failed, $skipped skipped"
@@ -32,6 +33,12 @@ last_line() {
 }
 trap last_line EXIT
 trap 'echo "interrupted"; exit 1' INT TERM
+
+# Arguments of compile. No -Werror: gcc warns of code that the sanitizers put in. For gcc -O1, and of debug information the lines alone, which is all
+# that reports show: it compiles much faster so.
+sanitized="-Dwerror=false -Db_sanitize=address,undefined -Db_lundef=false"
+gcc_sanitized="build-asan --buildtype=debugoptimized -Doptimization=1 -Dc_args=-g1 -Dcpp_args=-g1 $sanitized"
+clang_sanitized="build-clang-asan --native-file tests/e2e/clang.ini --buildtype=debugoptimized $sanitized"
 
 now() {
 	date +%s
@@ -124,5 +131,15 @@ tail_of_test() {
 compile() {
 	compile_name=$1
 	shift
-	step "$compile_name" sh -c 'build=$1; shift; { [ -f "$build/build.ninja" ] || meson setup "$build" "$@"; } && ninja -C "$build"' sh "$@"
+	step "$compile_name" tests/e2e/build.sh "$@"
+}
+
+# build_ahead COMMAND...: each a line of shell that builds what a later suite wants, one after the other, in the background. They have the lowest
+# priority: what is left of the processors by suites that mostly wait. The suite itself finds it ready, or waits for it (tests/e2e/build.sh), or
+# builds it again and says why it can't be built.
+build_ahead() {
+	printf '%s\n' "$@" >"$logs/ahead.sh"
+	# a process group of its own, which is ended as one
+	setsid nice -n 19 sh "$logs/ahead.sh" >"$logs/ahead.log" 2>&1 &
+	ahead=$!
 }
