@@ -139,7 +139,8 @@ compile() {
 # builds it again and says why it can't be built.
 build_ahead() {
 	printf '%s\n' "$@" >"$logs/ahead.sh"
-	# a process group of its own, which is ended as one
-	setsid nice -n 19 sh "$logs/ahead.sh" >"$logs/ahead.log" 2>&1 &
+	# a process group of its own, which is ended as one. With a session comes a scheduling group where the kernel makes these (autogroup), among which
+	# nice alone counts for nothing: it gets the lowest priority, too.
+	setsid nice -n 19 sh -c 'echo 19 >/proc/self/autogroup; exec sh "$1"' sh "$logs/ahead.sh" >"$logs/ahead.log" 2>&1 &
 	ahead=$!
 }
