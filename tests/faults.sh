@@ -29,24 +29,62 @@ checkpoint: {every: 1, keep: 2}
 run: {seed: 1, samples_per_step: -1, deadline: ${FAULTS_DEADLINE:-1.5}}
 END
 
-# train RUN OPTIONS...: in $work/RUN
+# train RUN OPTIONS...: in $work/RUN, with $options too
+reference=clean options=
 train() {
 	run=$work/$1
 	shift
-	ranks $count train "$work/tiny.yaml" run.dir="$run" "$@"
+	# shellcheck disable=SC2086
+	ranks $count train "$work/tiny.yaml" run.dir="$run" $options "$@"
 }
 
 train clean || {
 	fail "the run without faults" "failed" "$work/log"
 	finish
 }
-leader_phases="wait for scored groups|advantages|forward and backward|sum gradients|optimizer|log samples|publish weights|log metrics|checkpoint|checkpoint half|checkpoint digest|checkpoint close|checkpoint fsync|checkpoint rename|checkpoint folder fsync|remove old checkpoints|wait for all ranks to agree"
-learner_phases="wait for scored groups|advantages|forward and backward|sum gradients|optimizer|publish weights|wait for gradients|wait for the sum over learners|wait for all ranks to agree"
-reward_phases="wait for sampled groups|reward|publish weights|wait for the end of the step|wait for all ranks to agree"
-rollout_phases="wait for work|encode|rollout|publish weights|wait for the leader's weights|wait for all ranks to agree"
+# what all wait for in a step
+common_phases="publish weights|wait for the end of the step|wait for the sum over all ranks|wait for the maximum over all ranks|wait for all ranks to agree"
+both_learners_phases="wait for scored groups|advantages|forward and backward|sum gradients|wait for gradients|wait for gradients to be taken"
+both_learners_phases="$both_learners_phases|optimizer|share weights|wait for the sum over learners|wait for the maximum over learners"
+leader_phases="$both_learners_phases|log samples|wait for the leader's weights|log metrics|checkpoint|checkpoint half|checkpoint digest"
+leader_phases="$leader_phases|checkpoint close|checkpoint fsync|checkpoint rename|checkpoint folder fsync|remove old checkpoints|$common_phases"
+learner_phases="$both_learners_phases|$common_phases"
+reward_phases="wait for sampled groups|reward|$common_phases"
+rollout_phases="wait for work|encode|rollout|wait for the leader's weights|$common_phases"
 # before the first step and after the last
-start_phases="wait for all ranks to start|open data|open model|check records|begin"
-end_phases="wait for all ranks to finish"
+start_phases="wait for all ranks to start|wait for data from rank 0|wait for all ranks to get their roles|open data|open model|check records"
+start_phases="$start_phases|wait for the leader's word|wait for what all ranks say|begin"
+end_phases="wait for messages to be taken|wait for all ranks to finish"
+# in runs with other options
+cat >"$work/other-phases" <<END
+learner.shard=true|1|give moments to the checkpoint|3
+learner.shard=true|1|wait for the leader to take moments|3
+learner.shard=true|0|wait for a learner's moments|3
+comm.reproducible=true|0|add gradients|2
+comm.reproducible=true|1|add gradients|2
+method=sft placement=auto|0|encode|2
+method=sft placement=auto|2|forward and backward|2
+END
+
+# Whatever favor calls a phase or a wait is in one of these lists, or in those of tests/nccl.sh.
+check_lists() {
+	{
+		grep -rh 'world_phase(' "$root/src" --include='*.c' | grep -o '"[^"]*"'
+		grep -rhoE '"wait for [^".%]+"' "$root/src" --include='*.c'
+		grep -rh 'fault_point("' "$root/src" --include='*.c' | grep -o '"[^"]*"'
+	} | tr -d '"' | sort -u >"$work/in-source"
+	{
+		echo "$leader_phases|$learner_phases|$reward_phases|$rollout_phases|$start_phases|$end_phases|evaluation|resume" | tr '|' '\n'
+		cut -d '|' -f 3 "$work/other-phases"
+		"$root/tests/nccl.sh" --phases
+	} | sort -u >"$work/in-lists"
+	if cmp -s "$work/in-source" "$work/in-lists"; then
+		ok "each of the $(wc -l <"$work/in-source") phases and waits that favor has is one that --long kills and stops (some by tests/nccl.sh)"
+	else
+		diff "$work/in-source" "$work/in-lists" >"$work/log"
+		fail "each phase is one that --long kills and stops" "< is in the sources alone, > in the lists alone" "$work/log"
+	fi
+}
 
 phases_of() {
 	case $1 in
@@ -58,9 +96,10 @@ phases_of() {
 }
 
 role_of() {
-	case $1 in
-	0 | 1) echo learner ;;
-	2) echo reward ;;
+	case $1$options in
+	*method=sft*) echo "all roles" ;;
+	0* | 1*) echo learner ;;
+	2*) echo reward ;;
 	*) echo rollout ;;
 	esac
 }
@@ -94,7 +133,7 @@ resumed() {
 	if ! train hit --resume auto; then
 		fail "$1" "the resumed run failed" "$work/log"
 	else
-		same_run "$1" clean hit
+		same_run "$1" $reference hit
 	fi
 }
 
@@ -115,26 +154,56 @@ train_with() {
 	)
 }
 
-# hit CASE RANK POINT STEP ACTION[:ARGUMENT]: a run with a fault, into $work/hit. Fails where it does not happen or the job ends badly.
-hit() {
-	rm -rf "$work/hit"
+# strike CASE RANK POINT STEP ACTION[:ARGUMENT] OPTIONS...: a run with a fault, in $work/hit. Fails where it does not happen or the job ends badly.
+strike() {
+	strike_case=$1 strike_rank=$2 strike_action=${5%%:*} strike_fault=$3:$2:$4:$5
+	shift 5
 	begin=$(ticks)
-	train_with "$3:$2:$4:$5" hit
+	train_with "$strike_fault" hit "$@"
 	code=$?
 	seconds=$(($(ticks) - begin))
-	if ! fired "$2"; then
-		fail "$1" "the fault did not happen, exit code $code" "$work/log"
+	if ! fired "$strike_rank"; then
+		fail "$strike_case" "the fault did not happen, exit code $code" "$work/log"
 		return 1
 	fi
-	wrong=$(check_end "$2" "${5%%:*}" $code $seconds)
-	[ -z "$wrong" ] || fail "$1" "$wrong" "$work/log"
+	wrong=$(check_end "$strike_rank" "$strike_action" $code $seconds)
+	[ -z "$wrong" ] || fail "$strike_case" "$wrong" "$work/log"
 	[ -z "$wrong" ]
+}
+
+# hit CASE RANK POINT STEP ACTION[:ARGUMENT]: from the beginning
+hit() {
+	rm -rf "$work/hit"
+	strike "$@"
 }
 
 # fault RANK POINT STEP ACTION
 fault() {
 	fault_name="$(role_of "$1") rank $1, $2, step $3: $4"
 	! hit "$fault_name" "$@" || resumed "$fault_name"
+}
+
+# fault_in_resume RANK ACTION: a run was killed, and it happens in the one that goes on
+fault_in_resume() {
+	resume_name="$(role_of "$1") rank $1, resume: $2"
+	rm -rf "$work/hit"
+	train_with "optimizer:0:3:kill" hit
+	! strike "$resume_name" "$1" resume -1 "$2" --resume auto || resumed "$resume_name"
+}
+
+# other_phases: those of runs with other options
+other_phases() {
+	while IFS='|' read -r options rank phase step <&3; do
+		if [ "$reference" != "$(echo "$options" | tr -c 'a-z\n' -)" ]; then
+			reference=$(echo "$options" | tr -c 'a-z\n' -)
+			train "$reference" || fail "$options" "the run without faults failed" "$work/log"
+		fi
+		for action in kill stop; do
+			hit_name="$options, rank $rank, $phase, step $step: $action"
+			! hit "$hit_name" "$rank" "$phase" "$step" $action || resumed "$hit_name"
+		done
+	done 3<"$work/other-phases"
+	reference=clean options=
 }
 
 # ---- each place in writing a checkpoint: the one before is whole until the new one is
@@ -344,6 +413,7 @@ random() {
 }
 
 if [ "$kind" != --random ]; then
+	check_lists
 	checkpoint_fault kill "checkpoint fsync" step-000003.h5
 	checkpoint_fault kill "checkpoint folder fsync" step-000004.h5
 	full "checkpoint half"
@@ -370,14 +440,18 @@ if [ "$kind" = --long ]; then
 			phases_of $rank | tr '|' '\n' | sed '/^\(checkpoint\|remove\|log metrics\|wait for all ranks to agree\)/s/$/:3/; /:3$/!s/$/:2/'
 			echo evaluation:3
 			echo "$start_phases" | tr '|' '\n' | sed 's/$/:-1/'
-			echo "$end_phases:6"
+			echo "$end_phases" | tr '|' '\n' | sed 's/$/:6/'
 		} >"$work/phases"
 		while IFS=: read -r phase step; do
 			for action in kill stop oom:2000; do
 				fault $rank "$phase" "$step" $action </dev/null
 			done
 		done <"$work/phases"
+		for action in kill stop oom:2000; do
+			fault_in_resume $rank $action
+		done
 	done
+	other_phases
 fi
 random
 finish

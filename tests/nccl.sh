@@ -1,7 +1,26 @@
 #!/bin/sh
-# Ranks on GPUs of their own exchange gradients and weights by NCCL: nccl.sh [BUILD FOLDER]. On the emulations of CUDA and NCCL
+# Ranks on GPUs of their own exchange gradients and weights by NCCL: nccl.sh [BUILD FOLDER] [--long]. On the emulations of CUDA and NCCL
 # (tests/kernels/emulation), which pretend that there are several GPUs, fail or hang when they are told to, and end a run that starts
-# a sum before its buckets are complete, or in another order than the other ranks.
+# a sum before its buckets are complete, or in another order than the other ranks. --long: a rank is killed and stopped in each phase that only
+# such runs have; "nccl.sh --phases" prints these.
+
+# options | rank | phase | step. Two ranks learn, one scores, two roll out.
+own_phases="|0|form NCCL's teams|-1
+|3|form NCCL's teams|-1
+|1|wait for NCCL's team|-1
+|3|wait for NCCL's team|-1
+|1|wait for NCCL to take gradients|1
+|0|wait for NCCL to sum gradients|1
+|0|wait for NCCL to take weights|1
+|3|wait for the leader's weights by NCCL|1
+learner.shard=true|1|wait for NCCL to take weights|1
+learner.shard=true|0|wait for the learners' weights by NCCL|1
+|1|wait for NCCL's last sums|*
+|4|wait for the end of NCCL's team|*"
+if [ "${1:-}" = --phases ]; then
+	echo "$own_phases" | cut -d '|' -f 3 | sort -u
+	exit
+fi
 . "$(dirname "$0")/e2e/lib.sh"
 on_emulated_gpu "NCCL on its emulation"
 export FAVOR_EMULATED_GPUS=4
@@ -191,5 +210,35 @@ broken "a rank can't join" fail:2:-1 "ncclCommInitRankConfig on GPU 2 .*system e
 broken "a sum to one hangs" hang:1:2 "wait for NCCL to sum gradients.*comm.transport: host" 20 learner.shard=true
 broken "a slice of weights hangs" hang:2:4 "wait for the learners' weights by NCCL.*comm.transport: host" 20 learner.shard=true comm.bucket_kib=32768
 broken "a sum fails" fail:0:2 "NCCL on GPU . .*(system error|remote process).*comm.transport: host" 20
+
+# ---- a rank that is killed or stopped there: the job ends, and goes on to the same weights
+# lost OPTIONS RANK PHASE STEP ACTION
+lost() {
+	lost_case="$1${1:+, }rank $2, $3: $5" lost_fault="$3:$2:$4:$5"
+	rm -rf "$work/hit"
+	set -- 5 placement.rollout=2 placement.reward=1 placement.learner=2 learner.steps=3 checkpoint.every=1 $1
+	[ -e "$work/unhurt" ] || train unhurt "$@"
+	begin=$(date +%s)
+	FAVOR_FAULT=$lost_fault train hit "$@" run.deadline=2
+	seconds=$(($(date +%s) - begin))
+	if ! grep -q '^favor: FAVOR_FAULT: ' "$work/hit.log"; then
+		fail "$lost_case" "the fault did not happen, exit code $train_code" "$work/hit.log"
+	elif [ "$train_code" -eq 0 ] || [ "$train_code" -eq 124 ] || [ $seconds -gt 30 ]; then
+		fail "$lost_case" "exit code $train_code after $seconds s" "$work/hit.log"
+	elif ! train hit "$@" --resume auto; then
+		fail "$lost_case" "the resumed run failed" "$work/hit.log"
+	else
+		same_run "$lost_case" unhurt hit
+	fi
+}
+if [ "${2:-}" = --long ]; then
+	while IFS='|' read -r options rank phase step; do
+		for action in kill stop; do
+			lost "$options" "$rank" "$phase" "$step" $action </dev/null
+		done
+	done <<END
+$own_phases
+END
+fi
 rm -f /dev/shm/favor-emulated-nccl-*
 finish

@@ -18,6 +18,7 @@ if compile "gcc" build; then
 	script "Slurm, long" tests/slurm.sh build --long
 	script "hosts, long" tests/hosts.sh build --long
 	script "load, long" tests/load.sh build --long
+	script "NCCL, emulated, long" tests/nccl.sh build --long
 	script "mutants of the kernels" tests/kernels/mutations.sh build
 fi
 script "CUDA, by nvcc" tests/cuda_build.sh build --install
