@@ -97,8 +97,10 @@ static int owner(const struct world *w, enum stage s, uint64_t index, int maker)
 	if (count == 0)
 		return -1;
 	int rank = world_rank_of(w, s == STAGE_SAMPLED ? ROLE_REWARD : ROLE_LEARNER, (int)(index % (uint64_t)count));
-	if (s == STAGE_SAMPLED && w->peers[rank].lost)
-		rank = living_reward(w, (int)(index % (uint64_t)world_living(w, ROLE_REWARD)));
+	if (s == STAGE_SAMPLED && w->peers[rank].lost) {
+		const int living = world_living(w, ROLE_REWARD);
+		rank = living ? living_reward(w, (int)(index % (uint64_t)living)) : -1;
+	}
 	return rank;
 }
 
