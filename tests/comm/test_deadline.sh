@@ -1,6 +1,6 @@
 #!/bin/sh
 # A rank that hangs ends the job: test_deadline.sh MPIRUN HANG. For each way to hang: the job's exit code is not 0, it
-# takes the deadline (2 s) and a few seconds, and there is one message, which names the rank that hangs. Jobs mostly wait: four at a time.
+# takes the deadline (2 s) and a few seconds, and there is one message, which names the rank that hangs. Jobs mostly wait: five at a time.
 mpirun=$1
 hang=$2
 failed=0 number=0
@@ -46,7 +46,7 @@ END
 while read -r count mode victim pattern; do
 	number=$((number + 1))
 	begin "$count" "$mode" "$victim" </dev/null &
-	[ $((number % 4)) -ne 0 ] || wait
+	[ $((number % 5)) -ne 0 ] || wait
 done <"$work/cases"
 wait
 number=0
