@@ -177,6 +177,12 @@ void judge_pairs(struct findings *f, const struct doctor_pairs *p, const struct 
 
 /* ---- showing */
 
+/* Eight columns wide, the first one blank. */
+static void print_cell(FILE *out, double x)
+{
+	fprintf(out, x < 1e5 ? " %7.1f" : " %7.0f", x);
+}
+
 static void print_matrix(const struct doctor_pairs *p, FILE *out)
 {
 	fprintf(out, "\npairs: latency in us above the diagonal, bandwidth in MB/s below (-: no answer)\n%6s", "");
@@ -191,7 +197,7 @@ static void print_matrix(const struct doctor_pairs *p, FILE *out)
 			else if (x->latency < 0)
 				fprintf(out, "%8s", "-");
 			else
-				fprintf(out, "%8.1f", b > a ? x->latency * 1e6 : x->bandwidth / 1e6);
+				print_cell(out, b > a ? x->latency * 1e6 : x->bandwidth / 1e6);
 		}
 	}
 	fputc('\n', out);
