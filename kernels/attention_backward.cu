@@ -115,11 +115,11 @@ extern "C" int kernel_attention_backward(void *dq, int64_t dq_stride, void *dk, 
 	    products > INT32_MAX)
 		return BAD_SIZE;
 	const TrainingLists lists = lists_of(*plan);
-	float *const sums = scratch + sums_begin(*a);
 	const dim3 threads(ATTENTION_THREADS);
 	const bool fast = on_tensor_cores(*a) && whole_packs(dout, dout_stride);
 	return with_type(a->type, [&](auto element) {
 		using T = decltype(element);
+		float *const sums = scratch ? scratch + sums_begin(*a) : nullptr; // none is wanted where there is nothing to do
 		const BackwardInput<T> b = {input_of<T>(*a), (const T *)dout, dout_stride, lse, scratch};
 		const Gradient<T> to_q = {(T *)dq, dq_stride, accumulate != 0}, to_k = {(T *)dk, dk_stride, accumulate != 0},
 						  to_v = {(T *)dv, dv_stride, accumulate != 0};

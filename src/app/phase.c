@@ -14,10 +14,10 @@ static struct reward_target target_of(const struct setup *s, const struct record
 {
 	const struct class_list *c = &s->classes;
 	struct reward_target t = {.label = r->label};
-	if (r->label_index >= 0 && c->alias_start) {
-		t.aliases = (const char *const *)c->aliases + c->alias_start[r->label_index];
+	if (r->label_index >= 0 && c->alias_start)
 		t.alias_count = c->alias_start[r->label_index + 1] - c->alias_start[r->label_index];
-	}
+	if (t.alias_count)
+		t.aliases = (const char *const *)c->aliases + c->alias_start[r->label_index];
 	return t;
 }
 

@@ -130,8 +130,8 @@ static int read_vision(struct vision_config *v, const struct reader *r, int32_t 
 	    json_get_real(r->object, "mlp_ratio", 4.0, &mlp_ratio, r->origin, r->e) ||
 	    expect(r, "hidden_act", "quick_gelu", NULL))
 		return -1;
-	ratio = (int32_t)mlp_ratio;
-	if (!(mlp_ratio >= 1 && mlp_ratio <= 64) || (double)ratio != mlp_ratio)
+	ratio = mlp_ratio >= 1 && mlp_ratio <= 64 ? (int32_t)mlp_ratio : 0;
+	if ((double)ratio != mlp_ratio)
 		return favor_fail(r->e, "%s: \"mlp_ratio\" must be a whole number in [1, 64]", r->origin);
 	if (out != hidden_size)
 		return favor_fail(r->e, "%s: \"hidden_size\" is %d, but the language model's is %d", r->origin, out,

@@ -148,6 +148,8 @@ static inline int test_backends_new(void **state)
 static inline int test_backends_destroy(void **state)
 {
 	struct test_backends *s = *state;
+	if (!s) /* they could not be made */
+		return 0;
 	backend_destroy(s->reference);
 	backend_destroy(s->cpu);
 	free(s);

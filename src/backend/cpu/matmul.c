@@ -88,7 +88,7 @@ static void weight_product(struct matmul_state *s, struct product p, struct tens
 		part.bias = p.bias ? p.bias + first : NULL;
 		pack_right(s, &part, panels, &b);
 		product_run(&part, s->threads);
-		b.data += columns * b.col;
+		b.data = b.data ? b.data + columns * b.col : NULL; /* without rows there may be no memory */
 	}
 }
 

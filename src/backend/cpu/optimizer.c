@@ -18,7 +18,7 @@ void cpu_sum_squares(struct backend *b, double *out, const float *x, const int64
 {
 #pragma omp parallel for num_threads(cpu_threads(b, bounds[parts] - bounds[0])) schedule(static)
 	for (int i = 0; i < parts; i++)
-		out[i] = part_squares(x + bounds[i], bounds[i + 1] - bounds[i]);
+		out[i] = bounds[i + 1] > bounds[i] ? part_squares(x + bounds[i], bounds[i + 1] - bounds[i]) : 0;
 }
 
 void cpu_adamw(struct backend *b, float *w, const float *g, float *m, float *v, const struct adamw_range *ranges,
