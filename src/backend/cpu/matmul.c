@@ -74,6 +74,8 @@ static int kept_product(struct matmul_state *s, struct product p, struct tensor 
 static void weight_product(struct matmul_state *s, struct product p, struct tensor w, int transposed)
 {
 	struct right b = {w.data, transposed ? 1 : w.stride, transposed ? w.stride : 1, transposed ? w.cols : w.rows};
+	if (!p.m) /* there may be no memory for no rows */
+		return;
 	if (transposed && w.stride == w.cols && kept_product(s, p, w, &b))
 		return;
 	int64_t columns = CHUNK_WORDS / (p.k ? p.k : 1) / PANEL * PANEL;
@@ -88,7 +90,7 @@ static void weight_product(struct matmul_state *s, struct product p, struct tens
 		part.bias = p.bias ? p.bias + first : NULL;
 		pack_right(s, &part, panels, &b);
 		product_run(&part, s->threads);
-		b.data = b.data ? b.data + columns * b.col : NULL; /* without rows there may be no memory */
+		b.data = b.data ? b.data + columns * b.col : NULL; /* nor for a sum of nothing */
 	}
 }
 
