@@ -214,24 +214,13 @@ static void features_of(const struct run *r, const struct model *m, struct tenso
 	arena_reset(r->arena, mark);
 }
 
-static void copy_rows(const struct run *r, struct tensor y, struct tensor x)
-{
-	struct arena_mark mark = arena_mark(r->arena);
-	int32_t *rows = favor_malloc((size_t)x.rows * sizeof *rows);
-	for (int32_t i = 0; i < x.rows; i++)
-		rows[i] = i;
-	op_gather_rows(r->backend, y, x, run_upload(r, rows, (size_t)x.rows * sizeof *rows));
-	free(rows);
-	arena_reset(r->arena, mark);
-}
-
 /* Of one image. Computed by itself, so that the bits are the image's alone also where products look at the number of rows. */
 static void cached_features(const struct run *r, const struct model *m, struct tensor y, const struct image_input *image)
 {
 	const struct feature_key key = feature_key(image, m->config.vision.patch_dim);
 	const struct tensor seen = feature_cache_find(m->features, &key);
 	if (seen.data) {
-		copy_rows(r, y, seen);
+		op_cast(r->backend, y, seen);
 		return;
 	}
 	features_of(r, m, y, image, 1, (int64_t)image->grid_t * image->grid_h * image->grid_w);
@@ -239,7 +228,7 @@ static void cached_features(const struct run *r, const struct model *m, struct t
 		return;
 	const struct tensor place = feature_cache_keep(m->features, &key, y.rows);
 	if (place.data)
-		copy_rows(r, place, y);
+		op_cast(r->backend, place, y);
 }
 
 struct tensor vision_features(const struct run *r, const struct model *m, const struct image_input *images,
