@@ -19,7 +19,7 @@ judge() {
 	log=$work/$1.log
 	read -r code seconds <"$work/$1.result"
 	lines=$(grep -c '^favor: rank' "$log")
-	if [ "$code" -eq 0 ] || [ "$code" -ge 124 ] || [ "$seconds" -gt 25 ] || [ "$lines" -ne 1 ] ||
+	if [ "$code" -eq 0 ] || [ "$code" -ge 124 ] || [ "$seconds" -gt 15 ] || [ "$lines" -ne 1 ] ||
 		! grep -q "^favor: .*$3" "$log"; then
 		echo "FAIL: $2: exit code $code after $seconds s, $lines messages:"
 		cat "$log"
