@@ -98,6 +98,8 @@ run 2 "$work/tiny.yaml" run.memory_limit=1 learner.shard=true
 expect "a plan above its limit, sharded" 1 '^BROKEN +plan .*above its limit of 1.0 MiB' '-> lower learner.micro_batch.* set learner.recompute, or put'
 run 0 "$work/tiny.yaml" run.memory_limit=1
 expect "a plan above its limit, one learner" 1 '-> lower learner.micro_batch.* set learner.recompute, or learner.shard with more learners, or put'
+run 0 "$work/tiny.yaml" run.memory_limit=1 model.vision=frozen
+expect "a plan above its limit, frozen tower" 1 '-> lower .*rollout.max_tokens, model.feature_cache or data.max_pixels, or set learner.recompute'
 run 2 "$work/tiny.yaml" learner.steps=many
 expect "a bad configuration" 2 'learner.steps'
 run 2 "$work/tiny.yaml" 'placement={rollout: 3, reward: 1, learner: 1}'

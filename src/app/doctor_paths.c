@@ -146,26 +146,33 @@ static void judge_disk(struct findings *f, const struct setup *s)
 	free(folder);
 }
 
+static void advise(const struct memory_plan *p, char *text, size_t size)
+{
+	memory_plan_advice(p, text, size);
+	const size_t n = strlen(text);
+	snprintf(text + n, size - n, ", or put fewer ranks on a host");
+}
+
 /* Host by host: what its ranks want together against what is free there. */
 static void judge_plans(struct findings *f, const struct world *w, const struct memory_plan *plans,
                         const struct doctor_facts *facts)
 {
-#define SMALLER "lower learner.micro_batch, rollout.groups, rollout.group_size, rollout.max_tokens or data.max_pixels, set learner.recompute"
-#define FEWER ", or put fewer ranks on a host"
-	static const char *const smaller[] = {SMALLER FEWER, SMALLER " or learner.shard" FEWER,
-	                                      SMALLER ", or learner.shard with more learners" FEWER};
+	char change[PLAN_ADVICE_MAX + 48];
 	const int size = world_size(w);
 	for (int first = 0; first < size; first++) {
 		double want = 0;
-		int ranks = 0, seen = 0, shard = 0;
+		int ranks = 0, seen = 0;
+		struct memory_plan all = {0}; /* what would help any of the host's ranks */
 		for (int r = 0; r < size; r++) {
 			if (strcmp(facts[r].host, facts[first].host))
 				continue;
 			seen |= r < first;
 			ranks++;
 			want += (double)(plans[r].on_device ? plans[r].host : plans[r].total);
-			if (plans[r].shard && !plans[r].on_device)
-				shard = plans[r].shard;
+			if (plans[r].on_device)
+				continue;
+			all.features |= plans[r].features;
+			all.shard = plans[r].shard ? plans[r].shard : all.shard;
 		}
 		if (seen)
 			continue;
@@ -175,13 +182,15 @@ static void judge_plans(struct findings *f, const struct world *w, const struct 
 			most = (double)h->memory_quota;
 		now = now < most ? now : most;
 		enum doctor_level level = want > most ? DOCTOR_BROKEN : want > now ? DOCTOR_WARN : DOCTOR_GOOD;
-		find(f, level, "plan", level == DOCTOR_GOOD ? NULL : smaller[shard],
+		advise(&all, change, sizeof change);
+		find(f, level, "plan", level == DOCTOR_GOOD ? NULL : change,
 		     "%s: %d rank%s plan %.1f MiB together; %.1f MiB are free, %.1f MiB at most", h->host, ranks,
 		     ranks == 1 ? "" : "s", want / MIB, now / MIB, most / MIB);
 	}
 	for (int r = 0; r < size; r++)
 		if (plans[r].total > plans[r].limit) {
-			find(f, DOCTOR_BROKEN, "plan", smaller[plans[r].shard], "rank %d (%s) plans %.1f MiB, above its limit of %.1f MiB", r,
+			advise(&plans[r], change, sizeof change);
+			find(f, DOCTOR_BROKEN, "plan", change, "rank %d (%s) plans %.1f MiB, above its limit of %.1f MiB", r,
 			     world_role_of(w, r), (double)plans[r].total / MIB, (double)plans[r].limit / MIB);
 			break;
 		}

@@ -455,6 +455,15 @@ int setup_plan(const struct setup *s, struct memory_plan *plan, struct favor_err
 	return 0;
 }
 
+void memory_plan_advice(const struct memory_plan *p, char *text, size_t size)
+{
+	static const char *const shard[] = {"", " or learner.shard", ", or learner.shard with more learners"};
+	snprintf(text, size,
+	         "lower learner.micro_batch, rollout.groups, rollout.group_size, rollout.max_tokens%s or data.max_pixels, or set "
+	         "learner.recompute%s",
+	         p->features ? ", model.feature_cache" : "", shard[p->shard]);
+}
+
 int setup_memory_plan(struct setup *s, struct favor_error *e)
 {
 	const struct config *c = &s->config;
@@ -462,7 +471,6 @@ int setup_memory_plan(struct setup *s, struct favor_error *e)
 	/* ranks without weights know nothing of the model: all agree before they leave */
 	if (world_agree(s->world, !setup_plan(s, &p, e), e))
 		return -1;
-	static const char *const shard[] = {"", " or learner.shard", ", or learner.shard with more learners"};
 	double plan[] = {(double)p.weights, (double)p.fixed,    (double)p.activations,
 	                 (double)p.rollout, (double)p.features, (double)p.host};
 	world_max_all(s->world, plan, sizeof plan / sizeof *plan);
@@ -480,12 +488,11 @@ int setup_memory_plan(struct setup *s, struct favor_error *e)
 		        p.on_device ? "; on the host, to and from checkpoints and MPI," : ", to and from checkpoints", mib((int64_t)plan[5]));
 	}
 	int fits = p.total <= p.limit;
-	if (!fits)
-		favor_fail(e,
-		           "the memory plan of rank %d is %.0f MiB, above its limit of %.0f MiB%s: lower learner.micro_batch, "
-		           "rollout.groups, rollout.group_size, rollout.max_tokens%s or data.max_pixels, or set learner.recompute%s "
-		           "(run.memory_limit sets the limit)",
-		           world_rank(s->world), mib(p.total), mib(p.limit), p.on_device ? " on the GPU" : "",
-		           p.features ? ", model.feature_cache" : "", shard[p.shard]);
+	if (!fits) {
+		char advice[PLAN_ADVICE_MAX];
+		memory_plan_advice(&p, advice, sizeof advice);
+		favor_fail(e, "the memory plan of rank %d is %.0f MiB, above its limit of %.0f MiB%s: %s (run.memory_limit sets the limit)",
+		           world_rank(s->world), mib(p.total), mib(p.limit), p.on_device ? " on the GPU" : "", advice);
+	}
 	return world_agree(s->world, fits, e);
 }

@@ -73,6 +73,9 @@ enum { EVAL_AT_ONCE = 8 }; /* records that decode together in an evaluation */
 int32_t setup_groups_at_once(const struct setup *s);
 /* Bytes for features of images (model_keep_features); 0: none are kept. */
 int64_t setup_feature_bytes(const struct setup *s);
+/* What makes such a plan smaller, for a message: "lower ..., or set ...". */
+enum { PLAN_ADVICE_MAX = 320 };
+void memory_plan_advice(const struct memory_plan *p, char *text, size_t size);
 int setup_plan(const struct setup *s, struct memory_plan *plan, struct favor_error *e);
 /* Prints the plan (leader) and refuses what doesn't fit. `learner`, `rollout`: what this rank plays. Collective. */
 int setup_memory_plan(struct setup *s, struct favor_error *e);
