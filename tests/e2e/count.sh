@@ -8,7 +8,9 @@ cd "$root" || exit 1
 logs=$root/build/logs # one file a suite; the newest run's
 rm -rf "$logs"
 mkdir -p "$logs"
-passed=0 failed=0 skipped=0 over= ahead=
+sums=$logs/sums # a line a suite: passed, failed, skipped
+: >"$sums"
+over= ahead= lanes=
 
 # the sanitizers' word is final, and what they find is a failure; tests may set further options of their own
 export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
@@ -23,7 +25,12 @@ fi
 
 last_line() {
 	[ -z "$ahead" ] || kill -- "-$ahead" 2>/dev/null
-	[ "$over" ] || failed=$((failed + 1)) # ended before its end
+	# shellcheck disable=SC2086
+	[ -z "$lanes" ] || kill $lanes 2>/dev/null
+	[ "$over" ] || echo 0 1 0 >>"$sums" # ended before its end
+	# shellcheck disable=SC2046
+	set -- $(awk '{ p += $1; f += $2; s += $3 } END { print p + 0, f + 0, s + 0 }' "$sums")
+	passed=$1 failed=$2 skipped=$3
 	if [ $skipped -gt 0 ]; then
 		echo "$passed passed, $failed failed, $skipped skipped"
 	else
@@ -46,7 +53,7 @@ now() {
 
 # say NAME PASSED FAILED SKIPPED SECONDS: a suite's line; adds to the sums
 say() {
-	passed=$((passed + $2)) failed=$((failed + $3)) skipped=$((skipped + $4))
+	echo "$2 $3 $4" >>"$sums"
 	printf '%-40s %4d passed  %3d failed  %3d skipped  %4d s\n' "$1" "$2" "$3" "$4" "$5"
 }
 
@@ -132,6 +139,27 @@ compile() {
 	compile_name=$1
 	shift
 	step "$compile_name" tests/e2e/build.sh "$@"
+}
+
+# lane FUNCTION [NICENESS]: suites that go on beside those of other lanes, in the background; end_lanes waits for all. A lane that ends before its end
+# is a failure.
+lane() {
+	(
+		renice -n "${2:-0}" -p "$(exec sh -c 'echo $PPID')" >/dev/null
+		"$1"
+		exit 0
+	) &
+	lanes="$lanes $!"
+}
+
+end_lanes() {
+	for one_lane in $lanes; do
+		wait "$one_lane" || {
+			echo "FAIL: suites of one lane ended before their end"
+			say "a lane" 0 1 0 0
+		}
+	done
+	lanes=
 }
 
 # build_ahead COMMAND...: each a line of shell that builds what a later suite wants, one after the other, in the background. They have the lowest
