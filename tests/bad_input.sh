@@ -228,6 +228,8 @@ bad "generate, prompt too long" '.*86 tokens.*--max-tokens 4.*32 positions' gene
 	--prompt "a prompt of more words than this model has places for, however short the words in it may be and are"
 bad "no model folder" 'nowhere: .*' train good.yaml run.dir=runs/model model.path=nowhere
 bad "memory above its limit" '.*memory plan.*learner.recompute, or learner.shard with more learners .run.memory_limit.*' train good.yaml run.dir=runs/memory run.memory_limit=1
+bad_ranks "memory of a rank that rolls out" 'the memory plan of rank 3 \(rollout\) is . MiB, above its limit of 6 MiB: lower rollout.groups, rollout.group_size, rollout.max_tokens or data.max_pixels \(run.*' \
+	train good.yaml run.dir=runs/memory learner.groups_per_step=64 rollout.groups=64 run.memory_limit=6 'placement={rollout: 1, reward: 1, learner: 2}'
 
 # ---- run folder and checkpoints
 bad "a folder that holds a run" 'runs/good: already holds a run.*--resume auto' train good.yaml

@@ -183,7 +183,7 @@ refused "no such library" 'device: cuda, but FAVOR_CUDA_LIBRARY' env FAVOR_CUDA_
 refused "another library" 'is no CUDA backend of favor' env FAVOR_CUDA_LIBRARY="$build/tests/app/other_clock.so" $one --device cuda
 refused "another build's library" 'belongs to another build' env FAVOR_CUDA_LIBRARY="$build/tests/cuda/cuda_other.so" $one --device cuda
 refused "another device" '"gpu" is none of auto, cpu and cuda' $one --device gpu
-refused "more than the GPU has" 'memory plan of rank 0 is .* MiB on the GPU: lower' env FAVOR_EMULATED_MIB=64 "$favor" train \
+refused "more than the GPU has" 'memory plan of rank 0 .single. is .* MiB on the GPU: lower' env FAVOR_EMULATED_MIB=64 "$favor" train \
 	"$work/tiny.yaml" run.dir="$work/none"
 refused "run.memory_limit is the GPU's" 'above its limit of 1 MiB on the GPU' "$favor" train "$work/tiny.yaml" run.dir="$work/none" \
 	run.memory_limit=1

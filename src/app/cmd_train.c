@@ -1,6 +1,8 @@
 /* favor train: start or resume, the loop over steps, the end. A step itself is in grpo.c and sft.c. */
 #include "app/commands.h"
+#include "app/exchange.h"
 #include "app/options.h"
+#include "app/plan.h"
 #include "app/trainer.h"
 #include "base/stop.h"
 
@@ -8,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <errno.h>
 
@@ -73,6 +76,13 @@ double trainer_update(struct trainer *t, float lr, double *reduce_seconds, doubl
 	return norm;
 }
 
+static double peak_rss_mib(void)
+{
+	struct rusage u;
+	getrusage(RUSAGE_SELF, &u);
+	return (double)(u.ru_maxrss / 1024);
+}
+
 void trainer_common_metrics(struct trainer *t, struct metrics *m, double begin, double tokens)
 {
 	struct world *w = t->s.world;
@@ -80,7 +90,7 @@ void trainer_common_metrics(struct trainer *t, struct metrics *m, double begin, 
 	double sums[4] = {t->rolls ? idle : 0, world_plays(w, ROLE_REWARD) ? idle : 0, t->learns ? idle : 0,
 	                  t->s.reward_seconds};
 	t->s.reward_seconds = 0;
-	const double rss = (double)peak_rss_mib();
+	const double rss = peak_rss_mib();
 	double peak[3] = {t->rolls ? rss : 0, world_plays(w, ROLE_REWARD) ? rss : 0, t->learns ? rss : 0};
 	world_sum_all(w, sums, 4);
 	world_max_all(w, peak, 3);
@@ -224,7 +234,7 @@ static int start(struct trainer *t, const char *resume, struct favor_error *e)
 	t->learns = world_plays(s->world, ROLE_LEARNER);
 	t->leads = world_is_leader(s->world);
 	t->saved_step = -1;
-	if (setup_memory_plan(s, e) || choose_resume(t, resume, &from, e))
+	if (plan_check(s, e) || choose_resume(t, resume, &from, e))
 		return -1;
 	int ok = 1;
 	/* evaluation rolls out on sft's ranks too */
@@ -235,7 +245,7 @@ static int start(struct trainer *t, const char *resume, struct favor_error *e)
 		             world_role_count(s->world, ROLE_LEARNER));
 		if (c->comm.reproducible)
 			learner_keep_sum(&t->learner);
-		if (setup_lends(s))
+		if (plan_lends(s))
 			learner_lend(&t->learner);
 		t->learner.tick = learner_tick;
 		t->learner.tick_arg = t;
@@ -247,8 +257,8 @@ static int start(struct trainer *t, const char *resume, struct favor_error *e)
 	world_phase(s->world, from ? "resume" : "begin", -1, -1);
 	if (ok && from)
 		ok = !trainer_restore(t, from, e);
-	if (ok && s->assets.model && setup_feature_bytes(s)) {
-		model_keep_features(s->assets.model, (size_t)setup_feature_bytes(s));
+	if (ok && s->assets.model && plan_feature_bytes(s)) {
+		model_keep_features(s->assets.model, (size_t)plan_feature_bytes(s));
 		if (t->learns)
 			learner_share_features(&t->learner);
 	}

@@ -1,6 +1,6 @@
 /* The files of a run: is a folder the same for all ranks, does a configuration's data and model hold, is there room. */
 #include "app/doctor.h"
-#include "app/setup.h"
+#include "app/plan.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -148,7 +148,7 @@ static void judge_disk(struct findings *f, const struct setup *s)
 
 static void advise(const struct memory_plan *p, char *text, size_t size)
 {
-	memory_plan_advice(p, text, size);
+	plan_advice(p, text, size);
 	const size_t n = strlen(text);
 	snprintf(text + n, size - n, ", or put fewer ranks on a host");
 }
@@ -171,6 +171,8 @@ static void judge_plans(struct findings *f, const struct world *w, const struct 
 			want += (double)(plans[r].on_device ? plans[r].host : plans[r].total);
 			if (plans[r].on_device)
 				continue;
+			all.activations |= plans[r].activations;
+			all.rollout |= plans[r].rollout;
 			all.features |= plans[r].features;
 			all.shard = plans[r].shard ? plans[r].shard : all.shard;
 		}
@@ -204,7 +206,7 @@ void check_config(struct findings *f, struct setup *s, const char *config_path, 
 	struct memory_plan plan = {0}, *plans = favor_calloc((size_t)world_size(w), sizeof *plans);
 	int bad = setup_load(s, config_path, needs, &e);
 	if (!bad)
-		bad = world_agree(w, !setup_plan(s, &plan, &e), &e);
+		bad = world_agree(w, !plan_memory(s, &plan, &e), &e);
 	world_gather(w, &plan, sizeof plan, plans);
 	if (world_rank(w) == 0 && bad)
 		find(f, DOCTOR_BROKEN, "config", NULL, "%s: %s", config_path, e.message);

@@ -1,5 +1,6 @@
 /* Gradients and weights between ranks. MPI reads and writes host memory; where the backend's is another, blocks pass through
  * copies on the host, made once, unless the ranks' devices have a way of their own (teams.c). */
+#include "app/exchange.h"
 #include "app/trainer.h"
 
 #include "backend/ops.h"

@@ -1,5 +1,7 @@
 /* A GRPO step. Reads: groups through rollout and reward -> advantages -> loss and gradient of micro-batches -> sum over
  * learners -> AdamW -> publish. */
+#include "app/exchange.h"
+#include "app/plan.h"
 #include "app/trainer.h"
 
 #include "base/hash.h"
@@ -293,7 +295,7 @@ int grpo_step(struct trainer *t, struct metrics *m)
 	                        .shuffled = 1,
 	                        .first = (uint64_t)t->step * per_step,
 	                        .count = per_step,
-	                        .at_once = setup_groups_at_once(&t->s),
+	                        .at_once = plan_groups_at_once(&t->s),
 	                        .stride = 1,
 	                        .responses = c->rollout.group_size};
 	struct group **groups;

@@ -1,5 +1,6 @@
 /* The way of a group through the ranks, as one round. See phase.h. */
 #include "app/phase.h"
+#include "app/plan.h"
 
 #include <stdlib.h>
 #include <string.h>

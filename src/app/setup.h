@@ -1,5 +1,4 @@
-/* What train and eval share: configuration on all ranks, data sets, classes, encoder, the checks before the first step,
- * the plan of memory. */
+/* What train and eval share: configuration on all ranks, data sets, classes, encoder, the checks before the first step. */
 #ifndef FAVOR_APP_SETUP_H
 #define FAVOR_APP_SETUP_H
 
@@ -56,29 +55,4 @@ void setup_threads(struct setup *s, enum role r);
 int setup_rollout(struct setup *s, struct rollout *r, struct favor_error *e);
 /* The token that ends a response in SFT: the first eos. -1 with a message if the model names none. */
 int setup_stop_token(const struct setup *s, int32_t *id, struct favor_error *e);
-/* What this rank needs, in bytes. -1 if the longest prompt and response are longer than the model can take. */
-struct memory_plan {
-	int64_t weights, fixed, activations, rollout, features; /* fixed: gradients, moments, reference */
-	int64_t host;  /* memory of the host that tensors pass through to and from checkpoints, and on_device blocks to and from MPI */
-	int64_t total; /* of all; on_device without host */
-	int64_t limit; /* of total: run.memory_limit, or this rank's share of the node's memory, or of its GPU's */
-	int on_device;
-	enum { SHARD_IS_NO_HELP, SHARD_HELPS, SHARD_WANTS_LEARNERS } shard; /* what learner.shard would do */
-};
-/* Whether this rank's backend keeps packed weights in the gradient's memory (learner_lend). */
-int setup_lends(const struct setup *s);
-enum { EVAL_AT_ONCE = 8 }; /* records that decode together in an evaluation */
-/* How many groups' responses a rollout rank decodes together: rollout.groups, at most learner.groups_per_step. The same on
- * all ranks. */
-int32_t setup_groups_at_once(const struct setup *s);
-/* Bytes for features of images (model_keep_features); 0: none are kept. */
-int64_t setup_feature_bytes(const struct setup *s);
-/* What makes such a plan smaller, for a message: "lower ..., or set ...". */
-enum { PLAN_ADVICE_MAX = 320 };
-void memory_plan_advice(const struct memory_plan *p, char *text, size_t size);
-int setup_plan(const struct setup *s, struct memory_plan *plan, struct favor_error *e);
-/* Prints the plan (leader) and refuses what doesn't fit. `learner`, `rollout`: what this rank plays. Collective. */
-int setup_memory_plan(struct setup *s, struct favor_error *e);
-int64_t peak_rss_mib(void);
-
 #endif

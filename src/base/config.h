@@ -50,7 +50,7 @@ struct data_options {
 };
 struct rollout_options {
 	int32_t group_size;      /* G, >= 2 for grpo */
-	int32_t groups;          /* decoded together; 0: setup_groups_at_once chooses */
+	int32_t groups;          /* decoded together; 0: plan_groups_at_once chooses */
 	int32_t max_tokens;      /* per response, the stop token included */
 	float temperature;       /* > 0 in training; 0 = greedy, in eval and generate only */
 	float top_p;             /* (0, 1]; 1 = off */
