@@ -71,32 +71,34 @@ void learner_free(struct learner *l)
 void learner_set_reference(struct learner *l)
 {
 	struct model *m = l->model;
-	const size_t bytes = (size_t)m->params.total * sizeof(float);
+	const int64_t n = m->params.total;
 	drop_reference(l);
 	/* shares config and parameter list with the model; only the block is its own */
 	struct model *reference = favor_malloc(sizeof *reference);
 	*reference = *m;
 	reference->features = NULL;
-	reference->block = op_alloc(m->backend, bytes);
-	float *host = favor_malloc(bytes);
-	op_download(m->backend, host, m->block, bytes);
-	op_upload(m->backend, reference->block, host, bytes);
-	free(host);
+	reference->block = op_alloc(m->backend, (size_t)n * sizeof(float));
+	op_cast(m->backend, tensor_of(reference->block, 1, n), tensor_of(m->block, 1, n));
 	weights_bind(&reference->w, &reference->config, reference->block);
 	l->reference = reference;
 }
 
 void learner_share_features(struct learner *l)
 {
+	enum { PIECE = 1 << 20 }; /* elements; of towers that may be large the host sees a piece at a time */
 	const struct model *m = l->model;
-	const size_t bytes = (size_t)m->params.vision_total * sizeof(float);
 	if (!l->reference)
 		return;
-	float *towers = favor_malloc(2 * bytes);
-	op_download(m->backend, towers, m->block, bytes);
-	op_download(m->backend, towers + m->params.vision_total, l->reference->block, bytes);
-	l->reference->features = memcmp(towers, towers + m->params.vision_total, bytes) ? NULL : m->features;
-	free(towers);
+	float *pieces = favor_malloc(2 * PIECE * sizeof *pieces);
+	int same = 1;
+	for (int64_t at = 0, n; same && at < m->params.vision_total; at += n) {
+		n = m->params.vision_total - at < PIECE ? m->params.vision_total - at : PIECE;
+		op_download(m->backend, pieces, m->block + at, (size_t)n * sizeof *pieces);
+		op_download(m->backend, pieces + PIECE, l->reference->block + at, (size_t)n * sizeof *pieces);
+		same = !memcmp(pieces, pieces + PIECE, (size_t)n * sizeof *pieces);
+	}
+	free(pieces);
+	l->reference->features = same ? m->features : NULL;
 }
 
 void learner_keep_sum(struct learner *l)

@@ -405,9 +405,16 @@ static void test_features(void **state)
 		assert_memory_equal(without, f.learner.gradient, (size_t)m->params.total * sizeof *without);
 		assert_int_equal(feature_cache_count(m->features), 3); /* the prompts' images */
 	}
-	f.learner.reference->block[0] += 1;
-	learner_share_features(&f.learner);
-	assert_null(f.learner.reference->features);
+	float *const of_tower[] = {f.learner.reference->block, f.learner.reference->block + m->params.vision_total - 1};
+	for (int i = 0; i < 2; i++) {
+		const float was = *of_tower[i];
+		*of_tower[i] += 1;
+		learner_share_features(&f.learner);
+		assert_null(f.learner.reference->features);
+		*of_tower[i] = was;
+		learner_share_features(&f.learner);
+		assert_non_null(f.learner.reference->features);
+	}
 	free(without);
 	fixture_close(&f);
 }
