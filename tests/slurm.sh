@@ -165,12 +165,15 @@ cancelled() { # NODES
 	fi
 }
 
-# ---- the time limit, as short as Slurm has it; the warning comes up to a minute early. The run takes longer than that.
+# ---- the time limit, as short as Slurm has it; the warning comes up to a minute early. The run takes longer than that, on any machine.
 limited() { # NAME [LAUNCHER]
 	more='--time=1 --signal=B:USR1@25'
 	[ -e "$work/long" ] || undisturbed long 4 learner.steps=$long_steps
+	naps=$(for i in $(seq 20 20 480); do printf 'optimizer:0:%d:sleep:3,' "$i"; done)
+	export FAVOR_FAULT="${naps%,}"
 	run "$1" 2 $unsaved learner.steps=$long_steps && interrupted "$1" "the time limit${2:+, $2}" long 'stopped by SIGUSR1 after step'
 	more=
+	unset FAVOR_FAULT
 }
 long_steps=500
 
@@ -187,8 +190,9 @@ other_node() {
 # ---- Slurm's controller dies under a run, which does not care
 without_controller() {
 	run controller 2 learner.steps=$long_steps
-	# it knows of a job what it has saved, which it does every few seconds
-	if ! wait_for 60 grep -q "controller.out" "$cluster/state/job_state" || ! wait_for 60 has_steps controller 6; then
+	# it knows of a job what it has saved, which it does some seconds after a change; it would start a second time what it last saw waiting
+	if ! wait_for 60 has_steps controller 6 || ! touch "$work/now" || ! on_cluster scontrol update JobId="$job" Comment=changed ||
+		! wait_for 60 [ "$cluster/state/job_state" -nt "$work/now" ]; then
 		fail "slurmctld is killed" "no step 6" "$work/controller.out"
 	elif has_steps controller $long_steps || ! controller_restart; then
 		fail "slurmctld is killed" "too late, or it does not start again"

@@ -350,16 +350,19 @@ void run_log_progress(struct run_log *l, int64_t step, const struct metrics *m)
 
 void run_log_note(struct run_log *l, const char *format, ...)
 {
+	/* a line is written at once: under mpirun those of other ranks come in between */
+	struct text t = {0};
 	va_list args;
 	va_start(args, format);
-	if (l->shown[0])
-		fputs("\r\x1b[K", stderr);
-	vfprintf(stderr, format, args);
-	fputc('\n', stderr);
+	text_add(&t, l->shown[0] ? "\r\x1b[K" : "");
+	text_vformat(&t, format, args);
+	text_add(&t, "\n");
+	va_end(args);
+	fputs(t.data, stderr);
+	fflush(stderr);
+	text_free(&t);
 	if (l->shown[0])
 		show(l->shown);
-	fflush(stderr);
-	va_end(args);
 }
 
 void run_log_close(struct run_log *l)

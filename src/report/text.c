@@ -36,19 +36,25 @@ void text_add(struct text *t, const char *s)
 	text_bytes(t, s, strlen(s));
 }
 
-void text_format(struct text *t, const char *format, ...)
+void text_vformat(struct text *t, const char *format, va_list args)
 {
-	va_list args, again;
-	va_start(args, format);
+	va_list again;
 	va_copy(again, args);
 	int n = vsnprintf(NULL, 0, format, args);
-	va_end(args);
 	if (n >= 0) {
 		reserve(t, (size_t)n);
 		vsnprintf(t->data + t->n, (size_t)n + 1, format, again);
 		t->n += (size_t)n;
 	}
 	va_end(again);
+}
+
+void text_format(struct text *t, const char *format, ...)
+{
+	va_list args;
+	va_start(args, format);
+	text_vformat(t, format, args);
+	va_end(args);
 }
 
 void text_double(struct text *t, double x)

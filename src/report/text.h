@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 
+#include <stdarg.h>
 #include <stddef.h>
 
 /* Zeroed is empty. data is NUL-terminated once something was added; owned, text_free. */
@@ -16,6 +17,7 @@ struct text {
 void text_bytes(struct text *t, const void *data, size_t n);
 void text_add(struct text *t, const char *s);
 void text_format(struct text *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void text_vformat(struct text *t, const char *format, va_list args) __attribute__((format(printf, 2, 0)));
 /* The shortest decimal number that parses back to the same double (float), in JSON; "null" for NaN and infinities. */
 void text_double(struct text *t, double x);
 void text_float(struct text *t, float x);
