@@ -21,6 +21,9 @@
 #include <map>
 #include <sched.h>
 #include <vector>
+#if __has_include(<valgrind/memcheck.h>)
+#include <valgrind/memcheck.h>
+#endif
 
 namespace emulation
 {
@@ -113,6 +116,9 @@ bool launching(const Launch &launch, const Argument *arguments, size_t count)
 			for (size_t at = 0; at + sizeof(void *) <= arguments[i].bytes; at += sizeof(void *)) {
 				const void *p;
 				memcpy(&p, (const char *)arguments[i].at + at, sizeof p);
+#ifdef VALGRIND_MAKE_MEM_DEFINED
+				(void)VALGRIND_MAKE_MEM_DEFINED(&p, sizeof p); /* what lies between a structure's members may be anything */
+#endif
 				pointers.push_back(p);
 			}
 		record("a kernel", pointers.data(), pointers.size(), [launch] {
