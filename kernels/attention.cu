@@ -77,8 +77,7 @@ template <class T> struct WholeWork {
 		for (int i = lane; i < WARP_ROWS * PACKS; i += 32) {
 			const int r = mine + i / PACKS, column = i % PACKS * 8;
 			if (r < rows && column < depth)
-				*reinterpret_cast<uint4 *>(at(r) + column) =
-					*reinterpret_cast<const uint4 *>(staging + r * TILE_STRIDE<D> + column);
+				wide_access<uint4>(at(r) + column) = wide_access<const uint4>(staging + r * TILE_STRIDE<D> + column);
 		}
 	}
 };

@@ -78,7 +78,7 @@ __global__ void __launch_bounds__(REDUCE_THREADS)
 	for (int e = (int)threadIdx.x * 2; e < tile.keys * depth; e += REDUCE_THREADS * 2) {
 		float x = 0, y = 0;
 		for (int i = 0; i < tile.items; i++) {
-			const float2 two = *reinterpret_cast<const float2 *>(from + i * step + e);
+			const float2 two = wide_access<const float2>(from + i * step + e);
 			x = __fadd_rn(x, two.x);
 			y = __fadd_rn(y, two.y);
 		}

@@ -228,8 +228,8 @@ __device__ __forceinline__ void key_gradient_tile(const BackwardInput<bf16> &b, 
 #pragma unroll
 		for (int n = 0; n < D / 8; n++)
 			if (n * 8 + column < in.depth) {
-				*reinterpret_cast<float2 *>(row + n * 8 + column) = {dk[n][2 * h], dk[n][2 * h + 1]};
-				*reinterpret_cast<float2 *>(row + TILE * in.depth + n * 8 + column) = {dv[n][2 * h], dv[n][2 * h + 1]};
+				wide_access<float2>(row + n * 8 + column) = {dk[n][2 * h], dk[n][2 * h + 1]};
+				wide_access<float2>(row + TILE * in.depth + n * 8 + column) = {dv[n][2 * h], dv[n][2 * h + 1]};
 			}
 	}
 }

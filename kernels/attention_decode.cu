@@ -108,7 +108,7 @@ template <class T> struct ChunkWork {
 			for (int n = 0; n < D / 8; n++) {
 				const int column = n * 8 + lane % 4 * 2;
 				if (column < depth)
-					*reinterpret_cast<float2 *>(to + column) = {o[n][2 * h], o[n][2 * h + 1]};
+					wide_access<float2>(to + column) = {o[n][2 * h], o[n][2 * h + 1]};
 			}
 		}
 	}

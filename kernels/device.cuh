@@ -1,7 +1,7 @@
 // What all kernels share: the element types, loads and stores of several elements at once, sums over a warp and a block,
 // shared memory, launching. One source for nvcc and for the CPU: the toolkit's headers are included by their names, and
-// the tests put stand-ins in their place (tests/kernels/emulation). Only three things need a word of their own here:
-// shared arrays, traps and launches.
+// the tests put stand-ins in their place (tests/kernels/emulation). Only four things need a word of their own here:
+// shared arrays, traps, wide accesses and launches.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -57,6 +57,15 @@ template <> __device__ __forceinline__ bf16 from_float<bf16>(float x)
 	return __float2bfloat16_rn(x);
 }
 
+// What lies at p, by one access of all its bytes. p is aligned to them: a GPU stops the kernel if it is not.
+template <class Access, class T> __device__ __forceinline__ Access &wide_access(T *p)
+{
+#ifndef __CUDACC__
+	emulation::aligned(p, alignof(Access));
+#endif
+	return *reinterpret_cast<Access *>(p);
+}
+
 // N elements that are moved by accesses of up to 16 bytes.
 template <class T, int N> struct Pack {
 	static constexpr int BYTES = N * (int)sizeof(T), ACCESS = BYTES < 16 ? BYTES : 16, PER_ACCESS = ACCESS / (int)sizeof(T);
@@ -71,7 +80,7 @@ template <int N, class T> __device__ __forceinline__ void load(float (&x)[N], co
 	using P = Pack<T, N>;
 #pragma unroll
 	for (int a = 0; a < N / P::PER_ACCESS; a++) {
-		typename P::Access access = reinterpret_cast<const typename P::Access *>(p)[a];
+		typename P::Access access = wide_access<const typename P::Access>(p + a * P::PER_ACCESS);
 #pragma unroll
 		for (int i = 0; i < P::PER_ACCESS; i++)
 			x[a * P::PER_ACCESS + i] = to_float(access.element[i]);
@@ -87,7 +96,7 @@ template <int N, class T> __device__ __forceinline__ void store(T *p, const floa
 #pragma unroll
 		for (int i = 0; i < P::PER_ACCESS; i++)
 			access.element[i] = from_float<T>(x[a * P::PER_ACCESS + i]);
-		reinterpret_cast<typename P::Access *>(p)[a] = access;
+		wide_access<typename P::Access>(p + a * P::PER_ACCESS) = access;
 	}
 }
 
@@ -158,25 +167,35 @@ inline int64_t blocks_for(int64_t n, int64_t per_block)
 	return (n + per_block - 1) / per_block;
 }
 
-// Runs kernel<<<grid, block, shared, stream>>>(arguments...); returns a cudaError_t. More than 48 KiB of dynamic shared memory is
-// opted in to.
+// A block may have 48 KiB of shared memory, its arrays counted in, unless more is opted in to. No kernel here has more than this in arrays.
+constexpr size_t SHARED_ARRAYS = 8 * 1024, SHARED_FREELY = 48 * 1024 - SHARED_ARRAYS;
+
+// Runs kernel<<<grid, block, shared, stream>>>(arguments...); returns a cudaError_t. Opts in to as much shared memory as is wanted. What a kernel
+// has been allowed is never lowered: a recorded launch of it may want more than this one.
 template <class... Parameters, class... Arguments>
 int launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
            Arguments... arguments)
 {
-	if (shared > 48 * 1024) {
-		cudaError_t code = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
-		if (code != cudaSuccess)
+	if (shared > SHARED_FREELY) {
+		cudaFuncAttributes now;
+		cudaError_t code = cudaFuncGetAttributes(&now, kernel);
+		const int allowed = now.maxDynamicSharedSizeBytes, most = (int)shared > allowed ? (int)shared : allowed;
+		if (code == cudaSuccess)
+			code = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
+		if (code != cudaSuccess) {
+			cudaGetLastError(); // or the next launch would be taken for the one that failed
 			return (int)code;
+		}
 	}
 #ifdef __CUDACC__
 	kernel<<<grid, block, shared, stream>>>(static_cast<Parameters>(arguments)...);
 	return (int)cudaGetLastError();
 #else
 	const emulation::Argument list[] = {{&arguments, sizeof arguments}...};
-	return emulation::run({reinterpret_cast<const void *>(kernel), grid, block, shared, stream,
-	                       [=] { kernel(static_cast<Parameters>(arguments)...); }},
-	                      list, sizeof...(arguments));
+	emulation::run({reinterpret_cast<const void *>(kernel), grid, block, shared, stream,
+	                [=] { kernel(static_cast<Parameters>(arguments)...); }},
+	               list, sizeof...(arguments));
+	return (int)cudaGetLastError();
 #endif
 }
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 void emulation_set_order(unsigned order); /* emulation/emulation.h, which is C++ */
+int emulation_wait(void);
 const char *emulation_trap_message(void);
 
 void *device_alloc(size_t bytes)
@@ -33,7 +34,7 @@ void device_download(void *to, const void *from, size_t bytes)
 
 int device_wait(void)
 {
-	return 0;
+	return emulation_wait();
 }
 
 int device_orders(void)

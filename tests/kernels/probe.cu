@@ -87,6 +87,23 @@ template <int MISTAKE> __global__ void neighbours(float *out)
 		out[0] = (float)blockIdx.x;
 }
 
+// writes all of the shared memory that the launch asked for, beside an array (two kernels: each is allowed its own)
+template <bool OPT_IN> __global__ void fill_shared(int bytes)
+{
+	SHARED_ARRAY(float, line, 64);
+	DYNAMIC_SHARED(unsigned char, all);
+	line[threadIdx.x] = OPT_IN;
+	for (int i = (int)threadIdx.x; i < bytes; i += 64)
+		all[i] = (unsigned char)line[threadIdx.x];
+}
+
+__global__ void wide_copy(float *out, const float *in)
+{
+	float x[4];
+	load(x, in);
+	store(out, x);
+}
+
 // a copy that is not waited for
 template <bool WAIT> __global__ void copies(float *out, const float *in)
 {
@@ -142,7 +159,25 @@ extern "C" int probe_neighbours(float *out, int blocks, enum probe_mistake mista
 	return BAD_SIZE;
 }
 
-extern "C" int probe_shared(int bytes)
+extern "C" int probe_shared(int bytes, int opt_in)
 {
-	return launch(neighbours<PROBE_NONE>, dim3(1), dim3(64), (size_t)bytes, nullptr, (float *)nullptr);
+	if (opt_in)
+		return launch(fill_shared<true>, dim3(1), dim3(64), (size_t)bytes, nullptr, bytes);
+#ifdef __CUDACC__
+	fill_shared<false><<<1, 64, (size_t)bytes>>>(bytes);
+#else
+	emulation::run({reinterpret_cast<const void *>(&fill_shared<false>), 1, 64, (size_t)bytes, nullptr, [=] { fill_shared<false>(bytes); }},
+	               nullptr, 0);
+#endif
+	return (int)cudaGetLastError();
+}
+
+extern "C" int probe_grid(unsigned x, unsigned y, unsigned z)
+{
+	return launch(fill_shared<true>, dim3(x, y, z), dim3(64), 64, nullptr, 64);
+}
+
+extern "C" int probe_wide(float *out, const float *in)
+{
+	return launch(wide_copy, dim3(1), dim3(1), 0, nullptr, out, in);
 }

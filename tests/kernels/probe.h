@@ -26,8 +26,12 @@ int probe_count(unsigned *count, unsigned limit, int blocks, int threads);
 int probe_copies(float *out, const float *in, int wait);
 /* out[blocks][64]: out[b][t] = 63 - t */
 int probe_neighbours(float *out, int blocks, enum probe_mistake mistake);
-/* A launch that asks for so much dynamic shared memory; only its code is of interest. */
-int probe_shared(int bytes);
+/* A launch that asks for so much dynamic shared memory, which it uses, beside an array. opt_in: as launch() does, else not at all. */
+int probe_shared(int bytes, int opt_in);
+/* A launch of so many blocks; only its code is of interest. */
+int probe_grid(unsigned x, unsigned y, unsigned z);
+/* out[4] = in[0..4) by one access of 16 bytes */
+int probe_wide(float *out, const float *in);
 
 #ifdef __cplusplus
 }

@@ -6,6 +6,11 @@
 
 #include "probe.h"
 
+#include <signal.h>
+#include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 static void test_product(void **state)
 {
 	(void)state;
@@ -56,9 +61,9 @@ static void test_atomics_and_trap(void **state)
 	device_download(&count, on_device, sizeof count);
 	assert_int_equal(count, 5 * 96);
 	if (device_orders() > 1) { /* a GPU would be lost for the rest of the program */
-		int code = probe_count(on_device, 5 * 96, 1, 32);
-		code = code ? code : device_wait();
-		assert_string_equal(kernel_error(code), "unspecified launch failure");
+		assert_int_equal(0, probe_count(on_device, 5 * 96, 1, 32)); /* the launch is over before its kernel fails */
+		assert_int_equal(0, probe_count(on_device, 5 * 96, 1, 32)); /* no kernel runs behind it */
+		assert_string_equal(kernel_error(device_wait()), "unspecified launch failure");
 		assert_non_null(strstr(device_trap_message(), "of block 0 is one too many"));
 		launched("the launch after a trap", probe_count(on_device, 1000, 1, 32));
 	}
@@ -117,11 +122,83 @@ static void test_mistakes_show(void **state)
 		assert_false(neighbours_right(PROBE_NO_BARRIER, NULL));
 }
 
+/* Runs `bad` in a process of its own, which the emulation must end with this text. */
+static void expect_end(void (*bad)(void), const char *text)
+{
+	int pipes[2], status;
+	char message[4096];
+	size_t used = 0;
+	assert_int_equal(0, pipe(pipes));
+	fflush(NULL);
+	const pid_t child = fork();
+	assert_true(child >= 0);
+	if (child == 0) {
+		signal(SIGABRT, SIG_DFL); /* cmocka's */
+		dup2(pipes[1], STDERR_FILENO);
+		close(pipes[0]);
+		bad();
+		_exit(0);
+	}
+	close(pipes[1]);
+	for (ssize_t n; used < sizeof message - 1 && (n = read(pipes[0], message + used, sizeof message - 1 - used)) > 0;)
+		used += (size_t)n;
+	message[used] = 0;
+	close(pipes[0]);
+	assert_int_equal(child, waitpid(child, &status, 0));
+	if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGABRT || !strstr(message, text))
+		fail_msg("expected \"%s\" in \"%s\"", text, message);
+}
+
+/* with its array of 256 bytes, a byte more than 48 KiB */
+static void shared_without_opting_in(void)
+{
+	probe_shared(48 * 1024 - 255, 0);
+}
+
 static void test_shared_memory_has_a_limit(void **state)
 {
 	(void)state;
-	if (device_orders() > 1)
-		assert_string_equal(kernel_error(probe_shared(1 << 20)), "invalid argument");
+	/* the largest that needs no opting in, one that needs it for the array's sake alone, and what the smallest GPU has */
+	const int good[] = {48 * 1024 - 256, 48 * 1024, 163 * 1024 - 256, 64};
+	launched("48 KiB without opting in", probe_shared(good[0], 0));
+	for (size_t i = 0; i < sizeof good / sizeof *good; i++)
+		launched("shared memory that is opted in to", probe_shared(good[i], 1));
+	assert_string_equal(kernel_error(probe_shared(1 << 20, 1)), "invalid argument");
+	launched("the launch after one that could not be", probe_shared(64, 1));
+	assert_string_equal(kernel_error(probe_shared(64 * 1024, 0)), "invalid argument");
+	launched("the launch after one that could not be", probe_shared(64, 0));
+	if (device_orders() > 1 && !RACES_ARE_FATAL)
+		expect_end(shared_without_opting_in, "more shared memory than a block may have, or than was opted in to");
+}
+
+static void test_grids_have_limits(void **state)
+{
+	(void)state;
+	const unsigned bad[][3] = {{0, 1, 1}, {1, 0, 1}, {1, 1, 0}, {1, 65536, 1}, {1, 1, 65536}, {0x80000000u, 1, 1}};
+	launched("a small grid", probe_grid(2, 2, 2));
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+		assert_string_equal(kernel_error(probe_grid(bad[i][0], bad[i][1], bad[i][2])), "invalid configuration argument");
+	launched("the launch after one that could not be", probe_grid(1, 1, 1));
+}
+
+static void misaligned(void)
+{
+	float *x = device_alloc(64);
+	probe_wide(x, x + 5);
+}
+
+static void test_wide_accesses_are_aligned(void **state)
+{
+	(void)state;
+	const float in[4] = {1, 2, 3, 4};
+	float out[4], *from = device_array(in, sizeof in), *to = device_alloc(sizeof out);
+	launched("probe_wide", probe_wide(to, from));
+	device_download(out, to, sizeof out);
+	assert_memory_equal(in, out, sizeof out);
+	device_release(from);
+	device_release(to);
+	if (device_orders() > 1 && !RACES_ARE_FATAL)
+		expect_end(misaligned, "a misaligned access");
 }
 
 int main(int argc, char **argv)
@@ -130,6 +207,8 @@ int main(int argc, char **argv)
 		return !neighbours_right((enum probe_mistake)atoi(argv[1]), NULL);
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_product),       cmocka_unit_test(test_exchanges),
 	                                   cmocka_unit_test(test_atomics_and_trap), cmocka_unit_test(test_copies),
-	                                   cmocka_unit_test(test_mistakes_show), cmocka_unit_test(test_shared_memory_has_a_limit)};
+	                                   cmocka_unit_test(test_mistakes_show), cmocka_unit_test(test_shared_memory_has_a_limit),
+	                                   cmocka_unit_test(test_grids_have_limits),
+	                                   cmocka_unit_test(test_wide_accesses_are_aligned)};
 	return run_in_all_orders("emulation", tests, sizeof tests / sizeof *tests);
 }

@@ -38,7 +38,7 @@ struct Preference {
 };
 // What an algorithm was found for: all but the number of columns of D.
 struct Algorithm {
-	uint64_t magic;
+	uint64_t magic, workspace;
 	uint32_t align[4];
 	unsigned char types[3], transa, transb, epilogue;
 };
@@ -237,6 +237,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
 		return CUBLAS_STATUS_NOT_SUPPORTED;
 	Algorithm x = algorithm_for(p, la, lb, ld);
 	memcpy(x.align, preferred.align, sizeof x.align);
+	x.workspace = preferred.workspace;
 	memset(&results[0], 0, sizeof results[0]);
 	memcpy(&results[0].algo, &x, sizeof x);
 	*count = 1;
@@ -262,8 +263,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
 		misuse("cuBLASLt: an algorithm that was found for another kind of product");
 	if (!good_types(p, la, lb, lc, ld))
 		return CUBLAS_STATUS_NOT_SUPPORTED;
-	if (!in_device_memory(workspace, workspace_bytes))
-		misuse("cuBLASLt: the workspace does not lie in device memory");
+	if (!in_device_memory(workspace, workspace_bytes) || (uintptr_t)workspace % 256 || workspace_bytes < x.workspace)
+		misuse("cuBLASLt: the workspace does not lie in device memory, is not aligned to 256 bytes, or has less than the algorithm takes");
 	check_matrix("A", a, la, x.align[0]);
 	check_matrix("B", b, lb, x.align[1]);
 	check_matrix("C", c, lc, x.align[2]);

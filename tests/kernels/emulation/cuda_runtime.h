@@ -192,7 +192,17 @@ template <class A, class B> auto max(A a, B b) -> typename std::common_type<A, B
 
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 
+struct cudaFuncAttributes {
+	int maxDynamicSharedSizeBytes;
+};
+
 template <class Kernel> cudaError_t cudaFuncSetAttribute(Kernel *kernel, cudaFuncAttribute, int bytes)
 {
-	return emulation::allow_shared((const void *)kernel, bytes) ? cudaErrorInvalidValue : cudaSuccess;
+	return (cudaError_t)emulation::remember(emulation::allow_shared((const void *)kernel, bytes) ? cudaErrorInvalidValue
+	                                                                                             : cudaSuccess);
+}
+template <class Kernel> cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *attributes, Kernel *kernel)
+{
+	attributes->maxDynamicSharedSizeBytes = emulation::allowed_shared((const void *)kernel);
+	return cudaSuccess;
 }

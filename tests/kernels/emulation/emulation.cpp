@@ -26,7 +26,7 @@ namespace
 
 enum {
 	MAX_THREADS = 1024,    // of a block
-	MAX_SHARED = 232448,   // bytes of a block, opted in (compute capability 9.0; 8.0 has 166912)
+	MAX_SHARED = 166912,   // bytes of a block, opted in, on the smaller of what code is made for (8.0; 9.0 has 232448)
 	PLAIN_SHARED = 49152,  // without opting in
 	STACK = 256 << 10,     // bytes of a fiber
 	MAX_COPIES = 256,      // asynchronous copies of a thread that nobody waited for yet
@@ -101,14 +101,15 @@ struct Device {
 	size_t shared_bytes, dynamic_bytes;
 	void *dynamic;
 	const std::function<void()> *body;
-	Allowance allowed[64];
+	const Allowance *opted; // the kernel's; null: it has not opted in to more than all may have
+	Allowance allowed[128];
 	int allowed_count;
 	bool (*before_launch)(const Launch &launch, const Argument *arguments, size_t count);
 	unsigned order;
 	uint64_t random;
 	bool trapped, running;
 	char message[512];
-	cudaError_t last_error;
+	cudaError_t last_error, failed;
 } device;
 
 [[noreturn]] void fatal(const char *what, Place a, Place b = {nullptr, 0})
@@ -437,12 +438,12 @@ void run_block(unsigned threads)
 	end_block(threads);
 }
 
-int allowance(const void *kernel)
+const Allowance *allowance(const void *kernel)
 {
 	for (int i = 0; i < device.allowed_count; i++)
 		if (device.allowed[i].kernel == kernel)
-			return device.allowed[i].bytes;
-	return PLAIN_SHARED;
+			return &device.allowed[i];
+	return nullptr;
 }
 
 } // namespace
@@ -577,11 +578,10 @@ bool copy_next(size_t pending, Copy *copy)
 	return false;
 }
 
-const void *aligned(const void *p, size_t n)
+void misaligned(const void *p, size_t n)
 {
-	if ((uintptr_t)p % n)
-		fatal("a warp's load of matrices has an address that is not aligned", {nullptr, 0});
-	return p;
+	fprintf(stderr, "emulation: an access of %zu bytes at %p, which is not aligned to them\n", n, p);
+	fatal("a misaligned access", {nullptr, 0});
 }
 
 void *shared_array(const void *site, size_t bytes, size_t align, Place here)
@@ -592,9 +592,10 @@ void *shared_array(const void *site, size_t bytes, size_t align, Place here)
 			return device.shared[i].memory;
 		}
 	device.shared_bytes += bytes;
-	if (device.shared_count == 64 || device.shared_bytes - device.dynamic_bytes > PLAIN_SHARED ||
-	    device.shared_bytes > MAX_SHARED)
-		fatal("more shared memory than a block may have", here);
+	const size_t arrays = device.shared_bytes - device.dynamic_bytes;
+	if (device.shared_count == 64 || arrays > PLAIN_SHARED ||
+	    (device.opted ? arrays + (size_t)device.opted->bytes > MAX_SHARED : device.shared_bytes > PLAIN_SHARED))
+		fatal("more shared memory than a block may have, or than was opted in to", here);
 	as_scheduler(true);
 	void *p = fresh(bytes, align);
 	release(&shared_made);
@@ -611,6 +612,12 @@ void *dynamic_shared()
 	return device.dynamic;
 }
 
+int allowed_shared(const void *kernel)
+{
+	const Allowance *a = allowance(kernel);
+	return a ? a->bytes : (int)PLAIN_SHARED;
+}
+
 int allow_shared(const void *kernel, int bytes)
 {
 	if (bytes > MAX_SHARED)
@@ -620,7 +627,7 @@ int allow_shared(const void *kernel, int bytes)
 			device.allowed[i].bytes = bytes;
 			return 0;
 		}
-	if (device.allowed_count == 64)
+	if (device.allowed_count == 128)
 		abort();
 	device.allowed[device.allowed_count++] = Allowance{kernel, bytes};
 	return 0;
@@ -642,20 +649,38 @@ void before_launch(bool (*call)(const Launch &launch, const Argument *arguments,
 	device.before_launch = call;
 }
 
-int run(const Launch &launch, const Argument *arguments, size_t count)
+int failure()
+{
+	return device.failed;
+}
+
+int remember(int code)
+{
+	if (code)
+		device.last_error = (cudaError_t)code;
+	return code;
+}
+
+void run(const Launch &launch, const Argument *arguments, size_t count)
 {
 	const Dim3 grid = launch.grid, block = launch.block;
 	uint64_t threads = (uint64_t)block.x * block.y * block.z;
 	if (!grid.x || grid.x > 0x7fffffff || !grid.y || grid.y > 65535 || !grid.z || grid.z > 65535 || !threads ||
-	    threads > MAX_THREADS || block.z > 64 || launch.shared > (size_t)allowance(launch.kernel) || device.running)
-		return device.last_error = cudaErrorInvalidConfiguration;
-	if (device.before_launch && device.before_launch(launch, arguments, count))
-		return device.last_error = cudaSuccess;
-	return run_recorded(launch);
+	    threads > MAX_THREADS || block.z > 64 || device.running)
+		remember(cudaErrorInvalidConfiguration);
+	else if (launch.shared > (size_t)allowed_shared(launch.kernel))
+		remember(cudaErrorInvalidValue);
+	else if (!device.before_launch || !device.before_launch(launch, arguments, count))
+		run_recorded(launch);
 }
 
-int run_recorded(const Launch &launch)
+void run_recorded(const Launch &launch)
 {
+	if (device.failed)
+		return;
+	device.opted = allowance(launch.kernel);
+	if (launch.shared > (size_t)allowed_shared(launch.kernel))
+		fatal("a recorded launch has more shared memory than its kernel is allowed now", {nullptr, 0});
 	const Dim3 grid = launch.grid, block = launch.block;
 	uint64_t threads = (uint64_t)block.x * block.y * block.z;
 	device.running = true;
@@ -678,7 +703,8 @@ int run_recorded(const Launch &launch)
 		run_block((unsigned)threads);
 	}
 	device.running = false;
-	return device.last_error = device.trapped ? cudaErrorLaunchFailure : cudaSuccess;
+	if (device.trapped)
+		device.failed = cudaErrorLaunchFailure;
 }
 
 } // namespace emulation
@@ -696,6 +722,7 @@ const char *cudaGetErrorString(cudaError_t code)
 	case cudaSuccess: return "no error";
 	case cudaErrorInvalidValue: return "invalid argument";
 	case cudaErrorMemoryAllocation: return "out of memory";
+	case cudaErrorInitializationError: return "initialization error";
 	case cudaErrorInsufficientDriver: return "CUDA driver version is insufficient for CUDA runtime version";
 	case cudaErrorNoDevice: return "no CUDA-capable device is detected";
 	case cudaErrorInvalidDevice: return "invalid device ordinal";
@@ -711,6 +738,13 @@ const char *cudaGetErrorString(cudaError_t code)
 extern "C" void emulation_set_order(unsigned order)
 {
 	emulation::device.order = order;
+}
+
+extern "C" int emulation_wait()
+{
+	const cudaError_t code = emulation::device.failed;
+	emulation::device.failed = cudaSuccess;
+	return code;
 }
 
 extern "C" const char *emulation_trap_message()

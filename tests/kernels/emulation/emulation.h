@@ -4,7 +4,9 @@
 //
 // It is stricter than a GPU. These end the program with the place in the source: a barrier that not all threads of a
 // block (or of a warp's mask) reach, one that they reach at different places, a shuffle that names a lane that has left,
-// too much shared memory. Shared memory is on the heap (AddressSanitizer sees its bounds) and filled with 0xff bytes when
+// more shared memory than was opted in to (arrays counted in) or than the smaller of the GPUs that code is made for has, a
+// wide access that is not aligned. A kernel that traps fails as on a GPU: not its launch says so, but what waits for it. An
+// error that a runtime call gave and nobody asked cudaGetLastError for is the next launch's. Shared memory is on the heap (AddressSanitizer sees its bounds) and filled with 0xff bytes when
 // a block begins (NaN as float, double and bfloat16), so that reading what nobody wrote shows. ThreadSanitizer sees each
 // CUDA thread as a thread: it finds two of a block that touch the same bytes with no barrier between. Without it, and for
 // blocks that disturb one another, the order in which threads and blocks run (emulation_set_order) makes these show.
@@ -61,8 +63,14 @@ struct Copy {
 // as late as they may, in descending order at once, else some so, some so.
 bool copy_async(void *shared, const void *global, size_t bytes, size_t zeros);
 void copy_commit();
+[[noreturn]] void misaligned(const void *p, size_t n);
 // p, which must be aligned to n bytes.
-const void *aligned(const void *p, size_t n);
+inline const void *aligned(const void *p, size_t n)
+{
+	if ((uintptr_t)p % n)
+		misaligned(p, n);
+	return p;
+}
 // The next copy that a wait for all but `pending` groups must do; false if there is none left.
 bool copy_next(size_t pending, Copy *copy);
 
@@ -71,6 +79,8 @@ void *shared_array(const void *site, size_t bytes, size_t align, Place here);
 void *dynamic_shared();
 // Non-zero: more than a block may have.
 int allow_shared(const void *kernel, int bytes);
+// Bytes of dynamic shared memory that a launch may have.
+int allowed_shared(const void *kernel);
 
 // The thread that calls it fails the launch, as __trap() does; emulation_trap_message says what it said.
 [[noreturn]] __attribute__((format(printf, 1, 2))) void trap(const char *format, ...);
@@ -89,14 +99,20 @@ struct Launch {
 };
 // Is called before each launch: copies that are still under way must be done then. True: the launch is recorded, and does not run.
 void before_launch(bool (*call)(const Launch &launch, const Argument *arguments, size_t count));
-// Runs all blocks; returns a cudaError_t.
-int run(const Launch &launch, const Argument *arguments, size_t count);
+// Runs all blocks; cudaGetLastError tells of a launch that can't be.
+void run(const Launch &launch, const Argument *arguments, size_t count);
 // The same for a launch that was recorded.
-int run_recorded(const Launch &launch);
+void run_recorded(const Launch &launch);
+// What a kernel has failed with (a cudaError_t); no kernel runs from then on.
+int failure();
+// Returns the code, which, if it is an error, cudaGetLastError gives next (a cudaError_t).
+int remember(int code);
 
 } // namespace emulation
 
 // In which order threads and blocks run: 0 ascending, 1 descending, n > 1 shuffled anew at each turn, seed n.
 extern "C" void emulation_set_order(unsigned order);
+// What the kernels before have failed with (a cudaError_t); it is forgotten.
+extern "C" int emulation_wait();
 // What the last trap said; "" if there was none since the last call.
 extern "C" const char *emulation_trap_message();

@@ -1,14 +1,17 @@
 // The host's side of the emulated CUDA: memory, copies, events. Device memory is the heap, each block as large as asked for
 // (AddressSanitizer sees its bounds) and filled with 0xff bytes. It is stricter than a GPU: pointers of copies must lie in blocks
 // of the right kind, and a copy between page-locked and device memory happens as late as it may (when a kernel or product runs, or
-// somebody waits), so that memory that is used again too early shows.
+// somebody waits), so that memory that is used again too early shows. A kernel that failed shows where the program waits for it, and in all calls
+// from then on; an error that a call gave stays for the next launch, "not ready" too, as on a GPU. A process that was forked from one that has
+// used the GPU can't use it.
 //
 // Graphs. While a stream is captured, launches, copies, fills and products are recorded with copies of their arguments, and anything that
 // allocates, frees, waits, asks or copies pageable memory ends the program, as does work for another stream. A launch of the graph does
 // what was recorded, in its order, if each block that an argument points into (every 8 bytes of it that look so) is still the one that
 // it was. FAVOR_EMULATED_NO_GRAPHS=1: streams can't be captured; FAVOR_EMULATED_GRAPH_LAUNCHES: only so many launches of graphs succeed.
 //
-// FAVOR_EMULATED_GPUS: how many there are (1); FAVOR_EMULATED_MIB: memory of each (4096). They differ in their UUID alone: a process has one. What is
+// FAVOR_EMULATED_GPUS: how many there are (1), of which CUDA_VISIBLE_DEVICES may name those that the process sees, by number;
+// FAVOR_EMULATED_MIB: memory of each (4096). They differ in their UUID alone: a process has one. What is
 // given to the GPU is counted, so that a stream that should wait for another by an event and doesn't is found (NCCL's calls look).
 #include "runtime.h"
 #include "cuda_runtime.h"
@@ -20,6 +23,7 @@
 #include <cstring>
 #include <map>
 #include <sched.h>
+#include <unistd.h>
 #include <vector>
 #if __has_include(<valgrind/memcheck.h>)
 #include <valgrind/memcheck.h>
@@ -71,6 +75,7 @@ struct Host {
 	size_t used = 0;
 	std::vector<Pending> queue;
 	int streams = 0, events = 0, chosen = 0;
+	pid_t process = 0; // that chose the GPU first
 	uint64_t given = 0; // things that the GPU was given to do
 	bool (*busy)(const void *stream) = nullptr;
 } host;
@@ -123,7 +128,8 @@ bool launching(const Launch &launch, const Argument *arguments, size_t count)
 			}
 		record("a kernel", pointers.data(), pointers.size(), [launch] {
 			finish_copies();
-			return run_recorded(launch);
+			run_recorded(launch);
+			return 0;
 		});
 		return true;
 	}
@@ -132,12 +138,19 @@ bool launching(const Launch &launch, const Argument *arguments, size_t count)
 	return false;
 }
 
-void wait_for(const void *stream)
+// What a call returns that would have succeeded: what a kernel before it has failed with.
+cudaError_t said(cudaError_t code = cudaSuccess)
+{
+	return (cudaError_t)remember(failure() ? failure() : code);
+}
+
+cudaError_t wait_for(const void *stream)
 {
 	not_recording("a wait");
 	finish_copies();
 	while (host.busy && stream && host.busy(stream))
 		sched_yield();
+	return said();
 }
 
 size_t memory()
@@ -145,12 +158,31 @@ size_t memory()
 	return number("FAVOR_EMULATED_MIB", 4096) << 20;
 }
 
+// The GPUs that the process sees.
+std::vector<int> visible()
+{
+	const int there = (int)number("FAVOR_EMULATED_GPUS", 1);
+	const char *text = getenv("CUDA_VISIBLE_DEVICES");
+	std::vector<int> gpus;
+	for (int i = 0; !text && i < there; i++)
+		gpus.push_back(i);
+	for (char *end; text && *text; text = *end == ',' ? end + 1 : end) {
+		const long gpu = strtol(text, &end, 10);
+		if (end == text || gpu < 0 || gpu >= there) // as the driver, which leaves out what comes behind
+			break;
+		gpus.push_back((int)gpu);
+	}
+	return gpus;
+}
+
 cudaError_t allocate(Blocks &blocks, void **p, size_t bytes)
 {
 	*p = nullptr;
 	not_recording("an allocation");
+	if (failure())
+		return said();
 	if (posix_memalign(p, 256, bytes ? bytes : 1))
-		return cudaErrorMemoryAllocation;
+		return said(cudaErrorMemoryAllocation);
 	memset(*p, 0xff, bytes);
 	blocks[(const char *)*p] = {bytes, ++host.blocks};
 	return cudaSuccess;
@@ -167,7 +199,7 @@ cudaError_t release(Blocks &blocks, void *p)
 		misuse("a block is freed that was not allocated so");
 	blocks.erase(block);
 	free(p);
-	return cudaSuccess;
+	return said();
 }
 
 } // namespace
@@ -253,27 +285,31 @@ cudaError_t cudaRuntimeGetVersion(int *version)
 }
 cudaError_t cudaGetDeviceCount(int *count)
 {
-	*count = (int)number("FAVOR_EMULATED_GPUS", 1);
-	return *count ? cudaSuccess : cudaErrorNoDevice;
+	*count = (int)visible().size();
+	if (host.process && host.process != getpid())
+		return said(cudaErrorInitializationError);
+	return said(*count ? cudaSuccess : cudaErrorNoDevice);
 }
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int device)
 {
 	int count = 0;
 	if (cudaGetDeviceCount(&count) || device < 0 || device >= count)
-		return cudaErrorInvalidDevice;
+		return said(cudaErrorInvalidDevice);
 	*properties = cudaDeviceProp();
 	snprintf(properties->name, sizeof properties->name, "emulated GPU");
 	properties->totalGlobalMem = memory();
 	properties->major = 9;
-	memcpy(properties->uuid.bytes, &device, sizeof device);
+	const int gpu = visible()[(size_t)device] + 1; // no UUID is zero
+	memcpy(properties->uuid.bytes, &gpu, sizeof gpu);
 	return cudaSuccess;
 }
 cudaError_t cudaSetDevice(int device)
 {
 	int count = 0;
 	if (cudaGetDeviceCount(&count) || device < 0 || device >= count)
-		return cudaErrorInvalidDevice;
-	host.chosen = device;
+		return said(cudaErrorInvalidDevice);
+	host.process = getpid();
+	host.chosen = visible()[(size_t)device];
 	before_launch(launching);
 	return cudaSuccess;
 }
@@ -287,7 +323,7 @@ cudaError_t cudaMemGetInfo(size_t *available, size_t *total)
 cudaError_t cudaMalloc(void **p, size_t bytes)
 {
 	if (bytes == 0 || host.used + bytes > memory())
-		return cudaErrorMemoryAllocation;
+		return said(cudaErrorMemoryAllocation);
 	host.used += bytes;
 	return allocate(host.device, p, bytes);
 }
@@ -332,7 +368,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaM
 		copy.pageable.assign((const unsigned char *)from, (const unsigned char *)from + bytes);
 	host.given++;
 	host.queue.push_back(copy);
-	return cudaSuccess;
+	return said();
 }
 cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream)
 {
@@ -348,7 +384,7 @@ cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stre
 	}
 	host.given++;
 	host.queue.push_back({to, nullptr, value, bytes, {}});
-	return cudaSuccess;
+	return said();
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
@@ -361,15 +397,14 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
 	if (!stream)
 		misuse("a wait for the default stream, which the backend never uses");
-	wait_for(stream);
-	return cudaSuccess;
+	return wait_for(stream);
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
-	wait_for(stream);
+	const cudaError_t code = wait_for(stream);
 	host.streams--;
 	delete (Stream *)stream;
-	return cudaSuccess;
+	return code;
 }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned)
 {
@@ -401,14 +436,13 @@ cudaError_t cudaEventQuery(cudaEvent_t event)
 	not_recording("a question for an event");
 	finish_copies();
 	const void *stream = ((Event *)event)->stream;
-	return host.busy && stream && host.busy(stream) ? cudaErrorNotReady : cudaSuccess;
+	return said(host.busy && stream && host.busy(stream) ? cudaErrorNotReady : cudaSuccess);
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
 	if (!event)
 		misuse("a wait for an event that is none");
-	wait_for(((Event *)event)->stream);
-	return cudaSuccess;
+	return wait_for(((Event *)event)->stream);
 }
 cudaError_t cudaEventDestroy(cudaEvent_t event)
 {
@@ -423,7 +457,7 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMo
 		misuse("a capture of the default stream");
 	not_recording("another capture");
 	if (number("FAVOR_EMULATED_NO_GRAPHS", 0))
-		return cudaErrorStreamCaptureUnsupported;
+		return said(cudaErrorStreamCaptureUnsupported);
 	host.captured = stream;
 	host.graph = new Graph;
 	host.graphs++;
@@ -459,7 +493,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
 		misuse("a graph is launched that is none, or on the default stream");
 	not_recording("the launch of a graph");
 	if (host.launched++ >= number("FAVOR_EMULATED_GRAPH_LAUNCHES", SIZE_MAX))
-		return cudaErrorInvalidResourceHandle;
+		return said(cudaErrorInvalidResourceHandle);
 	const std::vector<Node> &nodes = ((Graph *)exec)->nodes;
 	for (size_t i = 0; i < nodes.size(); i++)
 		for (const auto &block : nodes[i].blocks)
@@ -469,9 +503,9 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
 		host.given++;
 		const int code = node.run();
 		if (code)
-			return (cudaError_t)code;
+			return said((cudaError_t)code);
 	}
-	return cudaSuccess;
+	return said();
 }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
 {
