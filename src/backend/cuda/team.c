@@ -162,8 +162,10 @@ static int finished(struct backend_team *team)
 		CUDA(s, cudaEventRecord(t->done, t->stream));
 	t->marked = 1;
 	const cudaError_t code = cudaEventQuery(t->done);
-	if (code == cudaErrorNotReady)
+	if (code == cudaErrorNotReady) {
+		cudaGetLastError(); /* an answer, which the runtime keeps as an error: the next kernel's launch would find it */
 		return 0;
+	}
 	cuda_check(s, code, "cudaEventQuery(t->done)", __FILE__, __LINE__);
 	return 1;
 }
