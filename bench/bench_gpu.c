@@ -53,7 +53,7 @@ static int open_bench(struct bench *b, struct favor_error *e)
 {
 	const int narrow = !strcmp(b->a.dtype, "bfloat16");
 	if (!strcmp(b->a.device, "cuda")) {
-		b->backend = backend_cuda_open(0, 1, b->device, sizeof b->device, e);
+		b->backend = backend_cuda_open(0, b->device, sizeof b->device, e);
 	} else {
 		b->backend = backend_cpu_new(b->a.threads);
 		snprintf(b->device, sizeof b->device, "CPU, %d threads", b->backend->threads);

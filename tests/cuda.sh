@@ -187,6 +187,39 @@ refused "more than the GPU has" 'memory plan of rank 0 .single. is .* MiB on the
 	"$work/tiny.yaml" run.dir="$work/none"
 refused "run.memory_limit is the GPU's" 'above its limit of 1 MiB on the GPU' "$favor" train "$work/tiny.yaml" run.dir="$work/none" \
 	run.memory_limit=1
+
+# ---- two ranks, whose plan fits a GPU once: on one, on one each of two, and where each sees but its own
+train planned 2 placement=colocate run.memory_limit=1
+mib=$(sed -n 's/.*memory plan of rank 0 is \([0-9]*\) MiB.*/\1/p' "$work/log" | head -n 1)
+export FAVOR_EMULATED_MIB=$((${mib:-0} * 3 / 2)) FAVOR_EMULATED_GPUS=1
+train crowded 2 placement=colocate learner.steps=1
+if [ $? -eq 2 ] && grep -q "above its limit of $((FAVOR_EMULATED_MIB / 2)) MiB on the GPU" "$work/log"; then
+	ok "two ranks on one GPU have half of its memory each"
+else
+	fail "two ranks on one GPU" "a plan of $mib MiB was not refused" "$work/log"
+fi
+export FAVOR_EMULATED_GPUS=2
+if train apart 2 placement=colocate learner.steps=1; then
+	ok "two ranks on two GPUs have one each"
+else
+	fail "two ranks on two GPUs" "the run failed" "$work/log"
+fi
+printf '#!/bin/sh\nCUDA_VISIBLE_DEVICES=$OMPI_COMM_WORLD_RANK exec "%s" "$@"\n' "$favor" >"$work/own_gpu"
+chmod +x "$work/own_gpu"
+program=$favor favor=$work/own_gpu
+if train own 2 placement=colocate learner.steps=1 && grep -q '^favor: gradients: by NCCL' "$work/log"; then
+	ok "ranks that see but one GPU, each its own, have all of its memory"
+else
+	fail "ranks that see but one GPU" "the run failed, or took them for one GPU" "$work/log"
+fi
+if train hidden 3 placement=colocate learner.steps=1 || ! grep -q 'device: cuda, but .*no usable GPU' "$work/log"; then
+	fail "a rank that sees no GPU" "it was not refused" "$work/log"
+else
+	ok "a rank that sees no GPU is refused"
+fi
+unset FAVOR_EMULATED_MIB FAVOR_EMULATED_GPUS
+favor=$program
+
 if FAVOR_EMULATED_GPUS=0 ranks 0 train "$work/tiny.yaml" run.dir="$work/auto" device=auto learner.steps=1 &&
 	grep -q '^favor: device: cpu (auto: .*no usable GPU' "$work/log"; then
 	ok "device: auto without a GPU: $(grep '^favor: device' "$work/log")"

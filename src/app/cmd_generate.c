@@ -35,7 +35,7 @@ static int open_prompt(struct one_prompt *o, struct favor_error *e)
 	struct device_note note;
 	if (o->device && device_named("--device", o->device, &device, e))
 		return -1;
-	o->backend = device_open(device, bf16 ? MODEL_BFLOAT16 : MODEL_FLOAT32, 0, 1, &note, e);
+	o->backend = device_open(device, bf16 ? MODEL_BFLOAT16 : MODEL_FLOAT32, 0, &note, e);
 	if (!o->backend)
 		return -1;
 	if (o->device && device == DEVICE_AUTO)

@@ -6,12 +6,12 @@
 #include <stdio.h>
 #include <string.h>
 
-struct backend *device_open(enum device device, enum model_dtype dtype, int place, int processes, struct device_note *note,
+struct backend *device_open(enum device device, enum model_dtype dtype, int place, struct device_note *note,
                             struct favor_error *e)
 {
 	struct favor_error why = {""};
 	char gpu[320];
-	struct backend *b = device == DEVICE_CPU ? NULL : backend_cuda_open(place, processes, gpu, sizeof gpu, &why);
+	struct backend *b = device == DEVICE_CPU ? NULL : backend_cuda_open(place, gpu, sizeof gpu, &why);
 	*note = (struct device_note){.cuda = b != NULL};
 	if (b)
 		snprintf(note->text, sizeof note->text, "cuda (%s)", gpu);

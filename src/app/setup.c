@@ -174,6 +174,21 @@ static int open_assets(struct setup *s, int needs, struct favor_error *e)
 	return 0;
 }
 
+/* Tells the backend how many ranks are on its device. How many a node has says nothing of that: each may see GPUs of its own alone
+ * (CUDA_VISIBLE_DEVICES, as Slurm sets it). Collective. */
+static void share_device(struct setup *s)
+{
+	const int ranks = world_size(s->world);
+	unsigned char mine[DEVICE_ID_BYTES], *all = favor_malloc((size_t)ranks * DEVICE_ID_BYTES);
+	int here = 0;
+	op_device(s->backend, mine);
+	world_gather(s->world, mine, sizeof mine, all);
+	for (int r = 0; r < ranks; r++)
+		here += !memcmp(mine, all + (size_t)r * DEVICE_ID_BYTES, DEVICE_ID_BYTES);
+	op_share_device(s->backend, here);
+	free(all);
+}
+
 int setup_begin(struct setup *s, struct world *w, const char *config_path, const char *const *overrides,
                int override_count, int needs, struct favor_error *e)
 {
@@ -192,10 +207,11 @@ int setup_begin(struct setup *s, struct world *w, const char *config_path, const
 	world_phase(w, "open data", -1, -1);
 	/* ranks that only score need no GPU */
 	int place;
-	const int computing = world_node_computing(w, &place);
-	s->backend = device_open(place < 0 ? DEVICE_CPU : s->config.device, s->config.model.dtype, place, computing, &s->device, e);
+	world_node_computing(w, &place);
+	s->backend = device_open(place < 0 ? DEVICE_CPU : s->config.device, s->config.model.dtype, place, &s->device, e);
 	if (world_agree(w, s->backend != NULL, e))
 		return -1;
+	share_device(s);
 	setup_threads(s, world_plays(w, ROLE_LEARNER)   ? ROLE_LEARNER
 	                 : world_plays(w, ROLE_ROLLOUT) ? ROLE_ROLLOUT
 	                                                : ROLE_REWARD);

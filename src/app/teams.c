@@ -1,6 +1,7 @@
 /* See teams.h. */
 #include "app/teams.h"
 
+#include "backend/ops.h"
 #include "base/slice.h"
 
 #include <stdio.h>
@@ -11,7 +12,7 @@
 struct card {
 	int32_t learns, rolls;
 	int32_t gpu, able; /* computes on one; its backend has what teams need */
-	unsigned char device[TEAM_DEVICE_BYTES];
+	unsigned char device[DEVICE_ID_BYTES];
 	char what[192]; /* "NCCL 2.28.9", or what is missing */
 };
 
@@ -27,8 +28,9 @@ static struct card my_card(const struct setup *s)
 	struct card c = {.learns = world_plays(s->world, ROLE_LEARNER), .rolls = world_plays(s->world, ROLE_ROLLOUT)};
 	const struct backend_team_ops *ops = s->backend ? s->backend->team : NULL;
 	c.gpu = s->device.cuda && (c.learns || c.rolls);
+	if (c.gpu)
+		op_device(s->backend, c.device);
 	if (c.gpu && ops) {
-		ops->device(s->backend, c.device);
 		c.able = !ops->look(s->backend, c.what, sizeof c.what);
 	} else
 		snprintf(c.what, sizeof c.what, "this favor was built without NCCL");
@@ -59,7 +61,7 @@ static int obstacle(const struct setup *s, const struct card *cards, const int *
 			return snprintf(why, size, "rank %d has no GPU", members[i]);
 	for (int i = 0; i < n; i++)
 		for (int k = 0; k < i; k++)
-			if (!memcmp(cards[members[i]].device, cards[members[k]].device, TEAM_DEVICE_BYTES))
+			if (!memcmp(cards[members[i]].device, cards[members[k]].device, DEVICE_ID_BYTES))
 				return snprintf(why, size, "ranks %d and %d share a GPU of %s", members[k], members[i],
 				                world_host_of(s->world, members[i]));
 	for (int i = 0; i < n; i++)

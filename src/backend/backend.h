@@ -138,6 +138,8 @@ struct adamw_range {
 
 struct backend;
 
+enum { DEVICE_ID_BYTES = 16 };
+
 /* Shapes: T rows (tokens or patches), N outputs, K inputs, H heads, D head dimension, V vocabulary.
  *
  * Element types. What products multiply (x of linear, dy of its gradients, h of the head) is of the backend's operand
@@ -171,6 +173,10 @@ struct backend_ops {
 	 * the plan. */
 	int64_t (*attention_bytes)(struct backend *b, const struct segment *segments, int count, int64_t rows, int heads,
 	                           int kv_heads, int64_t head_dim);
+	/* The device's identity: two processes on one device get the same, on two devices never. Zeros: the host. */
+	void (*device)(struct backend *b, unsigned char id[DEVICE_ID_BYTES]);
+	/* So many processes, this one too, are on its device: each may take a share of its memory. */
+	void (*share_device)(struct backend *b, int processes);
 	/* Bytes that this process may take of the device's memory; 0: it is the host's. */
 	int64_t (*memory_limit)(struct backend *b);
 	void (*destroy)(struct backend *b);

@@ -110,6 +110,16 @@ static inline int64_t op_attention_bytes(struct backend *b, const struct segment
 	return count > 0 ? b->ops.attention_bytes(b, segments, count, rows, heads, kv_heads, head_dim) : 0;
 }
 
+static inline void op_device(struct backend *b, unsigned char id[DEVICE_ID_BYTES])
+{
+	b->ops.device(b, id);
+}
+
+static inline void op_share_device(struct backend *b, int processes)
+{
+	b->ops.share_device(b, processes);
+}
+
 static inline int64_t op_memory_limit(struct backend *b)
 {
 	return b->ops.memory_limit(b);

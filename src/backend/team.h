@@ -10,7 +10,7 @@
 
 #include "backend/backend.h"
 
-enum { TEAM_ID_BYTES = 128, TEAM_DEVICE_BYTES = 16 };
+enum { TEAM_ID_BYTES = 128 };
 
 /* What all kinds begin with. */
 struct backend_team {
@@ -21,12 +21,9 @@ struct backend_team {
 struct backend_team_ops {
 	/* Whether this process has what teams need; `text` (size bytes): "NCCL 2.28.9", or with -1 what is missing. */
 	int (*look)(struct backend *b, char *text, size_t size);
-	/* The device's identity: two processes on one device get the same, on two devices never. Such two can't be of one
-	 * team. */
-	void (*device)(struct backend *b, unsigned char id[TEAM_DEVICE_BYTES]);
 	/* One process makes the id of a team; all members pass it to join. -1: `why` (size bytes). */
 	int (*new_id)(struct backend *b, unsigned char id[TEAM_ID_BYTES], char *why, size_t size);
-	/* Starts to join as member `rank` of `members`. The team is ready when `settled` says so. Owned by the caller (leave),
+	/* Starts to join as member `rank` of `members`, which are all on devices of their own. The team is ready when `settled` says so. Owned by the caller (leave),
 	 * who keeps the backend until then. NULL: `why`. */
 	struct backend_team *(*join)(struct backend *b, const unsigned char id[TEAM_ID_BYTES], int rank, int members,
 	                             char *why, size_t size);

@@ -133,7 +133,7 @@ static inline int test_backends_new(void **state)
 	if (getenv("FAVOR_CUDA_LIBRARY")) {
 		struct favor_error e = {""};
 		char device[64];
-		struct backend *cuda = backend_cuda_open(0, 1, device, sizeof device, &e);
+		struct backend *cuda = backend_cuda_open(0, device, sizeof device, &e);
 		if (!cuda)
 			fail_msg("%s", e.message);
 		s->cpu = mirror_new(cuda);

@@ -9,7 +9,7 @@ static struct backend *cuda_new(enum products products)
 {
 	struct favor_error e = {""};
 	char device[320];
-	struct backend *b = backend_cuda_open(0, 1, device, sizeof device, &e);
+	struct backend *b = backend_cuda_open(0, device, sizeof device, &e);
 	if (!b)
 		fail_msg("%s", e.message);
 	backend_set_products(b, products);

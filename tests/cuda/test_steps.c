@@ -18,7 +18,7 @@ static struct backend *cuda_new(const char *graph, enum products products)
 	struct favor_error e = {""};
 	char device[320];
 	setenv("FAVOR_CUDA_GRAPH", graph, 1);
-	struct backend *b = backend_cuda_open(0, 1, device, sizeof device, &e);
+	struct backend *b = backend_cuda_open(0, device, sizeof device, &e);
 	if (!b)
 		fail_msg("%s", e.message);
 	backend_set_products(b, products);
@@ -321,7 +321,7 @@ static void test_without_graphs(void **state)
 	struct favor_error e = {""};
 	char device[320];
 	setenv("FAVOR_CUDA_GRAPH", "yes", 1);
-	assert_null(backend_cuda_open(0, 1, device, sizeof device, &e));
+	assert_null(backend_cuda_open(0, device, sizeof device, &e));
 	assert_non_null(strstr(e.message, "FAVOR_CUDA_GRAPH is \"yes\""));
 }
 

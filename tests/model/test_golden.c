@@ -48,7 +48,7 @@ static struct backend *backend_to_test(int threads)
 	char device[320];
 	if (!on_cuda())
 		return backend_cpu_new(threads);
-	struct backend *b = backend_cuda_open(0, 1, device, sizeof device, &e);
+	struct backend *b = backend_cuda_open(0, device, sizeof device, &e);
 	if (!b)
 		fail_msg("%s", e.message);
 	backend_set_products(b, narrow() ? PRODUCTS_BFLOAT16 : PRODUCTS_FLOAT32);

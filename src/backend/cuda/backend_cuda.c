@@ -68,6 +68,8 @@ static const struct backend_ops OPS = {
     .lend = keep_own,
     .own_bytes = cuda_own_bytes,
     .attention_bytes = cuda_attention_bytes,
+    .device = cuda_device,
+    .share_device = cuda_share_device,
     .memory_limit = cuda_memory_limit,
     .destroy = destroy,
     .linear = cuda_linear,
@@ -113,7 +115,9 @@ static void describe(char *text, size_t size)
 	         runtime / 1000, runtime / 10 % 100, lt / 10000, lt / 100 % 100, lt % 100, nccl);
 }
 
-/* The first call of the runtime: it may find no driver, an old one, or no GPU. */
+_Static_assert(sizeof((struct cudaDeviceProp *)0)->uuid == DEVICE_ID_BYTES, "a device's identity is its UUID");
+
+/* The first call of the runtime: it may find no driver, an old one, or no GPU. 0, or -1 with `why`. */
 static int find_device(struct cuda_state *s, int place, char *why, size_t size)
 {
 	int count = 0, driver = 0, runtime = 0;
@@ -145,7 +149,7 @@ static int find_device(struct cuda_state *s, int place, char *why, size_t size)
 		         properties.major, properties.minor);
 		return -1;
 	}
-	return count;
+	return 0;
 }
 
 /* FAVOR_CUDA_GRAPH: whether steps of decoding are recorded as CUDA graphs. -1: it is neither 0 nor 1. */
@@ -163,29 +167,20 @@ static int wants_graphs(char *why, size_t size)
 	return -1;
 }
 
-static struct backend *open_backend(const struct cuda_host *host, int place, int processes, char *device,
-                                    size_t device_size, char *why, size_t size)
+static struct backend *open_backend(const struct cuda_host *host, int place, char *device, size_t device_size,
+                                    char *why, size_t size)
 {
 	struct backend *b = calloc(1, sizeof *b);
 	struct cuda_state *s = calloc(1, sizeof *s);
 	if (!b || !s)
 		host->die("out of memory: no room for the CUDA backend's state");
 	s->host = *host;
-	const int graphs = wants_graphs(why, size), count = graphs < 0 ? -1 : find_device(s, place, why, size);
-	if (count < 0) {
+	const int graphs = wants_graphs(why, size);
+	if (graphs < 0 || find_device(s, place, why, size)) {
 		free(s);
 		free(b);
 		return NULL;
 	}
-	size_t available = 0, total = 0;
-	CUDA(s, cudaMemGetInfo(&available, &total));
-	/* places are given in turns: so many processes come to this GPU */
-	s->processes_here = processes / count + (s->device < processes % count);
-	if (s->processes_here < 1)
-		s->processes_here = 1;
-	s->limit = total / (size_t)s->processes_here;
-	if (s->processes_here == 1 && available < s->limit)
-		s->limit = available;
 	CUDA(s, cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking));
 	cuda_memory_init(s);
 	s->products = cuda_products_new(s);

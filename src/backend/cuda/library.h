@@ -17,7 +17,7 @@ struct cuda_host {
 };
 
 /* Goes up when the meaning of this struct or of the backend's table changes. */
-enum { CUDA_LIBRARY_FORMAT = 4 };
+enum { CUDA_LIBRARY_FORMAT = 5 };
 
 struct cuda_library {
 	uint32_t format;
@@ -26,10 +26,9 @@ struct cuda_library {
 	int needs_driver;                     /* 0: an emulation, which runs anywhere */
 	/* What it runs on, in words: "CUDA 13.0, cuBLASLt 13.1.0". At most size bytes. */
 	void (*describe)(char *text, size_t size);
-	/* A backend on the GPU with number place % number of GPUs, for one of `processes` processes that share this host's
-	 * GPUs. NULL: `why` (size bytes) says what is missing. `device` (device_size bytes): the GPU's name. */
-	struct backend *(*open)(const struct cuda_host *host, int place, int processes, char *device, size_t device_size,
-	                        char *why, size_t size);
+	/* A backend on the GPU with number place % number of GPUs that this process sees. NULL: `why` (size bytes) says what is missing. `device` (device_size bytes): the GPU's name. */
+	struct backend *(*open)(const struct cuda_host *host, int place, char *device, size_t device_size, char *why,
+	                        size_t size);
 };
 
 #endif

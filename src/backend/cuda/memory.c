@@ -229,6 +229,18 @@ int64_t cuda_own_bytes(struct backend *b, int64_t weights, int blocks)
 	return narrow + (int64_t)HEAD_BYTES + (int64_t)HEAD_BYTES / 4 * (int64_t)element_size(b->operand) + WORKSPACE_MOST;
 }
 
+void cuda_device(struct backend *b, unsigned char id[DEVICE_ID_BYTES])
+{
+	memcpy(id, cuda_of(b)->uuid, DEVICE_ID_BYTES);
+}
+
+void cuda_share_device(struct backend *b, int processes)
+{
+	struct cuda_state *s = cuda_of(b);
+	if (processes > 1) /* what is free now tells nothing: the others have begun to take theirs */
+		s->limit = s->memory / (size_t)processes;
+}
+
 int64_t cuda_memory_limit(struct backend *b)
 {
 	return (int64_t)cuda_of(b)->limit;
@@ -236,6 +248,7 @@ int64_t cuda_memory_limit(struct backend *b)
 
 void cuda_memory_init(struct cuda_state *s)
 {
+	CUDA(s, cudaMemGetInfo(&s->limit, &s->memory));
 	CUDA(s, cudaHostAlloc((void **)&s->uploads.memory, (size_t)UPLOAD_SLOTS * UPLOAD_BYTES, cudaHostAllocDefault));
 	CUDA(s, cudaHostAlloc(&s->results, UPLOAD_BYTES, cudaHostAllocDefault));
 	for (int i = 0; i < UPLOAD_SLOTS; i++)

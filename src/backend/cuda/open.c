@@ -93,7 +93,7 @@ static const struct cuda_library *open_library(char *path, size_t size, struct f
 	return l;
 }
 
-struct backend *backend_cuda_open(int place, int processes, char *device, size_t size, struct favor_error *e)
+struct backend *backend_cuda_open(int place, char *device, size_t size, struct favor_error *e)
 {
 	const char *named = getenv("FAVOR_CUDA_LIBRARY");
 	const struct cuda_host host = {(cuda_die)favor_die}; /* (its _Noreturn is no part of its type) */
@@ -103,7 +103,7 @@ struct backend *backend_cuda_open(int place, int processes, char *device, size_t
 	const struct cuda_library *l = open_library(path, sizeof path, e);
 	if (!l || (named && *named && l->needs_driver && !driver_is_there(e)))
 		return NULL;
-	struct backend *b = l->open(&host, place, processes, device, size, why, sizeof why);
+	struct backend *b = l->open(&host, place, device, size, why, sizeof why);
 	if (!b)
 		favor_fail(e, "%s: %s", path, why);
 	return b;

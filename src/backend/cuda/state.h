@@ -33,10 +33,10 @@ struct cuda_decode;    /* decode.c */
 
 struct cuda_state {
 	struct cuda_host host;
-	int device, processes_here; /* GPU; processes that share it */
+	int device;                 /* GPU */
 	char name[256];             /* of the GPU, for messages */
-	unsigned char uuid[16];     /* of the GPU */
-	size_t limit;               /* bytes of its memory that this process may take */
+	unsigned char uuid[DEVICE_ID_BYTES]; /* of the GPU */
+	size_t memory, limit; /* bytes that the GPU has; of them, what this process may take */
 	cudaStream_t stream;
 	struct cuda_block *blocks; /* sorted by address; owned */
 	int block_count, block_room;
@@ -82,6 +82,8 @@ void cuda_zero(struct backend *b, void *to, size_t bytes);
 void cuda_sync(struct backend *b);
 void cuda_weights_changed(struct backend *b);
 int64_t cuda_own_bytes(struct backend *b, int64_t weights, int blocks);
+void cuda_device(struct backend *b, unsigned char id[DEVICE_ID_BYTES]);
+void cuda_share_device(struct backend *b, int processes);
 int64_t cuda_memory_limit(struct backend *b);
 void cuda_memory_init(struct cuda_state *s);
 void cuda_memory_end(struct cuda_state *s);

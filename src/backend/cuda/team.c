@@ -27,7 +27,6 @@ struct cuda_team {
 };
 
 _Static_assert(TEAM_ID_BYTES >= sizeof(ncclUniqueId), "an id has room");
-_Static_assert(TEAM_DEVICE_BYTES == sizeof((struct cuda_state *)0)->uuid, "a device's identity is its UUID");
 
 static struct cuda_team *team_of(struct backend_team *t)
 {
@@ -39,11 +38,6 @@ static int look(struct backend *b, char *text, size_t size)
 	struct nccl n;
 	(void)b;
 	return cuda_nccl_open(&n, text, size);
-}
-
-static void device(struct backend *b, unsigned char id[TEAM_DEVICE_BYTES])
-{
-	memcpy(id, cuda_of(b)->uuid, TEAM_DEVICE_BYTES);
 }
 
 /* 0, or -1 with the call and what NCCL says of it. */
@@ -186,7 +180,6 @@ static void leave(struct backend_team *team)
 
 static const struct backend_team_ops OPS = {
     .look = look,
-    .device = device,
     .new_id = new_id,
     .join = join,
     .settled = settled,

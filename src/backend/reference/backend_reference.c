@@ -32,6 +32,8 @@ struct backend_ops reference_ops(void)
 		.lend = ref_lend,
 		.own_bytes = ref_own_bytes,
 		.attention_bytes = ref_attention_bytes,
+		.device = ref_device,
+		.share_device = ref_share_device,
 		.memory_limit = ref_memory_limit,
 		.destroy = destroy,
 		.linear = ref_linear,

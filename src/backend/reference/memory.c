@@ -62,6 +62,17 @@ int64_t ref_attention_bytes(struct backend *b, const struct segment *segments, i
 	return 0; /* little, and not for all segments at a time */
 }
 
+void ref_device(struct backend *b, unsigned char id[DEVICE_ID_BYTES])
+{
+	(void)b;
+	memset(id, 0, DEVICE_ID_BYTES);
+}
+
+void ref_share_device(struct backend *b, int processes)
+{
+	(void)b, (void)processes; /* the host's memory is shared by the plan */
+}
+
 int64_t ref_memory_limit(struct backend *b)
 {
 	(void)b;

@@ -20,6 +20,8 @@ void ref_lend(struct backend *b, void *memory, size_t bytes);
 int64_t ref_own_bytes(struct backend *b, int64_t weights, int blocks);
 int64_t ref_attention_bytes(struct backend *b, const struct segment *segments, int count, int64_t rows, int heads,
                             int kv_heads, int64_t head_dim);
+void ref_device(struct backend *b, unsigned char id[DEVICE_ID_BYTES]);
+void ref_share_device(struct backend *b, int processes);
 int64_t ref_memory_limit(struct backend *b);
 
 /* norm.c */
