@@ -11,10 +11,12 @@
  *
  *   device TEXT                the backend and its device
  *   parameters N
- *   peak FLOPS                 of a product of --matrix cubed in the dtype, through the same backend as all else (CUDA:
- * cuBLASLt) bandwidth BYTES            a second, reading --stream MiB: the larger of a sum of squares' and half a
- * copy's PHASE FLOPS BYTES FLOOR SECONDS...   what the phase has to do (needs.h), the time that peak and bandwidth
- * leave for it, runs' times */
+ *   peak FLOPS                 of a product of --matrix cubed in the dtype, through the same backend as all else
+ *                              (CUDA: cuBLASLt)
+ *   bandwidth BYTES            a second, over --stream MiB: the larger of a sum of squares' and a copy's, which reads and
+ *                              writes
+ *   PHASE FLOPS BYTES FLOOR SECONDS...   what the phase has to do (needs.h), the time that peak and bandwidth leave for
+ *                              it, runs' times */
 #include "needs.h"
 #include "workload.h"
 
@@ -138,14 +140,16 @@ static double measure_bandwidth(struct bench *b)
 	op_zero(be, from, (size_t)n * sizeof *from);
 	for (int way = 0; way < 2; way++)
 		for (int round = 0; round < 4; round++) {
+			const int times = 5; /* what launching takes must not count */
 			op_sync(be);
 			const double begin = clock_seconds();
-			if (way)
-				op_cast(be, tensor_of(to, n / 1024, 1024), tensor_of(from, n / 1024, 1024));
-			else
-				op_sum_squares(be, sums, from, bounds, SLICE_PARTS);
+			for (int i = 0; i < times; i++)
+				if (way)
+					op_cast(be, tensor_of(to, n / 1024, 1024), tensor_of(from, n / 1024, 1024));
+				else
+					op_sum_squares(be, sums, from, bounds, SLICE_PARTS);
 			op_sync(be);
-			const double rate = (1 + way) * bytes / (clock_seconds() - begin);
+			const double rate = times * (1 + way) * bytes / (clock_seconds() - begin);
 			best = round && rate > best ? rate : best;
 		}
 	op_release(be, from);

@@ -200,7 +200,7 @@ phase_cpu() {
 }
 
 phase_kernels() {
-	for t in attention attention_backward elementwise emulation head norm optimizer rows sample; do
+	for t in advance attention attention_backward elementwise emulation head norm optimizer rows sample; do
 		gpu_check "kernels against the reference, $t" 300 "$build/tests/kernels/${kernel_test}_$t"
 	done
 }
@@ -210,6 +210,7 @@ phase_backend() {
 		gpu_check "op tests on the GPU, $t" 300 "$build/tests/backend/test_$t"
 	done
 	gpu_check "the CUDA backend's own tests" 300 "$build/tests/cuda/test_cuda"
+	gpu_check "decoding by graphs" 300 "$build/tests/cuda/test_steps"
 }
 
 phase_model() {
@@ -283,7 +284,7 @@ END
 
 # sanitized TOOL: compute-sanitizer over the tests of the kernels (those that make a kernel trap leave that out on a GPU)
 sanitized() {
-	for t in attention attention_backward elementwise emulation head norm optimizer rows sample; do
+	for t in advance attention attention_backward elementwise emulation head norm optimizer rows sample; do
 		if [ "$no_gpu" ]; then
 			skip "$1, $t" "$no_gpu"
 		elif [ "$emulated" ]; then

@@ -23,10 +23,10 @@ if ! command -v nvcc >/dev/null && [ ! -x /usr/local/cuda/bin/nvcc ]; then
 fi
 # shellcheck disable=SC2086
 [ -f $build/build.ninja ] || meson setup $build -Dcuda=enabled -Dmarch=x86-64-v3 $toolkit >/dev/null
-kernels="attention attention_backward elementwise emulation head norm optimizer rows sample"
+kernels="advance attention attention_backward elementwise emulation head norm optimizer rows sample"
 ops="attention elementwise head matmul norm optimizer sample"
 programs="favor libfavor_cuda.so tests/kernels/libfavor_cuda_emulated.so tests/kernels/libgpu_kernels.so tests/cuda/test_cuda
-tests/model/test_model_golden bench/bench_gpu"
+tests/cuda/test_steps tests/model/test_model_golden bench/bench_gpu"
 for t in $kernels; do
 	programs="$programs tests/kernels/gpu_kernel_$t tests/kernels/test_kernel_$t"
 done
