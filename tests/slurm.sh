@@ -171,9 +171,10 @@ limited() { # NAME [LAUNCHER]
 	[ -e "$work/long" ] || undisturbed long 4 learner.steps=$long_steps
 	naps=$(for i in $(seq 20 20 480); do printf 'optimizer:0:%d:sleep:3,' "$i"; done)
 	export FAVOR_FAULT="${naps%,}"
+	patience=300
 	run "$1" 2 $unsaved learner.steps=$long_steps && interrupted "$1" "the time limit${2:+, $2}" long 'stopped by SIGUSR1 after step'
 	more=
-	unset FAVOR_FAULT
+	unset FAVOR_FAULT patience
 }
 long_steps=500
 
