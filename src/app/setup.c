@@ -1,6 +1,7 @@
 /* Everything before the first step. See setup.h. */
 #include "app/setup.h"
 
+#include "backend/ops.h"
 #include "data/faults.h"
 #include "data/template.h"
 

@@ -23,8 +23,8 @@ struct backend_team_ops {
 	int (*look)(struct backend *b, char *text, size_t size);
 	/* One process makes the id of a team; all members pass it to join. -1: `why` (size bytes). */
 	int (*new_id)(struct backend *b, unsigned char id[TEAM_ID_BYTES], char *why, size_t size);
-	/* Starts to join as member `rank` of `members`, which are all on devices of their own. The team is ready when `settled` says so. Owned by the caller (leave),
-	 * who keeps the backend until then. NULL: `why`. */
+	/* Starts to join as member `rank` of `members`, which are all on devices of their own. The team is ready when `settled`
+	 * says so. Owned by the caller (leave), who keeps the backend until then. NULL: `why`. */
 	struct backend_team *(*join)(struct backend *b, const unsigned char id[TEAM_ID_BYTES], int rank, int members,
 	                             char *why, size_t size);
 	/* 1: what was started last is accepted and the next may be started; 0: not yet; -1. */

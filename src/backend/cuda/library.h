@@ -26,7 +26,8 @@ struct cuda_library {
 	int needs_driver;                     /* 0: an emulation, which runs anywhere */
 	/* What it runs on, in words: "CUDA 13.0, cuBLASLt 13.1.0". At most size bytes. */
 	void (*describe)(char *text, size_t size);
-	/* A backend on the GPU with number place % number of GPUs that this process sees. NULL: `why` (size bytes) says what is missing. `device` (device_size bytes): the GPU's name. */
+	/* A backend on the GPU with number place % number of GPUs that this process sees. NULL: `why` (size bytes) says what is
+	 * missing. `device` (device_size bytes): the GPU's name. */
 	struct backend *(*open)(const struct cuda_host *host, int place, char *device, size_t device_size, char *why,
 	                        size_t size);
 };
