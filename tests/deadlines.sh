@@ -51,6 +51,8 @@ scored groups, reward frozen|4|reward|1|phase wait for scored groups, step 3.*$s
 work, leader frozen|4|gradients|0|$silent rank 0 \(learner on .*step 3
 gradients|7|gradients|1|phase wait for gradients( to be taken)?, step 3.*$silent rank 1 \(learner
 moments of a sharded learner|7|moments|1|phase wait for a learner's moments, step 3.*$silent rank 1 \(learner
+samples of another learner|7|samples|1|phase wait for a learner's samples, step 3.*$silent rank 1 \(learner
+samples, leader frozen|7|samples|0|phase wait for (the leader to take samples|the end of the step), step 3.*$silent rank 0 \(learner on .*step 3
 moments, leader frozen|7|moments|0|phase wait for (the leader to take moments|the end of the step), step 3.*$silent rank 0 \(learner on .*step 3
 weights, leader frozen|4|publish|0|phase wait for the end of the step, step 3.*$silent rank 0 \(learner
 sum over all|4|sums|2|phase wait for the sum over all ranks.*$silent rank 2

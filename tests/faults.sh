@@ -44,11 +44,11 @@ train clean || {
 }
 # what all wait for in a step
 common_phases="publish weights|wait for the end of the step|wait for the sum over all ranks|wait for the maximum over all ranks|wait for all ranks to agree"
-both_learners_phases="wait for scored groups|advantages|forward and backward|sum gradients|wait for gradients|wait for gradients to be taken"
+both_learners_phases="wait for scored groups|advantages|forward and backward|sum gradients|wait for gradients|wait for gradients to be taken|log samples"
 both_learners_phases="$both_learners_phases|optimizer|share weights|wait for the sum over learners|wait for the maximum over learners"
-leader_phases="$both_learners_phases|log samples|wait for the leader's weights|log metrics|checkpoint|checkpoint half|checkpoint digest"
+leader_phases="$both_learners_phases|wait for a learner's samples|wait for the leader's weights|log metrics|checkpoint|checkpoint half|checkpoint digest"
 leader_phases="$leader_phases|checkpoint close|checkpoint fsync|checkpoint rename|checkpoint folder fsync|remove old checkpoints|$common_phases"
-learner_phases="$both_learners_phases|$common_phases"
+learner_phases="$both_learners_phases|wait for the leader to take samples|$common_phases"
 reward_phases="wait for sampled groups|reward|$common_phases"
 rollout_phases="wait for work|encode|rollout|wait for the leader's weights|$common_phases"
 # before the first step and after the last

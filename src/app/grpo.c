@@ -139,24 +139,69 @@ static double sum_losses(struct trainer *t, struct loss_sums *each, int64_t coun
 	return each[count].loss;
 }
 
-/* samples.jsonl, and the newest lines for checkpoints. */
-static void log_samples(struct trainer *t, struct group *const *groups, const struct prompt *prompts,
+/* The lines of learner `owner` on the leader; *lines is replaced there. bytes: their length with the end. */
+static void bring_lines(struct world *w, char **lines, size_t bytes, int owner)
+{
+	const size_t n = (bytes + sizeof(float) - 1) / sizeof(float);
+	float *carrier = favor_calloc(n, sizeof *carrier);
+	if (*lines)
+		memcpy(carrier, *lines, bytes);
+	world_bring(w, carrier, (int64_t)n, owner, "wait for the leader to take samples", "wait for a learner's samples");
+	if (world_is_leader(w)) {
+		free(*lines);
+		*lines = (char *)carrier;
+	} else {
+		free(carrier);
+	}
+}
+
+/* The newest lines are kept for checkpoints. */
+static void keep_lines(struct trainer *t, const char *lines)
+{
+	for (const char *end; (end = strchr(lines, '\n')); lines = end + 1) {
+		char **slot = &t->samples[t->sample_count++ % SAMPLES_KEPT];
+		free(*slot);
+		*slot = favor_format("%.*s", (int)(end - lines), lines);
+	}
+}
+
+/* The step's first groups in samples.jsonl and for checkpoints. They are the same whatever the number of learners: who owns one gives
+ * its lines to the leader. first: index of the step's first group. Collective among learners. */
+static void log_samples(struct trainer *t, uint64_t first, struct group *const *groups, const struct prompt *prompts,
                         float *const *advantages, int64_t count)
 {
+	struct world *w = t->s.world;
 	const char *names[GROUP_MAX_REWARDS];
-	const int32_t limit = t->s.config.run.samples_per_step;
+	const int32_t per_step = t->s.config.learner.groups_per_step, limit = t->s.config.run.samples_per_step,
+	              n = limit < 0 || limit > per_step ? per_step : limit;
+	const int learners = world_role_count(w, ROLE_LEARNER), me = world_role_index(w, ROLE_LEARNER);
+	char **lines = favor_calloc((size_t)n, sizeof *lines);
+	double *bytes = favor_calloc((size_t)n, sizeof *bytes);
 	reward_names(&t->s.config.reward, names);
-	for (int64_t i = 0; i < count && (limit < 0 || i < limit); i++) {
+	for (int64_t i = 0; i < count; i++) {
 		const struct group *g = groups[i];
 		const struct record *r = &t->s.train.records[g->record];
-		const char *image = r->image_count ? r->images[0] : "";
-		run_log_group(t->log, t->step + 1, g, image, r->label, prompts[i].text, names, advantages[i]);
-		for (int32_t k = 0; k < g->responses; k++) {
-			char **slot = &t->samples[t->sample_count++ % SAMPLES_KEPT];
-			free(*slot);
-			*slot = run_log_sample_json(t->step + 1, g, k, image, r->label, prompts[i].text, names, advantages[i][k]);
-		}
+		const uint64_t place = g->index - first;
+		if (place >= (uint64_t)n)
+			continue;
+		lines[place] = run_log_group_json(t->step + 1, g, r->image_count ? r->images[0] : "", r->label, prompts[i].text, names,
+		                                  advantages[i]);
+		bytes[place] = (double)strlen(lines[place]) + 1;
 	}
+	if (learners > 1)
+		world_sum_learners(w, bytes, n);
+	for (int32_t i = 0; i < n; i++) {
+		const int owner = (int)((first + (uint64_t)i) % (uint64_t)learners);
+		if (owner && (t->leads || owner == me))
+			bring_lines(w, &lines[i], (size_t)bytes[i], owner);
+		if (t->leads) {
+			run_log_samples(t->log, lines[i]);
+			keep_lines(t, lines[i]);
+		}
+		free(lines[i]);
+	}
+	free(lines);
+	free(bytes);
 }
 
 struct learn_times {
@@ -265,10 +310,8 @@ static int learn(struct trainer *t, struct group *const *groups, int64_t count, 
 		}
 		*norm = trainer_update(t, schedule_lr(o, t->step), &times->reduce, &times->optimizer);
 	}
-	if (t->leads) {
-		world_phase(w, "log samples", t->step, -1);
-		log_samples(t, groups, prompts, advantages, count);
-	}
+	world_phase(w, "log samples", t->step, -1);
+	log_samples(t, from, groups, prompts, advantages, count);
 done:
 	t->settled = 0;
 	for (int64_t i = 0; i < count; i++) {

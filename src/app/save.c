@@ -34,7 +34,7 @@ static void bring_moment(struct trainer *t, const struct param *p, const float *
 		float *part = to + (from - p->offset);
 		if (i == me)
 			op_download(t->s.backend, part, own + (from - l->own_first), (size_t)(end - from) * sizeof *part);
-		world_bring(w, part, end - from, i);
+		world_bring(w, part, end - from, i, "wait for the leader to take moments", "wait for a learner's moments");
 	}
 }
 

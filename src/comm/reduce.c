@@ -248,7 +248,7 @@ void world_share_slices(struct world *w, float *x, int64_t n)
 		share(w, x, n);
 }
 
-void world_bring(struct world *w, float *x, int64_t n, int from)
+void world_bring(struct world *w, float *x, int64_t n, int from, const char *taken, const char *brought)
 {
 	check_learner(w);
 	if (from == LEADER || (w->rank != LEADER && w->rank != from))
@@ -258,15 +258,15 @@ void world_bring(struct world *w, float *x, int64_t n, int from)
 		const int count = block_length(at, n);
 		if (w->rank == from) {
 			world_isend(w, x + at, count, MPI_FLOAT, LEADER, TAG_WHOLE, w->learners, &request);
-			world_wait_request(w, &request, MPI_STATUS_IGNORE, "wait for the leader to take moments", LEADER);
+			world_wait_request(w, &request, MPI_STATUS_IGNORE, taken, LEADER);
 		} else {
 			MPI_Status status;
 			int got = -1;
 			world_irecv(w, x + at, count, MPI_FLOAT, from, TAG_WHOLE, w->learners, &request);
-			world_wait_request(w, &request, &status, "wait for a learner's moments", from);
+			world_wait_request(w, &request, &status, brought, from);
 			world_check(w, MPI_Get_count(&status, MPI_FLOAT, &got), "MPI_Get_count");
 			if (got != count)
-				favor_die("learner %d sent %d moments where %d are due", from, got, count);
+				favor_die("learner %d sent %d numbers where %d are due", from, got, count);
 		}
 	}
 }

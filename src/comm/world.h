@@ -159,8 +159,9 @@ void world_share_slices(struct world *w, float *x, int64_t n);
  * learners, with the same first and count. */
 void world_add_in_order(struct world *w, float *sum, const float *x, int64_t n, int first, int count);
 /* The x[n] of learner `from` to the leader's x; from: 0 is the leader itself. Of interest to the two alone, others return at
- * once: collective in so far as all learners may make the same calls. */
-void world_bring(struct world *w, float *x, int64_t n, int from);
+ * once: collective in so far as all learners may make the same calls. taken, brought: static, what that learner and the leader
+ * wait for: "wait for the leader to take moments", "wait for a learner's moments". */
+void world_bring(struct world *w, float *x, int64_t n, int from, const char *taken, const char *brought);
 void world_sum_learners(struct world *w, double *x, int n);
 void world_max_learners(struct world *w, double *x, int n);
 /* All ranks; collective. The leader's *version and *stop come to everybody: so all ranks know how far training is,

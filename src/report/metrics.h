@@ -47,13 +47,12 @@ struct run_log *run_log_open(const char *run_dir, int64_t resume_step, int64_t t
 void run_log_metrics(struct run_log *l, int64_t step, const struct metrics *m);
 /* Adds metrics to the last line, which is of that step: an evaluation that a stopped run had no time for. */
 int run_log_amend(struct run_log *l, int64_t step, const struct metrics *m, struct favor_error *e);
-/* A group as one line a response: step, group, record, image, label, prompt, response, answer, each reward by name,
- * reward, advantage, tokens, finish. */
-void run_log_group(struct run_log *l, int64_t step, const struct group *g, const char *image, const char *label,
-                   const char *prompt, const char *const *reward_names, const float *advantage);
-/* One such line (without its end), for checkpoints; owned by the caller. */
-char *run_log_sample_json(int64_t step, const struct group *g, int response, const char *image, const char *label,
-                          const char *prompt, const char *const *reward_names, float advantage);
+/* A group as JSON lines, one a response: step, group, record, image, label, prompt, response, answer, each reward by
+ * name, reward, advantage, tokens, finish. Owned by the caller. */
+char *run_log_group_json(int64_t step, const struct group *g, const char *image, const char *label, const char *prompt,
+                         const char *const *reward_names, const float *advantage);
+/* Adds such lines to samples.jsonl. */
+void run_log_samples(struct run_log *l, const char *lines);
 /* Progress: one line that is rewritten on a terminal, a plain line per step elsewhere: step, reward, accuracy, KL (sft:
  * loss), length, tokens/s, ETA. */
 void run_log_progress(struct run_log *l, int64_t step, const struct metrics *m);

@@ -153,10 +153,10 @@ static int open_log(struct log_file *f, const char *run_dir, const char *name, i
 	return 0;
 }
 
-static void write_all(const struct log_file *f, const struct text *t)
+static void write_all(const struct log_file *f, const char *data, size_t size)
 {
-	for (size_t done = 0; done < t->n;) {
-		ssize_t n = write(f->fd, t->data + done, t->n - done);
+	for (size_t done = 0; done < size;) {
+		ssize_t n = write(f->fd, data + done, size - done);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
@@ -229,7 +229,7 @@ void run_log_metrics(struct run_log *l, int64_t step, const struct metrics *m)
 	struct text t = {0};
 	text_format(&t, "{\"step\": %lld", (long long)step);
 	add_metrics(&t, m);
-	write_all(&l->metrics, &t);
+	write_all(&l->metrics, t.data, t.n);
 	text_free(&t);
 }
 
@@ -265,26 +265,23 @@ static void add_sample(struct text *t, int64_t step, const struct group *g, int 
 	            g->finish[i] == FINISH_LENGTH ? "length" : "stop");
 }
 
-void run_log_group(struct run_log *l, int64_t step, const struct group *g, const char *image, const char *label,
-                   const char *prompt, const char *const *reward_names, const float *advantage)
+char *run_log_group_json(int64_t step, const struct group *g, const char *image, const char *label, const char *prompt,
+                         const char *const *reward_names, const float *advantage)
 {
 	struct text t = {0};
 	for (int i = 0; i < g->responses; i++) {
 		add_sample(&t, step, g, i, image, label, prompt, reward_names, advantage ? advantage[i] : NAN);
 		text_add(&t, "\n");
 	}
-	write_all(&l->samples, &t); /* a group is whole or cut: the resumed run writes its step again */
+	char *lines = favor_strdup(t.data);
 	text_free(&t);
+	return lines;
 }
 
-char *run_log_sample_json(int64_t step, const struct group *g, int response, const char *image, const char *label,
-                          const char *prompt, const char *const *reward_names, float advantage)
+void run_log_samples(struct run_log *l, const char *lines)
 {
-	struct text t = {0};
-	add_sample(&t, step, g, response, image, label, prompt, reward_names, advantage);
-	char *line = favor_strdup(t.data);
-	text_free(&t);
-	return line;
+	/* a group is whole or cut: the resumed run writes its step again */
+	write_all(&l->samples, lines, strlen(lines));
 }
 
 /* Prints over what stands on the terminal's last line. */

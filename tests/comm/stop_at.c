@@ -172,7 +172,10 @@ static void learn(struct world *w)
 		world_max_learners(w, few, 2);
 		at(w, "moments");
 		if (world_role_count(w, ROLE_LEARNER) > 1)
-			world_bring(w, x, N, 1);
+			world_bring(w, x, N, 1, "wait for the leader to take moments", "wait for a learner's moments");
+		at(w, "samples");
+		if (world_role_count(w, ROLE_LEARNER) > 1)
+			world_bring(w, x, N, 1, "wait for the leader to take samples", "wait for a learner's samples");
 	}
 	at(w, "publish");
 	world_publish(w, x, N, &version, &stop);

@@ -287,7 +287,7 @@ static void sum_in_slices(void **state)
 	for (int k = 0; k < l; k++) {
 		const int64_t at = slice_start(N, l, k), n = slice_start(N, l, k + 1) - at;
 		nap(0.01 * ((me + k) % l));
-		world_bring(w, x + at, n, k);
+		world_bring(w, x + at, n, k, "wait for the leader to take a slice", "wait for a learner's slice");
 		assert_true(me != 0 || !memcmp(x + at, whole + at, (size_t)n * sizeof *x));
 		assert_true(me == 0 || k == me || n == 0 || l == 1 || x[at] == 1.0f / (float)(1 + at % 977 + 3 * me));
 	}

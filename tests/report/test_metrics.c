@@ -171,7 +171,9 @@ static void write_steps(const char *dir, int64_t resume, int from, int to)
 		metrics_set(&m, "kl", NAN);
 		metrics_set_text(&m, "samples_digest", "00000000deadbeef");
 		run_log_metrics(l, step, &m);
-		run_log_group(l, step, &g, "a \"b\".jpg", "run", "What?\n", names, advantage);
+		char *lines = run_log_group_json(step, &g, "a \"b\".jpg", "run", "What?\n", names, advantage);
+		run_log_samples(l, lines);
+		free(lines);
 	}
 	run_log_close(l);
 }

@@ -142,11 +142,13 @@ static void log_group(struct run_log *l, int step, int index, const char *image,
 	                  .answered = answered,
 	                  .answer = answer};
 	const char *names[2] = {"accuracy", "format"};
-	run_log_group(
-	    l, step, &g, image, index == 2 ? attack : classes[label],
+	char *lines = run_log_group_json(
+	    step, &g, image, index == 2 ? attack : classes[label],
 	    "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>What is the person doing? Choose one of: "
 	    "clapping, drinking, jumping, running, sitting, waving.<|im_end|>\n<|im_start|>assistant\n",
 	    names, advantage);
+	run_log_samples(l, lines);
+	free(lines);
 	for (int i = 0; i < RESPONSES; i++) {
 		free(text[i]);
 		free(answer[i]);
