@@ -121,6 +121,57 @@ else
 	ok "digests tell runs apart"
 fi
 
+# ---- docs/METRICS.md: rewards are those of the samples, versions those that sampled, and what it names is what is written
+for run in 1-plain-alone 1-plain-colocate-2; do
+	for step in 1 2 3; do
+		sed -n "s/^{\"step\": $step, .*\"reward\": \([^,]*\), .*/\1/p" "$work/$run/samples.jsonl" |
+			awk '{ n++; s += $1; q += $1 * $1 } END { print s / n, sqrt((q - s * s / n) / (n - 1)), n }'
+	done >"$work/expected"
+	metric reward_std "$work/$run/metrics.jsonl" >"$work/std"
+	if metric reward "$work/$run/metrics.jsonl" | paste -d ' ' - "$work/std" "$work/expected" | tee "$work/log" |
+		awk '{ d = $1 - $3; e = $2 - $4; good += d * d < 1e-8 && e * e < 1e-8 && $4 > 0 && $5 == 28 } END { exit good != 3 }'; then
+		ok "metrics, $run: mean and deviation of the rewards in samples.jsonl"
+	else
+		fail "metrics, $run" "reward, reward_std, and both and their number from samples.jsonl" "$work/log"
+	fi
+done
+train metrics-versions 0 tiny learner.iterations=2
+if [ "$(metric policy_version "$work/metrics-versions/metrics.jsonl" | tr '\n' ' ')" = "0 2 4 " ]; then
+	ok "metrics, policy_version is that of the weights that sampled"
+else
+	fail "metrics, policy_version" "$(metric policy_version "$work/metrics-versions/metrics.jsonl" | tr '\n' ' ')instead of 0 2 4"
+fi
+# "| `a/b`, `c` | ..." names a/b and a/c
+sed -n 's/^| \(`[^|]*`\) |.*/\1/p' "$root/docs/METRICS.md" | awk -F ', ' '{
+	gsub("`", "")
+	folder = ""
+	for (i = 1; i <= NF; i++) {
+		name = i > 1 && $i !~ "/" ? folder $i : $i
+		folder = name
+		sub("[^/]*$", "", folder)
+		for (k = split(name ~ "NAME" ? "accuracy format" : "-", rewards, " "); k > 0; k--) {
+			one = name
+			sub("NAME", rewards[k], one)
+			print one
+		}
+	}
+}' | sort -u >"$work/expected"
+names() {
+	grep -o '"[a-z_/]*": ' "$work/$1/metrics.jsonl" | tr -d '": ' | grep -vx step | sort -u
+}
+train metrics-grpo 0 tiny learner.steps=2 learner.eval_every=1 data.eval="$work/letters.jsonl" data.eval_limit=2 reward.format=1
+train metrics-sft 0 sft learner.steps=2 learner.eval_every=1 data.eval="$work/synth/test.jsonl" data.eval_limit=2
+names metrics-grpo >"$work/got"
+names metrics-sft >"$work/sft"
+if ! cmp -s "$work/expected" "$work/got"; then
+	diff "$work/expected" "$work/got" >"$work/log"
+	fail "docs/METRICS.md names what is written" "< is in the page alone, > in metrics.jsonl alone" "$work/log"
+elif [ "$(comm -13 "$work/expected" "$work/sft")" ] || [ "$(wc -l <"$work/sft")" -ne 17 ]; then
+	fail "docs/METRICS.md names what sft writes" "other names" "$work/sft"
+else
+	ok "docs/METRICS.md names what is written: $(wc -l <"$work/got") metrics, $(wc -l <"$work/sft") of them by sft"
+fi
+
 # ---- 3: learners x micro-batches, one step. A large adam_eps makes the step proportional to the gradient: without it the tiniest
 # gradients' signs would decide.
 layout() {

@@ -16,7 +16,7 @@
 /* Plain sums over groups. A learner fills one such for each of its groups; all are added in index order (sum_groups), so
  * that metrics don't depend on the number of learners either. */
 struct group_sums {
-	double sequences, groups, reward, group_std, zero_std;
+	double sequences, groups, reward, reward_square, zero_std;
 	double tokens, prompt_tokens, truncated, ended_tokens;
 	double named[GROUP_MAX_REWARDS], named_square[GROUP_MAX_REWARDS];
 	double stopping;  /* learners that know that the run stops */
@@ -28,7 +28,6 @@ static void add_group(struct group_sums *s, const struct group *g, double std)
 {
 	const uint64_t digest = group_digest(g);
 	s->groups++;
-	s->group_std += std;
 	s->zero_std += std == 0;
 	s->prompt_tokens += g->prompt_tokens;
 	for (int i = 0; i < 4; i++)
@@ -38,6 +37,7 @@ static void add_group(struct group_sums *s, const struct group *g, double std)
 		s->sequences++;
 		s->tokens += n;
 		s->reward += (double)g->reward[k];
+		s->reward_square += (double)g->reward[k] * (double)g->reward[k];
 		if (g->finish[k] == FINISH_LENGTH)
 			s->truncated++;
 		else
@@ -62,7 +62,7 @@ static void reward_metrics(const struct trainer *t, struct metrics *m, const str
 	const int rewards = reward_names(&t->s.config.reward, names);
 	char name[METRICS_NAME_MAX];
 	metrics_set(m, "reward", s->reward / s->sequences);
-	metrics_set(m, "reward_std", s->group_std / s->groups);
+	metrics_set(m, "reward_std", deviation(s->reward, s->reward_square, s->sequences));
 	metrics_set(m, "frac_reward_zero_std", s->zero_std / s->groups);
 	for (int i = 0; i < rewards; i++) {
 		snprintf(name, sizeof name, "rewards/%s/mean", names[i]);
@@ -341,6 +341,8 @@ int grpo_step(struct trainer *t, struct metrics *m)
 	                        .at_once = plan_groups_at_once(&t->s),
 	                        .stride = 1,
 	                        .responses = c->rollout.group_size};
+	const struct model *model = t->s.assets.model;
+	const uint64_t sampled_by = model ? model->version : 0;
 	struct group **groups;
 	int64_t count;
 	const int cut = phase_round(&t->s, t->rolls ? &t->rollout : NULL, &q, &groups, &count);
@@ -358,7 +360,7 @@ int grpo_step(struct trainer *t, struct metrics *m)
 	free(groups);
 
 	const double learned = clock_seconds();
-	uint64_t version = t->s.assets.model ? t->s.assets.model->version : 0;
+	uint64_t version = model ? model->version : 0;
 	world_phase(w, "publish weights", t->step, -1);
 	exchange_publish(t, &version, &given_up);
 	if (given_up)
@@ -370,7 +372,7 @@ int grpo_step(struct trainer *t, struct metrics *m)
 		length_metrics(m, &sums, longest, shortest);
 		metrics_set(m, "grad_norm", norm);
 		metrics_set(m, "learning_rate", (double)schedule_lr(&c->learner, t->step));
-		metrics_set(m, "policy_version", (double)version);
+		metrics_set(m, "policy_version", (double)sampled_by);
 		metrics_set(m, "sampling/sampling_logp_difference/mean", losses.difference_sum / losses.tokens);
 		metrics_set(m, "sampling/sampling_logp_difference/max", losses.difference_max);
 		digest_metric(m, &sums);
