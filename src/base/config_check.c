@@ -52,6 +52,22 @@ static int check_classes(const struct config *c, const struct option_origin *ori
 	return 0;
 }
 
+/* Only shells put the home folder for a ~, and not behind "run.dir="; a folder of that name is hardly meant. */
+static int check_paths(const struct config *c, const struct option_origin *origins, struct favor_error *e)
+{
+	static const char *const keys[] = {"model.path",  "data.train",        "data.eval",    "data.root",
+	                                   "data.prompt", "data.classes_file", "data.aliases", "run.dir"};
+	for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+		const char *path = *(char *const *)((const char *)c + config_options[option_find(keys[i])].offset);
+		if (path[0] == '~' && path[1] == '/') {
+			favor_fail(e, "%s: ~ is not taken for the home folder in %.200s; write its path (or ./~ for a folder of that name)", keys[i],
+			           path);
+			return fail_option(origins, keys[i], e);
+		}
+	}
+	return 0;
+}
+
 static int check_grpo(const struct config *c, const struct option_origin *origins, struct favor_error *e)
 {
 	if (c->rollout.group_size < 2) {
@@ -93,7 +109,12 @@ int config_check(const struct config *c, const struct option_origin *origins, st
 		           (long long)c->data.max_pixels);
 		return fail_option(origins, later(origins, "data.min_pixels", "data.max_pixels"), e);
 	}
-	if (check_placement(&c->placement, origins, e) != 0 || check_classes(c, origins, e) != 0)
+	if (c->learner.eval_every && !*c->data.eval) {
+		favor_fail(e, "learner.eval_every is %d, but there is nothing to evaluate on; give data.eval, or set learner.eval_every: 0",
+		           c->learner.eval_every);
+		return fail_option(origins, later(origins, "learner.eval_every", "data.eval"), e);
+	}
+	if (check_paths(c, origins, e) != 0 || check_placement(&c->placement, origins, e) != 0 || check_classes(c, origins, e) != 0)
 		return -1;
 	return c->method == METHOD_GRPO ? check_grpo(c, origins, e) : 0;
 }

@@ -153,6 +153,20 @@ static int fail_section(struct reader *r, const char *path, const char *found, s
 	return at_place(r, line);
 }
 
+/* Of "data.system=be #1" YAML would take "be": what somebody gives as one argument is not cut without a word. */
+static int check_comment(struct reader *r, const yaml_event_t *event)
+{
+	const char *value = (const char *)event->data.scalar.value, *text = r->source->text + strspn(r->source->text, " \t\r\n");
+	const size_t n = event->data.scalar.length;
+	if (!r->source->is_argument || event->data.scalar.style != YAML_PLAIN_SCALAR_STYLE || strncmp(text, value, n) != 0)
+		return 0;
+	const char *rest = text + n + strspn(text + n, " \t\r\n");
+	if (*rest != '#')
+		return 0;
+	favor_fail(r->error, "the text from %.40s on would be a comment; put the value in quotes: '%s=\"...\"'", rest, r->source->prefix);
+	return at_place(r, 1);
+}
+
 static int read_scalar(struct reader *r, const char *path, const yaml_event_t *event)
 {
 	const char *text = (const char *)event->data.scalar.value;
@@ -210,14 +224,18 @@ static int read_list(struct reader *r, const char *path, const yaml_event_t *sta
 
 static int fail_unknown(struct reader *r, const char *path, size_t line)
 {
-	const char *near = option_nearest(path);
-	if (near)
+	const char *near = option_nearest(path), *dot = strrchr(path, '.');
+	if (near) {
 		favor_fail(r->error, "unknown key %.120s; the nearest valid key is %s", path, near);
-	else
-		favor_fail(r->error,
-		           "unknown key %.120s; valid at the top are method, device, model, data, rollout, reward, learner, placement, "
-		           "checkpoint and run",
-		           path);
+		return at_place(r, line);
+	}
+	char *section = favor_format("%.*s", dot ? (int)(dot - path) : 0, path);
+	if (!option_is_section(section))
+		*section = '\0';
+	char *names = option_names(section);
+	favor_fail(r->error, "unknown key %.120s; valid %s%s are %s", path, *section ? "in " : "at the top", section, names);
+	free(names);
+	free(section);
 	return at_place(r, line);
 }
 
@@ -320,7 +338,9 @@ static int read_stream(struct reader *r)
 			end = 1;
 			break;
 		default:
-			rc = read_value(r, r->source->prefix, &event);
+			rc = event.type == YAML_SCALAR_EVENT ? check_comment(r, &event) : 0;
+			if (rc == 0)
+				rc = read_value(r, r->source->prefix, &event);
 		}
 		yaml_event_delete(&event);
 	}
@@ -328,7 +348,9 @@ static int read_stream(struct reader *r)
 		/* "data.eval=" */
 		empty.data.scalar.value = (yaml_char_t *)"";
 		empty.data.scalar.style = YAML_PLAIN_SCALAR_STYLE;
-		rc = read_value(r, r->source->prefix, &empty);
+		rc = check_comment(r, &empty);
+		if (rc == 0)
+			rc = read_value(r, r->source->prefix, &empty);
 	}
 	return rc;
 }

@@ -60,12 +60,12 @@ const struct option config_options[] = {
 	     "folder that relative image paths start at, and that no image may leave; \"\" is the data file's own"),
 	BOOL("data.allow_outside", data.allow_outside, "false",
 	     "take images from outside of data.root too: by absolute paths, \"..\" or links"),
-	TEXT("data.train_split", data.train_split, "", "rows of a CSV's split column to train on; \"\" is train"),
-	TEXT("data.eval_split", data.eval_split, "", "rows of a CSV's split column to evaluate on; \"\" is test"),
+	TEXT("data.train_split", data.train_split, "", "records to train on, by their split (a CSV's column, a JSON line's key); \"\" is train"),
+	TEXT("data.eval_split", data.eval_split, "", "records to evaluate on, by their split; \"\" is test"),
 	INT32("data.shots", data.shots, "0", 0, 1e6, "training examples per class (few-shot); 0 takes all"),
 	UINT64("data.seed", data.seed, "0", "seed of the few-shot selection"),
 	{.key = "data.prompt", .kind = OPTION_STRING, .offset = AT(data.prompt), .fallback = "think", .required = 1,
-	 .help = "think, answer, or the path of a text file with {classes} in it"},
+	 .help = "think, answer, or the path of a text file; {classes} and {problem} in it are filled in"},
 	{.key = "data.system", .kind = OPTION_STRING, .offset = AT(data.system), .fallback = "default", .required = 1,
 	 .help = "system turn: default, none, or the text itself"},
 	LIST("data.classes", data.classes, "class names in their order; [] takes the sorted labels of the data"),
@@ -92,7 +92,7 @@ const struct option config_options[] = {
 	INT32("rollout.top_k", rollout.top_k, "0", 0, 2147483647, "sample from the k most probable tokens; 0 is off"),
 	FLOAT("rollout.min_p", rollout.min_p, "0.0", 0, 1,
 	      "drop tokens less probable than this fraction of the most probable one; 0 is off"),
-	LIST("rollout.stop", rollout.stop, "further stop tokens by their text, besides the model's own"),
+	LIST("rollout.stop", rollout.stop, "further stop tokens by their text, each one token of the model's, besides the model's own"),
 
 	FLOAT("reward.accuracy.weight", reward.accuracy, "1.0", 0, 1000, "weight of a right answer; 0 leaves it out"),
 	ENUM("reward.accuracy.mode", reward.accuracy_mode, "strict", accuracy_names,
@@ -232,6 +232,30 @@ const char *option_nearest(const char *path)
 		}
 	}
 	return best_distance <= 1 + (int)strlen(last_part(path)) / 2 ? best : NULL;
+}
+
+char *option_names(const char *section)
+{
+	const size_t skip = *section ? strlen(section) + 1 : 0;
+	char *all = favor_strdup("");
+	const char *before = "";
+	size_t length = 0;
+	for (int i = 0; i < config_option_count; i++) {
+		const char *key = config_options[i].key;
+		if (skip && (strncmp(key, section, skip - 1) != 0 || key[skip - 1] != '.'))
+			continue;
+		const char *name = key + skip;
+		const size_t n = strcspn(name, ".");
+		/* options of a section stand together; placement is an option and a section */
+		if (n == length && strncmp(name, before, n) == 0)
+			continue;
+		char *longer = favor_format("%s%s%.*s", all, *all ? ", " : "", (int)n, name);
+		free(all);
+		all = longer;
+		before = name;
+		length = n;
+	}
+	return all;
 }
 
 /* "a, b, c" */

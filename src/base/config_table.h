@@ -41,6 +41,8 @@ int option_find(const char *key);
 int option_is_section(const char *path);
 /* The key that most resembles `path`, or NULL if none comes near. */
 const char *option_nearest(const char *path);
+/* The names of options and sections in a section ("": at the top): "steps, lr, ...". New string, owned by the caller. */
+char *option_names(const char *section);
 /* "a number > 0 and <= 10": what a value must be. New string, owned by the caller. */
 char *option_valid(const struct option *o);
 

@@ -152,7 +152,10 @@ static void test_places(void **state)
 	REFUSED("learnr: {steps: 3}\n", NULL, "t.yaml:1: unknown key learnr", "nearest valid key is ");
 	REFUSED("steps: 3\n", NULL, "unknown key steps", "learner.steps");
 	REFUSED("", "rollout.temprature=1", "unknown key rollout.temprature", "rollout.temperature");
-	REFUSED("xyzzyqwerty: 3\n", NULL, "unknown key xyzzyqwerty", "valid at the top are method, device");
+	REFUSED("xyzzyqwerty: 3\n", NULL, "unknown key xyzzyqwerty",
+	        "valid at the top are method, device, model, data, rollout, reward, learner, placement, comm, checkpoint, run");
+	REFUSED("reward: {xyzzyqwerty: 3}\n", NULL, "unknown key reward.xyzzyqwerty", "valid in reward are accuracy, format");
+	REFUSED("", "checkpoint.xyzzyqwerty=3", "unknown key checkpoint.xyzzyqwerty", "valid in checkpoint are every, keep");
 	REFUSED("? {a: b}\n: 1\n", NULL, "t.yaml:1", "key must be a plain word");
 	REFUSED("\"\": 1\n", NULL, "unknown key");
 }
@@ -236,6 +239,13 @@ static void test_checks(void **state)
 	REFUSED("", "rollout.temperature=0", "argument \"rollout.temperature=0\": rollout.temperature is 0");
 	REFUSED("reward: {accuracy: 0,\n format: 0}\n", NULL, "t.yaml:2: all weights of reward are 0");
 	REFUSED("learner: {micro_batch: 5}\n", NULL, "learner.micro_batch is 5, more than learner.groups_per_step 4");
+	REFUSED("learner: {eval_every: 5}\n", NULL, "t.yaml:1: learner.eval_every is 5", "give data.eval");
+	REFUSED("data: {eval: x.csv}\nlearner: {eval_every: 5}\n", "data.eval=", "argument \"data.eval=\": learner.eval_every is 5");
+	REFUSED("data: {train: ~/x.csv}\n", NULL, "t.yaml:1: data.train: ~ is not taken for the home folder in ~/x.csv");
+	REFUSED("", "run.dir=~/x", "argument \"run.dir=~/x\": run.dir: ~ is not");
+	REFUSED("", "data.system=be #1 of all", "argument \"data.system=be #1 of all\": the text from #1 of all on would be a comment",
+	        "'data.system=\"...\"'");
+	REFUSED("", "data.system= #1", "would be a comment");
 	REFUSED("learner: {warmup: 10}\n", "learner.steps=5", "argument \"learner.steps=5\": learner.warmup is 10");
 	REFUSED("learner: {clip_low: 1.5}\n", NULL, "learner.clip_low: found 1.5");
 	REFUSED("rollout: {top_p: 0}\n", NULL, "rollout.top_p", "above 0 and up to 1");
@@ -501,6 +511,7 @@ static void test_round_trip(void **state)
 		c.learner.groups_per_step = c.learner.micro_batch;
 		c.learner.warmup = c.learner.steps / 2;
 		c.data.min_pixels = c.data.max_pixels / 2;
+		c.learner.eval_every *= *c.data.eval != 0;
 		if (c.data.classes.count) {
 			free(c.data.classes_file);
 			c.data.classes_file = favor_strdup("");
