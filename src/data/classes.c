@@ -210,7 +210,8 @@ static int read_aliases(struct class_list *c, const struct label_map *map, const
 	char shown[UTF8_SHORT], near[UTF8_SHORT];
 	size_t n = 0;
 	char *text = file_read(path, ALIASES_MAX, &n, e);
-	json_t *file = text ? json_loadb(text, n, JSON_REJECT_DUPLICATES, &fault) : NULL;
+	const size_t mark = text && n >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
+	json_t *file = text ? json_loadb(text + mark, n - mark, JSON_REJECT_DUPLICATES, &fault) : NULL;
 	struct label_map aliases = {0};
 	json_t **lists = favor_calloc((size_t)c->count, sizeof *lists); /* borrowed, by class */
 	const char *key;

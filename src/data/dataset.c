@@ -172,6 +172,13 @@ int loader_takes(struct loader *l, const char *split)
 	return !wanted[0] || strcmp(split, wanted) == 0;
 }
 
+int loader_is_text(const struct loader *l, const char *start, size_t n, struct favor_error *e)
+{
+	if (n >= 2 && (memcmp(start, "\xFF\xFE", 2) == 0 || memcmp(start, "\xFE\xFF", 2) == 0))
+		return favor_fail(e, "%s: is UTF-16; save it as UTF-8", l->path);
+	return 0;
+}
+
 /* Where images start and what they can't leave: data.root, a data set's folder, or the folder of the data file; without
  * slashes at the end. */
 static void find_base(struct loader *l, const char *root, int is_folder, int allow_outside)
@@ -230,7 +237,8 @@ int dataset_load(struct dataset *d, const char *path, const char *root, int allo
 	const int why = errno;
 	find_base(&l, root ? root : "", there && S_ISDIR(info.st_mode), allow_outside);
 	if (!there) {
-		favor_fail(e, "%s: %s", path, strerror(why));
+		favor_fail(e, "%s: can't be opened: %s; data.train and data.eval are paths as seen from where favor is started", path,
+		           strerror(why));
 	} else if (S_ISDIR(info.st_mode)) {
 		rc = dataset_read_folder(&l, e);
 	} else if (!S_ISREG(info.st_mode)) {

@@ -164,8 +164,14 @@ static int read_header(const struct loader *l, const struct row *header, struct 
 		for (int i = 0; i < header->fields && used + UTF8_SHORT + 2 < sizeof found; i++)
 			used += (size_t)snprintf(found + used, sizeof found - used, "%s%s", i ? ", " : "",
 			                         utf8_short(header->text + header->start[i], name));
-		return favor_fail(e, "%s:%d: the header needs a column \"%s\" (found: %s)", l->path, header->line,
-		                  c->image < 0 ? "path\" or \"filename\" or \"image" : "label", found);
+		/* spreadsheets of many languages write semicolons */
+		const char *other = header->fields > 1             ? NULL
+		                    : strchr(header->text, ';')    ? "semicolons"
+		                    : strchr(header->text, '\t')   ? "tabs"
+		                                                   : NULL;
+		return favor_fail(e, "%s:%d: the header needs a column \"%s\" (found: %s)%s%s%s", l->path, header->line,
+		                  c->image < 0 ? "path\" or \"filename\" or \"image" : "label", found, other ? "; the fields are separated by " : "",
+		                  other ? other : "", other ? ", a CSV's by commas" : "");
 	}
 	if (c->split < 0 && l->split[0])
 		return favor_fail(e, "%s:%d: split \"%s\" was asked for, but the header has no column \"split\"", l->path,
@@ -222,7 +228,10 @@ int dataset_read_csv(struct loader *l, struct favor_error *e)
 	struct columns columns = {0};
 	int rc = -1;
 	char mark[3];
-	if (fread(mark, 1, 3, c.file) != 3 || memcmp(mark, "\xEF\xBB\xBF", 3) != 0)
+	const size_t marked = fread(mark, 1, 3, c.file);
+	if (loader_is_text(l, mark, marked, e) != 0)
+		goto done;
+	if (marked != 3 || memcmp(mark, "\xEF\xBB\xBF", 3) != 0)
 		rewind(c.file);
 	if (!read_row(&c, &row) && !row.too_long) {
 		favor_fail(e, "%s: is empty; the first row must name the columns (path,label)", l->path);

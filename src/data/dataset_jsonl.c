@@ -207,6 +207,12 @@ static void read_object(struct loader *l, json_t *line, int32_t number)
 		return;
 	struct record *r = loader_record(l, number);
 	r->problem = text_of(l, line, "problem", number, &bad);
+	/* other trainers put the image where this stands; here it would be text */
+	if (r->problem && strstr(r->problem, "<image>")) {
+		faults_add(&l->faults, "%s:%d: key \"problem\" holds <image>; images are placed before the text by themselves: take it out",
+		           l->path, number);
+		bad = 1;
+	}
 	r->target = text_of(l, line, "target", number, &bad);
 	if (bad || read_think(l, r, line) != 0 || read_images(l, r, line) != 0 || read_label(l, r, line) != 0)
 		loader_drop(l);
@@ -223,6 +229,8 @@ int dataset_read_jsonl(struct loader *l, struct favor_error *e)
 		const int32_t number = (int32_t)lines.number;
 		size_t start = number == 1 && lines.n >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
 		size_t length = lines.n - start;
+		if (number == 1 && (rc = loader_is_text(l, text, lines.n, e)) != 0)
+			goto done;
 		if (number % 1024 == 0)
 			favor_alive();
 		if (strspn(text + start, " \t\r\n") == length)
@@ -244,6 +252,7 @@ int dataset_read_jsonl(struct loader *l, struct favor_error *e)
 		rc = lines_fail(&lines, found, l->path, e);
 	else if (found == LINES_ONE)
 		rc = favor_fail(e, "%s: more than %d lines", l->path, INT32_MAX);
+done:
 	fclose(lines.file);
 	lines_free(&lines);
 	return rc;

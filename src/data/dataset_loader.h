@@ -37,6 +37,9 @@ char *loader_image(const struct loader *l, const char *image, const char **why);
 /* 1 if a row of that split is to be taken; NULL = the row names none. Remembers the name. */
 int loader_takes(struct loader *l, const char *split);
 
+/* -1 with a message if these are the first bytes of UTF-16: Windows programs write it where they say "Unicode". */
+int loader_is_text(const struct loader *l, const char *start, size_t n, struct favor_error *e);
+
 int dataset_read_jsonl(struct loader *l, struct favor_error *e);
 int dataset_read_csv(struct loader *l, struct favor_error *e);
 int dataset_read_folder(struct loader *l, struct favor_error *e);

@@ -19,6 +19,16 @@ static const char answer_text[] = "Which human activity does the image show? Cho
 
 enum { PROMPT_FILE_MAX = 1 << 20 };
 
+/* A text as the model should see it, whatever editor wrote it: no byte order mark, and lines that end with LF. Returns its length. */
+static size_t plain_text(char *text, size_t n)
+{
+	size_t from = n >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0, to = 0;
+	for (; from < n; from++)
+		if (!(text[from] == '\r' && from + 1 < n && text[from + 1] == '\n'))
+			text[to++] = text[from];
+	return to;
+}
+
 /* The template that the option names: built in, or a file's text without white space at its ends. NULL on error. Owned
  * by the caller. */
 static char *read_template(const char *option, struct favor_error *e)
@@ -42,7 +52,7 @@ static char *read_template(const char *option, struct favor_error *e)
 	else if (!utf8_valid(text, n) || memchr(text, '\0', n))
 		favor_fail(e, "data.prompt: %s: not UTF-8 text", option);
 	else {
-		trimmed = utf8_trim(text, n);
+		trimmed = utf8_trim(text, plain_text(text, n));
 		if (!trimmed[0]) {
 			favor_fail(e, "data.prompt: %s: is empty", option);
 			free(trimmed);

@@ -138,6 +138,10 @@ static void aliases(void **state)
 	assert_string_equal(c.aliases[1], "riding a bike");
 	assert_string_equal(c.aliases[2], "biking");
 	classes_free(&c);
+	folder_text(f, "aliases.json", "\xEF\xBB\xBF{\"boxing\": [\"box\"]}");
+	assert_int_equal(classes_build(&c, &o, &train, NULL, &e), 0);
+	assert_string_equal(c.aliases[0], "box");
+	classes_free(&c);
 	static const char *const bad[][2] = {
 		{"{\"runing\": [\"jog\"]}", "aliases.json: \"runing\" is no class (nearest: \"running\")"},
 		{"{\"boxing\": [\"x\", \"Running\"]}", "aliases.json: alias \"Running\" of \"boxing\" is itself a class"},
@@ -318,6 +322,10 @@ static void prompts(void **state)
 	free(text);
 	text = prompt_text(file, &c, &own, &e); /* no place for it: the record's own problem as it is */
 	assert_string_equal(text, own.problem);
+	free(text);
+	folder_text(f, "p.txt", "\xEF\xBB\xBFWhich\r\nof {classes}?\r\n"); /* as Windows editors write it */
+	text = prompt_text(file, &c, &r, &e);
+	assert_string_equal(text, "Which\nof running, riding {a} bike?");
 	free(text);
 	folder_text(f, "p.txt", "Q: {problem} ({classes})");
 	text = prompt_text(file, &c, &own, &e);

@@ -122,6 +122,8 @@ static void jsonl_faults(void **state)
 	     "solution \"<answer>x</answer><answer>y</answer>\" must hold one <answer>...</answer> with the label in it"},
 		{"{\"image\": \"a\", \"label\": \"x\", \"solution\": \"y\"}", "label \"x\" and solution \"y\" differ"},
 		{"{\"image\": \"a\", \"label\": \"x\", \"problem\": \"\"}", "key \"problem\" is empty"},
+		{"{\"image\": \"a\", \"label\": \"x\", \"problem\": \"<image>What is it?\"}",
+	     "key \"problem\" holds <image>; images are placed before the text by themselves: take it out"},
 		{"{\"image\": \"a\", \"label\": \"x\", \"target\": false}",
 	     "key \"target\" must be a string, but is a truth value"},
 		{"{\"image\": \"a\", \"label\": \"x\", \"think\": \"a</think>\"}",
@@ -146,6 +148,8 @@ static void jsonl_faults(void **state)
 	refused(f, "bad.jsonl", "{\"image\": \"\xFF\"}", "",
 	        "bad.jsonl:1:11: not JSON: unable to decode byte 0xff near '\"'");
 	refused(f, "bad.jsonl", "", "", "bad.jsonl: no records in it");
+	refused(f, "bad.jsonl", "\xFF\xFE{", "", "bad.jsonl: is UTF-16; save it as UTF-8");
+	refused(f, "bad.jsonl", "\xFE\xFF", "", "bad.jsonl: is UTF-16; save it as UTF-8");
 	refused(f, "bad.jsonl",
 	        "{\"image\":\"1\",\"label\":\"a\",\"split\":\"val\"}\n{\"image\":\"1\",\"label\":\"a\",\"split\":\"test\"}",
 	        "", "bad.jsonl: no row has split \"train\" (found: val, test); set data.train_split or data.eval_split");
@@ -229,6 +233,13 @@ static void csv_faults(void **state)
 		{"file,label\n",
 	     "bad.csv:1: the header needs a column \"path\" or \"filename\" or \"image\" (found: file, label)"},
 		{"path,class\n", "bad.csv:1: the header needs a column \"label\" (found: path, class)"},
+		{"path;label\n",
+	     "bad.csv:1: the header needs a column \"path\" or \"filename\" or \"image\" (found: path;label); the fields are separated by "
+	     "semicolons, a CSV's by commas"},
+		{"path\tlabel\n",
+	     "bad.csv:1: the header needs a column \"path\" or \"filename\" or \"image\" (found: path?label); the fields are separated by "
+	     "tabs, a CSV's by commas"},
+		{"\xFF\xFEp", "bad.csv: is UTF-16; save it as UTF-8"},
 		{"path,label,label\n", "bad.csv:1: the header names a column twice"},
 		{"path,label\n", "bad.csv: no records in it"},
 		{"path,label\n1,a\n2\n", "bad.csv:3: the row has 1 fields, the header 2"},
@@ -285,7 +296,7 @@ static void folders(void **state)
 	assert_int_equal(dataset_load(&d, path, "", 0, "", "", &e), -1);
 	assert_non_null(strstr(e.message, "no folders in it"));
 	assert_int_equal(dataset_load(&d, "/no/such/thing", "", 0, "", "", &e), -1);
-	assert_string_equal(e.message, "/no/such/thing: No such file or directory");
+	assert_string_equal(e.message, "/no/such/thing: can't be opened: No such file or directory; data.train and data.eval are paths as seen from where favor is started");
 }
 
 /* One image path under a root: what is opened, or NULL if it is refused. */
