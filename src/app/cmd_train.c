@@ -158,6 +158,38 @@ static int introduce(struct trainer *t, struct favor_error *e)
 	return bad ? -1 : 0;
 }
 
+/* A checkpoint that the user names: what the run's folder holds must be the run that it is of, up to there. Else logs would be cut and
+ * mixed, and --resume auto would take what is not of this run. */
+static int check_named(const char *resume, const char *dir, const char *latest, int holds_run, struct favor_error *e)
+{
+	char *own = favor_format("%s/checkpoints", dir), *slash = strrchr(resume, '/'),
+	     *folder = favor_format("%.*s", slash ? (int)(slash - resume) + 1 : 1, slash ? resume : ".");
+	struct stat a, b;
+	struct checkpoint named, newest;
+	int result = 0;
+	if (!holds_run || stat(resume, &a)) /* what is not there is reported where it is read */
+		goto done;
+	if (stat(folder, &a) || stat(own, &b) || a.st_dev != b.st_dev || a.st_ino != b.st_ino) {
+		result = favor_fail(e, "%s: already holds a run, and %s is not of its checkpoints; go on with that run by --resume auto, or give "
+		                    "another run.dir", dir, resume);
+		goto done;
+	}
+	if (!latest || (result = checkpoint_open(resume, &named, e)))
+		goto done;
+	const int64_t step = named.step;
+	checkpoint_free(&named);
+	if ((result = checkpoint_open(latest, &newest, e)))
+		goto done;
+	if (newest.step > step)
+		result = favor_fail(e, "%s: the run has later checkpoints, up to %s; go on from that one by --resume auto, or from this one with "
+		                    "another run.dir", resume, latest);
+	checkpoint_free(&newest);
+done:
+	free(folder);
+	free(own);
+	return result;
+}
+
 /* The checkpoint to go on from, agreed by all ranks: NULL for a new run. A run that is there already is not written
  * over. */
 static int choose_resume(struct trainer *t, const char *resume, char **path, struct favor_error *e)
@@ -171,13 +203,15 @@ static int choose_resume(struct trainer *t, const char *resume, char **path, str
 		char *latest = checkpoint_latest(dir);
 		char *metrics = favor_format("%s/metrics.jsonl", dir);
 		struct stat st;
+		const int holds_run = latest || (stat(metrics, &st) == 0 && st.st_size > 0);
 		if (resume && strcmp(resume, "auto")) {
 			data = favor_strdup(resume);
+			ok = !check_named(resume, dir, latest, holds_run, e);
 		} else if (resume) {
 			data = latest ? favor_strdup(latest) : NULL;
 			if (!latest)
 				fprintf(stderr, "favor: no checkpoint in %s yet: starting from the beginning\n", dir);
-		} else if (latest || (stat(metrics, &st) == 0 && st.st_size > 0)) {
+		} else if (holds_run) {
 			ok = 0;
 			favor_fail(e, "%s: already holds a run; go on with --resume auto, or give another run.dir", dir);
 		}
@@ -272,7 +306,8 @@ static int start(struct trainer *t, const char *resume, struct favor_error *e)
 			ok = t->log != NULL;
 		}
 		if (ok && from)
-			run_log_note(t->log, "favor: resumed from %s after step %lld", from, (long long)t->step);
+			run_log_note(t->log, "favor: resumed from %s after step %lld%s", from, (long long)t->step,
+			             t->step == c->learner.steps ? ", which is the last: nothing is left to train (learner.steps)" : "");
 	}
 	free(from);
 	if (world_agree(s->world, ok, e))
