@@ -75,8 +75,14 @@ bad "unknown option" 'there is no option --resme' train good.yaml --resme auto
 bad "option without its value" '--resume needs a value' train good.yaml --resume
 bad "unknown override" '.*learner.lrr.*learner.lr' train good.yaml learner.lrr=1
 bad "override out of range" '.*rollout.top_p.*' train good.yaml rollout.top_p=1.5
+bad "unknown key of a section" '.*unknown key comm.xyzzy; valid in comm are reproducible, transport, overlap, bucket_kib' train good.yaml comm.xyzzy=1
+bad "flag with a value" '--json takes no value' generate --model "$base" --prompt x --json=1
 bad "argument that is no override" '.*oops.*' train good.yaml oops
 bad "generate without a model" '--model and --prompt' generate --prompt x
+bad "generate with a number that is too large" '--max-tokens: 99999999 is outside \[1, 1048576\]' generate --model "$base" --prompt x --max-tokens=99999999
+bad "generate from bytes that are no text" '--prompt: the text is not UTF-8' generate --model "$base" --prompt "$(printf 'a\377')"
+bad "generate with a model of the hub" 'Qwen/Qwen2-VL-2B-Instruct: .*nothing is downloaded' generate --model Qwen/Qwen2-VL-2B-Instruct --prompt x
+bad "eval with an empty name" '--name .* is empty' eval good.yaml --name ""
 bad "generate with a number that is none" '--top-k: "x"' generate --model "$base" --prompt x --top-k x
 
 # ---- configuration
@@ -156,6 +162,11 @@ printf 'path,label\nimages/train/000001.jpg,walking\n"' >synth/long.csv
 truncate -s 1G synth/long.csv
 bad "a CSV row of 1 GiB" '.*synth/long.csv:3: the row is longer than 16777216 bytes.*' train good.yaml data.train=synth/long.csv run.dir=runs/long
 rm synth/long.jsonl synth/long.csv
+printf '\377\376p' >synth/wide.csv
+bad "UTF-16" 'synth/wide.csv: is UTF-16; save it as UTF-8' train good.yaml data.train=synth/wide.csv run.dir=runs/wide
+echo '{"image": "images/train/000001.jpg", "problem": "<image>What is it?", "solution": "x"}' >synth/place.jsonl
+bad "an image's place in a problem" 'synth/place.jsonl:1: .*"problem" holds <image>.*' train good.yaml data.train=synth/place.jsonl run.dir=runs/place
+bad "evaluations without a data set" '.*learner.eval_every=1.*there is nothing to evaluate on; give data.eval.*' train good.yaml learner.eval_every=1 run.dir=runs/none
 bad "no data set" '.*data.train is missing.*' train good.yaml data.train= run.dir=runs/none
 
 # ---- model folder
@@ -226,6 +237,8 @@ sed -i 's/"max_position_embeddings": *2048/"max_position_embeddings": 32/' model
 model "prompt too long" '.*max_position_embeddings is 32.*' positions
 bad "generate, prompt too long" '.*86 tokens.*--max-tokens 4.*32 positions' generate --model model-positions --max-tokens 4 \
 	--prompt "a prompt of more words than this model has places for, however short the words in it may be and are"
+bad "score, response too long" '.* tokens; with a response of .* more than the model.s 32 positions' score --model model-positions --prompt x \
+	--response "a response of more words than this model has places for, however short the words in it may be and are"
 bad "no model folder" 'nowhere: .*' train good.yaml run.dir=runs/model model.path=nowhere
 bad "memory above its limit" '.*memory plan.*learner.recompute, or learner.shard with more learners .run.memory_limit.*' train good.yaml run.dir=runs/memory run.memory_limit=1
 bad_ranks "memory of a rank that rolls out" 'the memory plan of rank 3 \(rollout\) is . MiB, above its limit of 6 MiB: lower rollout.groups, rollout.group_size, rollout.max_tokens or data.max_pixels \(run.*' \
@@ -241,10 +254,32 @@ bad_ranks "resume from text" 'text.h5.*' train good.yaml run.dir=runs/resume2 le
 bad "resume from nothing" 'nowhere.h5.*' train good.yaml run.dir=runs/resume --resume nowhere.h5
 ranks 0 train good.yaml run.dir=runs/two learner.steps=2 checkpoint.every=1 || fail "a run of two steps" "failed" "$work/log"
 bad "resume of a run that was longer" 'runs/two/.*has done 2 steps, but learner.steps is 1' train good.yaml run.dir=runs/two --resume auto
+# a checkpoint that is named must not be mixed with another run, nor with the later steps of its own
+cp -r runs/two before
+bad "resume of another run's checkpoint" "runs/two: already holds a run, and $good is not of its checkpoints.*--resume auto.*" \
+	train good.yaml run.dir=runs/two learner.steps=3 --resume "$good"
+bad_ranks "resume of another run's checkpoint" "runs/two: already holds a run, and $good is not of its checkpoints.*--resume auto.*" \
+	train good.yaml run.dir=runs/two learner.steps=3 learner.groups_per_step=4 --resume "$good"
+bad "resume from before later checkpoints" 'runs/two/checkpoints/step-000001.h5: the run has later checkpoints, up to .*step-000002.h5.*' \
+	train good.yaml run.dir=runs/two learner.steps=3 --resume runs/two/checkpoints/step-000001.h5
+if diff -r before runs/two >"$work/log"; then
+	ok "a resume that is refused changes nothing"
+else
+	fail "a resume that is refused changes nothing" "it does" "$work/log"
+fi
+if ranks 0 train good.yaml run.dir=runs/from learner.steps=3 --resume runs/two/checkpoints/step-000001.h5 && ranks 0 train good.yaml \
+	run.dir=runs/two learner.steps=3 --resume runs/two/checkpoints/step-000002.h5; then
+	ok "resume in a new folder, and from the newest by its name"
+else
+	fail "resume in a new folder, and from the newest by its name" "refused" "$work/log"
+fi
 : >file
 bad "a run folder that is a file" '.*file.*' train good.yaml run.dir=file/run
 bad "inspect text" 'text.h5.*' inspect text.h5
 bad "export text" 'text.h5.*' export text.h5 out
+mkdir sharded && echo '{}' >sharded/model.safetensors.index.json
+bad "export over a model in several files" 'sharded: already holds a model.*' export "$good" sharded
+bad "export into a folder that is not there" 'not/there: can.t be made: .*' export "$good" not/there
 bad "export over a model" 'whole: already holds a model.*' export "$good" whole
 
 # ---- the other commands

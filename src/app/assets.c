@@ -123,7 +123,8 @@ static int open_folder(struct assets *a, const char *path, struct favor_error *e
 	struct stat st;
 	if (!is_checkpoint(path)) {
 		if (stat(path, &st) || !S_ISDIR(st.st_mode))
-			return favor_fail(e, "%s: is neither a model folder nor a checkpoint (.h5)", path);
+			return favor_fail(e, "%s: is neither a model folder nor a checkpoint (.h5); nothing is downloaded: give the path of a "
+			                     "folder that is here", path);
 		a->folder = favor_strdup(path);
 		return 0;
 	}

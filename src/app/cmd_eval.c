@@ -39,8 +39,8 @@ int cmd_eval(int argc, char **argv, struct favor_error *e)
 	code = options_parse(argc, argv, options, 2, words, 255, &count, usage, e);
 	if (code == 0 && count < 1)
 		code = favor_fail(e, "usage: favor %s", usage);
-	if (code == 0 && strchr(name, '/'))
-		code = favor_fail(e, "--name is part of a file's name: \"%s\" has a /", name);
+	if (code == 0 && (strchr(name, '/') || !*name))
+		code = favor_fail(e, "--name is part of a file's name: \"%s\" %s", name, *name ? "has a /" : "is empty");
 	enum device named;
 	if (code == 0 && device)
 		code = device_named("--device", device, &named, e);

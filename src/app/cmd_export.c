@@ -9,6 +9,20 @@
 #include <string.h>
 #include <sys/stat.h>
 
+/* In one file or in several; of a download that is not finished there may be the configuration alone. */
+static int holds_model(const char *folder)
+{
+	static const char *const names[] = {"model.safetensors", "model.safetensors.index.json", "config.json"};
+	int found = 0;
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+		struct stat st;
+		char *path = favor_format("%s/%s", folder, names[i]);
+		found |= lstat(path, &st) == 0;
+		free(path);
+	}
+	return found;
+}
+
 int cmd_export(int argc, char **argv, struct favor_error *e)
 {
 	static const char usage[] = "export CKPT.h5 DIR [--dtype float32|bfloat16]";
@@ -26,11 +40,7 @@ int cmd_export(int argc, char **argv, struct favor_error *e)
 		return favor_fail(e, "--dtype: \"%s\" is neither float32 nor bfloat16", dtype), 2;
 	if (!is_checkpoint(words[0]))
 		return favor_fail(e, "%s: is no checkpoint (.h5)", words[0]), 2;
-	struct stat st;
-	char *there = favor_format("%s/model.safetensors", words[1]);
-	int exists = stat(there, &st) == 0;
-	free(there);
-	if (exists)
+	if (holds_model(words[1]))
 		return favor_fail(e, "%s: already holds a model; give another folder", words[1]), 2;
 
 	struct backend *b = backend_cpu_new(1);
@@ -38,11 +48,10 @@ int cmd_export(int argc, char **argv, struct favor_error *e)
 	struct checkpoint c;
 	code = 2;
 	if (!assets_open(&a, words[0], WEIGHTS_FILE, 0, b, 0, e) && !checkpoint_open(words[0], &c, e)) {
-		code = 1;
 		if (mkdir(words[1], 0777) && errno != EEXIST)
 			favor_fail(e, "%s: can't be made: %s", words[1], strerror(errno));
-		else if (!assets_write_files(&c, words[1], e) && !model_write(a.model, words[1], bf16, e))
-			code = 0;
+		else
+			code = assets_write_files(&c, words[1], e) || model_write(a.model, words[1], bf16, e);
 		checkpoint_free(&c);
 	}
 	assets_close(&a);

@@ -4,6 +4,7 @@
 #include "app/commands.h"
 #include "app/device.h"
 #include "app/options.h"
+#include "data/label.h"
 #include "data/template.h"
 #include "model/pass.h"
 #include "rollout/rollout.h"
@@ -24,10 +25,28 @@ struct one_prompt {
 	struct prompt encoded;
 };
 
+/* Here, and not by the tokeniser: it would count bytes of the whole rendered prompt. */
+static int check_text(const char *option, const char *text, struct favor_error *e)
+{
+	return utf8_valid(text, strlen(text)) ? 0 : favor_fail(e, "%s: the text is not UTF-8", option);
+}
+
+/* Positions are rotations: beyond those that the model was trained with they would only give bad numbers. */
+static int check_length(const struct one_prompt *o, int64_t response, const char *what, struct favor_error *e)
+{
+	const struct model_config *c = &o->assets.model->config;
+	if (o->encoded.ids.count + response <= c->max_positions)
+		return 0;
+	return favor_fail(e, "the prompt has %d tokens; with %s %lld that is more than the model's %d positions", o->encoded.ids.count, what,
+	                  (long long)response, c->max_positions);
+}
+
 static int open_prompt(struct one_prompt *o, struct favor_error *e)
 {
 	if (!o->model || !o->prompt)
 		return favor_fail(e, "--model and --prompt are needed");
+	if (check_text("--prompt", o->prompt, e) || check_text("--system", o->system, e))
+		return -1;
 	const int bf16 = !strcmp(o->dtype, "bfloat16");
 	if (!bf16 && strcmp(o->dtype, "float32"))
 		return favor_fail(e, "--dtype: \"%s\" is neither float32 nor bfloat16", o->dtype);
@@ -135,12 +154,8 @@ int cmd_generate(int argc, char **argv, struct favor_error *e)
 	code = 2;
 	if (open_prompt(&o, e))
 		goto done;
-	const struct model_config *c = &o.assets.model->config;
-	if (o.encoded.ids.count + max_tokens > c->max_positions) {
-		favor_fail(e, "the prompt has %d tokens; with --max-tokens %lld that is more than the model's %d positions",
-		           o.encoded.ids.count, (long long)max_tokens, c->max_positions);
+	if (check_length(&o, max_tokens, "--max-tokens", e))
 		goto done;
-	}
 	rollout_init(&r, o.assets.model, o.assets.tokenizer);
 	r.sampling = (struct sampling){(float)temperature, (float)top_p, (float)min_p, (int32_t)top_k};
 	r.max_tokens = (int32_t)max_tokens;
@@ -193,12 +208,14 @@ int cmd_score(int argc, char **argv, struct favor_error *e)
 		favor_fail(e, "--response is needed");
 		goto done;
 	}
-	if (open_prompt(&o, e) || tokenizer_encode(o.assets.tokenizer, response, strlen(response), 1, &ids, e))
+	if (check_text("--response", response, e) || open_prompt(&o, e) || tokenizer_encode(o.assets.tokenizer, response, strlen(response), 1, &ids, e))
 		goto done;
 	if (!ids.count) {
 		favor_fail(e, "--response is empty: there is nothing to score");
 		goto done;
 	}
+	if (check_length(&o, ids.count, "a response of", e))
+		goto done;
 	struct prefix prefix;
 	batch_init(&b, &o.assets.model->config);
 	int bad = batch_add_prompt(&b, o.encoded.ids.ids, o.encoded.ids.count, o.encoded.inputs, o.encoded.image_count,

@@ -15,7 +15,7 @@ static void help(void)
 	puts("usage: favor preprocess --model M --image F [--image F ...] --out X.safetensors\n"
 	     "Writes pixel_values, F32 [patches, channels * temporal * patch * patch], and image_grid_thw, I64 [images, "
 	     "3].\n"
-	     "  --model M   a Hugging Face folder: its preprocessor_config.json or processor_config.json is read\n"
+	     "  --model M   a Hugging Face folder or a checkpoint: its preprocessor_config.json or processor_config.json is read\n"
 	     "  --image F   JPEG, PNG or WebP; the patches of several images follow one another\n"
 	     "  --out X     the file to write");
 }

@@ -22,12 +22,12 @@ static const struct command {
     {"tokenize", "--model M [--decode]", "lines of text to ids and back", cmd_tokenize},
     {"preprocess", "--model M --image F [...] --out X.safetensors", "an image as the vision tower takes it",
      cmd_preprocess},
-    {"inspect", "CKPT.h5 [--json]", "what a checkpoint holds", cmd_inspect},
+    {"inspect", "CKPT.h5 [--json] [--verify]", "what a checkpoint holds", cmd_inspect},
     {"export", "CKPT.h5 DIR [--dtype float32|bfloat16]", "a checkpoint as a Hugging Face folder", cmd_export},
     {"report", "RUN_DIR", "one HTML file about a run", cmd_report},
-    {"doctor", "[CONFIG.yaml [key.path=value ...]] [--dir DIR] [--json]",
+    {"doctor", "[CONFIG.yaml [key.path=value ...]] [--dir DIR] [--seconds X] [--json]",
      "is this machine (under mpirun: are all ranks) fit for a run, and what to change", cmd_doctor},
-    {"synth", "DIR [--train N --test N --size S --seed N]", "draw the synthetic activity data set", cmd_synth},
+    {"synth", "DIR [--train N --test N --size S --seed N --context P]", "draw the synthetic activity data set", cmd_synth},
 };
 
 static void usage(FILE *f)

@@ -26,7 +26,7 @@ static int number(const struct option *o, const char *text, struct favor_error *
 		if (errno || end == text || *end)
 			return favor_fail(e, "%s: \"%s\" is no whole number", o->name, text);
 		if ((double)v < o->low || (double)v > o->high)
-			return favor_fail(e, "%s: %lld is outside [%g, %g]", o->name, v, o->low, o->high);
+			return favor_fail(e, "%s: %lld is outside [%.0f, %.0f]", o->name, v, o->low, o->high);
 		*(int64_t *)o->to = v;
 		return 0;
 	}
@@ -45,6 +45,8 @@ int options_parse(int argc, char **argv, const struct option *options, int count
 	*positional_count = 0;
 	for (int i = 1; i < argc; i++) {
 		const struct option *o = NULL;
+		const char *value = strchr(argv[i], '=');
+		const size_t length = value ? (size_t)(value - argv[i]) : strlen(argv[i]);
 		if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
 			help(options, count, usage);
 			return 1;
@@ -56,23 +58,26 @@ int options_parse(int argc, char **argv, const struct option *options, int count
 			continue;
 		}
 		for (int k = 0; k < count; k++)
-			if (!strcmp(argv[i], options[k].name))
+			if (strlen(options[k].name) == length && !strncmp(argv[i], options[k].name, length))
 				o = &options[k];
 		if (!o)
-			return favor_fail(e, "there is no option %s; usage: favor %s", argv[i], usage);
+			return favor_fail(e, "there is no option %.*s; usage: favor %s", (int)length, argv[i], usage);
 		if (o->type == OPTION_FLAG) {
+			if (value)
+				return favor_fail(e, "%s takes no value; usage: favor %s", o->name, usage);
 			*(int *)o->to = 1;
 			continue;
 		}
-		if (++i == argc)
+		if (!value && ++i == argc)
 			return favor_fail(e, "%s needs a value; usage: favor %s", o->name, usage);
+		value = value ? value + 1 : argv[i];
 		if (o->type == OPTION_TEXT)
-			*(const char **)o->to = argv[i];
+			*(const char **)o->to = value;
 		else if (o->type == OPTION_LIST) {
 			struct option_list *l = o->to;
 			l->items = favor_realloc(l->items, (size_t)(l->count + 1) * sizeof *l->items);
-			l->items[l->count++] = argv[i];
-		} else if (number(o, argv[i], e))
+			l->items[l->count++] = value;
+		} else if (number(o, value, e))
 			return -1;
 	}
 	return 0;
