@@ -15,7 +15,7 @@ __global__ void __launch_bounds__(HEAD_THREADS)
 	head_logprob(float *logp, float *entropy, float *lse, const float *logits, int64_t stride, const int32_t *target,
                  float temperature, int vocabulary)
 {
-	SHARED_ARRAY(unsigned long long, memory, HEAD_THREADS / 32 * 3 + 1);
+	SHARED_ARRAY(unsigned long long, memory, HEAD_THREADS / 32 * 3);
 	const int64_t row = blockIdx.x;
 	const int wanted = target[row];
 	if (wanted < 0 || wanted >= vocabulary)

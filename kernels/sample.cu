@@ -38,7 +38,7 @@ struct Bounds {
 
 struct Memory {
 	units bins[BINS], chosen[2];
-	units warps[SAMPLE_WARPS * 3 + 1];
+	units warps[SAMPLE_WARPS * 3];
 };
 
 // Bins of the first round are 1/8 wide in z, from the largest down; the last takes all that is left.

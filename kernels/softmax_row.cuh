@@ -72,7 +72,7 @@ __device__ __forceinline__ unsigned long long warp_sum(unsigned long long x)
 }
 
 // Statistics of z = logits / temperature for a block of THREADS threads (its first dimension; a multiple of 32).
-// memory: THREADS / 32 * 3 + 1 words of shared memory, free again on return.
+// memory: THREADS / 32 * 3 words of shared memory; the first THREADS / 32 are free again on return, the others behind a barrier.
 template <int THREADS>
 __device__ SoftmaxRow softmax_row(const float *logits, int vocabulary, float temperature, unsigned long long *memory)
 {
@@ -127,7 +127,6 @@ __device__ SoftmaxRow softmax_row(const float *logits, int vocabulary, float tem
 		weighted += spread[w];
 		row.finite = row.finite && spread[w] != ~0ull;
 	}
-	__syncthreads();
 	row.units = sum;
 	const double total = from_units(sum), log_total = log(total);
 	row.lse = row.finite ? (double)row.max + log_total : (double)NAN;

@@ -21,8 +21,8 @@ struct option {
 	const char *help;
 };
 
-/* Parses argv[1..]: "--name value" or "--name=value"; what is no option goes to positional (at most max). --help prints `usage` and the table and
- * returns 1. -1 on error. */
+/* Parses argv[1..]: "--name value" or "--name=value"; what is no option goes to positional (at most max). --help prints `usage`
+ * and the table and returns 1. -1 on error. */
 int options_parse(int argc, char **argv, const struct option *options, int count, const char **positional, int max,
                   int *positional_count, const char *usage, struct favor_error *e);
 
