@@ -190,7 +190,7 @@ refused "run.memory_limit is the GPU's" 'above its limit of 1 MiB on the GPU' "$
 
 # ---- two ranks, whose plan fits a GPU once: on one, on one each of two, and where each sees but its own
 train planned 2 placement=colocate run.memory_limit=1
-mib=$(sed -n 's/.*memory plan of rank 0 is \([0-9]*\) MiB.*/\1/p' "$work/log" | head -n 1)
+mib=$(sed -n 's/.*memory plan of rank 0 ([^)]*) is \([0-9]*\) MiB.*/\1/p' "$work/log" | head -n 1)
 export FAVOR_EMULATED_MIB=$((${mib:-0} * 3 / 2)) FAVOR_EMULATED_GPUS=1
 train crowded 2 placement=colocate learner.steps=1
 if [ $? -eq 2 ] && grep -q "above its limit of $((FAVOR_EMULATED_MIB / 2)) MiB on the GPU" "$work/log"; then
