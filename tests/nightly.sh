@@ -23,24 +23,6 @@ long_suites() {
 	script "elastic, long" tests/elastic.sh build --long
 	script "invariants, long" tests/invariants.sh build --long
 	script "NCCL, emulated, long" tests/nccl.sh build --long
-	# shellcheck disable=SC2086
-	if compile "gcc with sanitizers" $gcc_sanitized; then
-		commands "gcc with sanitizers" build-asan
-	fi
-	# shellcheck disable=SC2086
-	if compile "clang with sanitizers" $clang_sanitized; then
-		commands "clang with sanitizers" build-clang-asan
-	fi
-}
-
-# commands NAME BUILD: the suites of the command line that a sanitizer may find something in
-commands() {
-	script "bad input, $1" tests/bad_input.sh "$2"
-	script "files that are made, $1" tests/files_made.sh "$2"
-	script "deadlines, $1" tests/deadlines.sh "$2"
-	script "doctor, $1" tests/doctor.sh "$2"
-	script "invariants, $1" tests/invariants.sh "$2"
-	script "signals, $1" tests/signals.sh "$2"
 }
 
 faults_and_mutants() {
@@ -53,14 +35,25 @@ faults_and_mutants() {
 	fi
 }
 
-unit_tests() {
+# everything NAME BUILD: what a sanitizer may find something in
+everything() {
+	units "unit tests, $1" "$2" -t 10
+	script "bad input, $1" tests/bad_input.sh "$2"
+	script "files that are made, $1" tests/files_made.sh "$2"
+	script "deadlines, $1" tests/deadlines.sh "$2"
+	script "doctor, $1" tests/doctor.sh "$2"
+	script "invariants, $1" tests/invariants.sh "$2"
+	script "signals, $1" tests/signals.sh "$2"
+}
+
+sanitizers_and_valgrind() {
 	# shellcheck disable=SC2086
-	if compile "gcc with sanitizers, ahead" $gcc_sanitized; then
-		units "unit tests, gcc with sanitizers" build-asan -t 10
+	if compile "gcc with sanitizers" $gcc_sanitized; then
+		everything "gcc with sanitizers" build-asan
 	fi
 	# shellcheck disable=SC2086
-	if compile "clang with sanitizers, ahead" $clang_sanitized; then
-		units "unit tests, clang with sanitizers" build-clang-asan -t 10
+	if compile "clang with sanitizers" $clang_sanitized; then
+		everything "clang with sanitizers" build-clang-asan
 	fi
 	script "CUDA, by nvcc" tests/cuda_build.sh build --install
 	# valgrind knows no AVX-512; under mpirun it would watch Open MPI, so the comm room stays out, and so do shell
@@ -73,7 +66,7 @@ unit_tests() {
 
 lane long_suites
 lane faults_and_mutants
-lane unit_tests 5
+lane sanitizers_and_valgrind 5
 end_lanes
 
 # ten minutes a target, two at a time; what they keep in build-fuzz/corpus makes the next night's start better

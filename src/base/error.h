@@ -28,6 +28,7 @@ struct favor_process {
 	long long step;              /* -1 before the first step */
 	long long sample;            /* index of the group in hand; -1: none */
 	void (*abort_job)(int code); /* NULL: exit(code); the comm room sets it to end all ranks */
+	void (*leaves)(void);        /* called before this process ends alone, in the hope that it ends the job; NULL: nothing to do */
 	struct fault *faults;        /* to happen on purpose (fault.h); NULL: none */
 	volatile int stuck;          /* the main thread is: abort_job runs on another one and must not wait for it */
 	int alone_if_stuck;          /* then only this process ends: the others can do without it */

@@ -161,6 +161,8 @@ static _Noreturn void end(int may_abort, const char *text)
 		raise(SIGKILL); /* of a mere exit the others would not hear */
 	if (may_abort && process->abort_job)
 		process->abort_job(1);
+	else if (process->leaves)
+		process->leaves();
 	_exit(1);
 }
 

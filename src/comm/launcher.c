@@ -1,9 +1,11 @@
-/* The end of the launcher. MPI_Abort asks it to end all ranks. Where the network is cut that is not the end: mpirun waits
- * for its daemon on a host that it can't reach, for as long as TCP tries (a quarter of an hour), and the job script waits
- * for mpirun, although no rank is left. So a rank that ends the job leaves a small process behind, which looks after a
- * while whether the daemon that started this rank is still there, and ends it. */
+/* The end of the launcher. MPI_Abort, or the code that a rank leaves with, asks it to end all ranks. That is not always the
+ * end: where the network is cut, mpirun waits for its daemon on a host that it can't reach, for as long as TCP tries (a quarter
+ * of an hour); where a rank is stopped in MPI_Finalize, it has been seen to wait for ever. The job script waits for mpirun,
+ * although no rank is left. So a rank that ends the job leaves a small process behind, which looks after a while whether the
+ * daemon that started this rank is still there, and ends it. */
 #include "comm/internal.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -22,11 +24,11 @@ static int launcher(void)
 	pid_t parent = getppid();
 	int handle = (int)syscall(SYS_pidfd_open, parent, 0);
 	snprintf(path, sizeof path, "/proc/%d/comm", (int)parent);
-	FILE *f = handle < 0 ? NULL : fopen(path, "re");
-	if (f && !fgets(name, sizeof name, f))
-		name[0] = 0;
-	if (f)
-		fclose(f);
+	int fd = handle < 0 ? -1 : open(path, O_RDONLY | O_CLOEXEC); /* stdio takes locks, which a thread that is stuck may hold */
+	ssize_t n = fd < 0 ? -1 : read(fd, name, sizeof name - 1);
+	if (fd >= 0)
+		close(fd);
+	name[n < 0 ? 0 : n] = 0;
 	name[strcspn(name, "\n")] = 0;
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
 		if (!strcmp(name, names[i]) && getppid() == parent)

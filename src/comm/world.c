@@ -77,6 +77,7 @@ static void duplicate(struct world *w, MPI_Comm *comm)
 static void open_mpi(struct world *w, int *argc, char ***argv)
 {
 	int provided = MPI_THREAD_SINGLE;
+	favor_process()->leaves = world_watch_launcher;
 	watch_enter("MPI_Init_thread", 0);
 	world_check(w, MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
 	watch_leave();
@@ -288,6 +289,7 @@ void world_close(struct world *w)
 		watch_leave();
 	}
 	favor_process()->abort_job = NULL;
+	favor_process()->leaves = NULL;
 	watch_stop();
 	favor_process()->alive = NULL;
 	favor_process()->alive_arg = NULL;
