@@ -167,6 +167,16 @@ bad "UTF-16" 'synth/wide.csv: is UTF-16; save it as UTF-8' train good.yaml data.
 echo '{"image": "images/train/000001.jpg", "problem": "<image>What is it?", "solution": "x"}' >synth/place.jsonl
 bad "an image's place in a problem" 'synth/place.jsonl:1: .*"problem" holds <image>.*' train good.yaml data.train=synth/place.jsonl run.dir=runs/place
 bad "evaluations without a data set" '.*learner.eval_every=1.*there is nothing to evaluate on; give data.eval.*' train good.yaml learner.eval_every=1 run.dir=runs/none
+bad "a prompt that is none" '.*data.prompt: "thnk" is neither think nor answer.*' train good.yaml data.prompt=thnk run.dir=runs/none
+echo 'Which of {clases}?' >prompt.txt
+bad "a prompt's placeholder" 'data.prompt: prompt.txt: unknown placeholder at "{clases}."; .*' train good.yaml data.prompt=prompt.txt run.dir=runs/none
+bad "pixels of the model and of the configuration" 'data.min_pixels [0-9]+ .the model.s. is above data.max_pixels 100' train good.yaml data.max_pixels=100 run.dir=runs/none
+if ranks 0 train good.yaml data.eval=synth/train.jsonl run.threads=129 run.dir=runs/same &&
+	grep -q '^favor: warning: data.eval is data.train and has no splits' "$work/log" && grep -q '^favor: warning: run.threads is 129' "$work/log"; then
+	ok "what is allowed and hardly meant: warnings"
+else
+	fail "what is allowed and hardly meant" "no warnings, or no run" "$work/log"
+fi
 bad "no data set" '.*data.train is missing.*' train good.yaml data.train= run.dir=runs/none
 
 # ---- model folder

@@ -22,7 +22,7 @@ method: sft
 model: {path: $base, init: random}
 data: {train: $work/synth/train.jsonl, eval: $work/synth/test.jsonl, prompt: think, system: none, augment: true}
 rollout: {max_tokens: 24}
-learner: {steps: 16, groups_per_step: 14, micro_batch: 2, lr: 1.0e-3, weight_decay: 0.1, eval_every: 8}
+learner: {steps: 64, groups_per_step: 14, micro_batch: 2, lr: 1.0e-3, weight_decay: 0.1, eval_every: 8}
 checkpoint: {every: 0}
 run: {seed: 1}
 END

@@ -9,19 +9,22 @@
 #include <string.h>
 #include <sys/stat.h>
 
+/* Without a run folder the table is all: eval must not need to write. */
+static int has_folder(const struct setup *s)
+{
+	struct stat st;
+	return stat(s->config.run.dir, &st) == 0;
+}
+
 static int report(const struct setup *s, const struct evaluation *v, const char *name, struct favor_error *e)
 {
 	char *path = favor_format("%s/eval-%s.json", s->config.run.dir, name);
-	struct stat st;
 	evaluation_print(v, stdout);
-	/* without a run folder the table is all: eval must not need to write */
 	int result = 0;
-	if (stat(s->config.run.dir, &st) == 0) {
+	if (has_folder(s)) {
 		result = evaluation_write(v, path, e);
 		if (!result)
 			fprintf(stderr, "favor: predictions with their traces in %s\n", path);
-	} else {
-		fprintf(stderr, "favor: %s is not there: predictions are not written\n", s->config.run.dir);
 	}
 	free(path);
 	return result;
@@ -59,6 +62,8 @@ int cmd_eval(int argc, char **argv, struct favor_error *e)
 	int bad = 0;
 	if (!input) {
 		setup_say_device(&s);
+		if (world_is_leader(w) && !has_folder(&s)) /* before the work, not after it */
+			fprintf(stderr, "favor: %s is not there: predictions will not be written\n", s.config.run.dir);
 		phase_evaluate(&s, r.model ? &r : NULL, &round_number, 0, &v);
 		bad = world_agree(w, !world_is_leader(w) || !report(&s, &v, name, e), e);
 	}

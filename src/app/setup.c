@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { CHECK_ALL_MOST = 4096 };
 
@@ -41,6 +42,15 @@ static int require(const char *path, const char *key, const char *value, struct 
 	return favor_fail(e, "%s: %s is missing; give it in the file or as %s=...", path, key, key);
 }
 
+/* One file for both, and nothing in it that tells them apart. */
+static void warn_of_overlap(const struct setup *s)
+{
+	const struct dataset *a = &s->train, *b = &s->eval;
+	if (a->count && a->count == b->count && !strcmp(s->config.data.train, s->config.data.eval) &&
+	    a->records[0].line == b->records[0].line)
+		fprintf(stderr, "favor: warning: data.eval is data.train and has no splits: accuracy is that of images it has trained on\n");
+}
+
 static int read_data(struct setup *s, const char *path, int needs, struct favor_error *e)
 {
 	const struct data_options *o = &s->config.data;
@@ -57,6 +67,7 @@ static int read_data(struct setup *s, const char *path, int needs, struct favor_
 		return -1;
 	if (classes_build(&s->classes, o, *o->train ? &s->train : NULL, *o->eval ? &s->eval : NULL, e))
 		return -1;
+	warn_of_overlap(s);
 	if ((needs & NEED_TRAIN) && dataset_take_shots(&s->train, &s->classes, o->shots, o->seed, e))
 		return -1;
 	return 0;
@@ -165,8 +176,9 @@ static int open_assets(struct setup *s, int needs, struct favor_error *e)
 	if (c->data.max_pixels)
 		s->encoder.settings.max_pixels = c->data.max_pixels;
 	if (s->encoder.settings.min_pixels > s->encoder.settings.max_pixels)
-		return favor_fail(e, "data.min_pixels %lld is above data.max_pixels %lld",
-		                  (long long)s->encoder.settings.min_pixels, (long long)s->encoder.settings.max_pixels);
+		return favor_fail(e, "data.min_pixels %lld%s is above data.max_pixels %lld%s",
+		                  (long long)s->encoder.settings.min_pixels, c->data.min_pixels ? "" : " (the model's)",
+		                  (long long)s->encoder.settings.max_pixels, c->data.max_pixels ? "" : " (the model's)");
 	s->encoder.system = template_system(c->data.system);
 	s->encoder.prompt = c->data.prompt;
 	s->encoder.classes = &s->classes;
@@ -213,6 +225,9 @@ int setup_begin(struct setup *s, struct world *w, const char *config_path, const
 	if (world_agree(w, s->backend != NULL, e))
 		return -1;
 	share_device(s);
+	const long cores = sysconf(_SC_NPROCESSORS_ONLN);
+	if (s->config.run.threads > cores && world_rank(w) == 0)
+		fprintf(stderr, "favor: warning: run.threads is %d, but this host has %ld cores\n", s->config.run.threads, cores);
 	setup_threads(s, world_plays(w, ROLE_LEARNER)   ? ROLE_LEARNER
 	                 : world_plays(w, ROLE_ROLLOUT) ? ROLE_ROLLOUT
 	                                                : ROLE_REWARD);
@@ -228,6 +243,9 @@ int setup_load(struct setup *s, const char *config_path, int needs, struct favor
 	if (world_agree(w, !open_assets(s, needs, e), e))
 		return -1;
 	world_phase(w, "check records", -1, -1);
+	/* once, and not of each record */
+	if (world_agree(w, !prompt_check(s->config.data.prompt, e), e))
+		return -1;
 	s->train_checked = needs & NEED_TRAIN ? records_to_check(s) : 0;
 	if (check_records(s, &s->train, s->train_checked, e))
 		return -1;

@@ -73,6 +73,8 @@ uint32_t dataset_order(const struct dataset *d, uint64_t seed, uint64_t index);
 /* The user text: think | answer | a file's text; {classes} becomes the class names joined by ", ". New string, owned.
  */
 char *prompt_text(const char *prompt_option, const struct class_list *c, const struct record *r, struct favor_error *e);
+/* Whether the option names a text that prompts can be made of, whatever the record. 0, or -1 with a message. */
+int prompt_check(const char *prompt_option, struct favor_error *e);
 /* The SFT target: record.target, else "<think>TRACE</think>\n<answer>LABEL</answer>" if the prompt asks for thinking
  * and a trace is there, else "<answer>LABEL</answer>". New string, owned. */
 char *target_text(const char *prompt_option, const struct record *r);

@@ -141,6 +141,26 @@ static int append_placeholder(struct text *out, const char *brace, size_t *lengt
 	}
 }
 
+/* The template with what its placeholders stand for; NULL on error. */
+static char *fill(const char *template, const char *option, const struct class_list *c, const struct record *r,
+                  struct favor_error *e)
+{
+	struct text out = {0};
+	const char *p = template;
+	for (;;) {
+		size_t n = strcspn(p, "{}"), length;
+		append(&out, p, n);
+		p += n;
+		if (!*p)
+			return out.at;
+		if (append_placeholder(&out, p, &length, option, c, r, e) != 0) {
+			free(out.at);
+			return NULL;
+		}
+		p += length;
+	}
+}
+
 char *prompt_text(const char *prompt_option, const struct class_list *c, const struct record *r, struct favor_error *e)
 {
 	char *template = read_template(prompt_option, e);
@@ -150,23 +170,21 @@ char *prompt_text(const char *prompt_option, const struct class_list *c, const s
 		free(template);
 		return favor_strdup(r->problem);
 	}
-	struct text out = {0};
-	const char *p = template;
-	for (;;) {
-		size_t n = strcspn(p, "{}"), length;
-		append(&out, p, n);
-		p += n;
-		if (!*p)
-			break;
-		if (append_placeholder(&out, p, &length, prompt_option, c, r, e) != 0) {
-			free(out.at);
-			out.at = NULL;
-			break;
-		}
-		p += length;
-	}
+	char *text = fill(template, prompt_option, c, r, e);
 	free(template);
-	return out.at;
+	return text;
+}
+
+int prompt_check(const char *prompt_option, struct favor_error *e)
+{
+	char *names[] = {"running"}, *template = read_template(prompt_option, e);
+	const struct class_list classes = {.names = names, .count = 1};
+	const struct record record = {.problem = "What is it?"};
+	char *text = template ? fill(template, prompt_option, &classes, &record, e) : NULL;
+	const int bad = !text;
+	free(text);
+	free(template);
+	return bad ? -1 : 0;
 }
 
 /* Whether what the record is asked mentions <think>. A file that can't be read was reported by prompt_text. */

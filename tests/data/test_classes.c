@@ -320,6 +320,7 @@ static void prompts(void **state)
 	text = prompt_text(file, &c, &r, &e);
 	assert_string_equal(text, "Which of running, riding {a} bike? {\"a\": 1}");
 	free(text);
+	assert_int_equal(prompt_check(file, &e), 0);
 	text = prompt_text(file, &c, &own, &e); /* no place for it: the record's own problem as it is */
 	assert_string_equal(text, own.problem);
 	free(text);
@@ -344,6 +345,9 @@ static void prompts(void **state)
 		assert_null(prompt_text(file, &c, &r, &e));
 		if (!strstr(e.message, bad[i][1]))
 			fail_msg("\"%s\" is not in \"%s\"", bad[i][1], e.message);
+		struct favor_error same = {""};
+		assert_int_equal(prompt_check(file, &same), -1);
+		assert_string_equal(e.message, same.message);
 	}
 	assert_null(prompt_text("thnik", &c, &r, &e));
 	assert_string_equal(
