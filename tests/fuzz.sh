@@ -27,10 +27,11 @@ limits() {
 
 kept=$root/tests/fuzz/record.tsv
 
-# sums FILE...: of the lines of each target: target, runs, CPU seconds, most edges, findings, last day
+# sums FILE...: of the lines of each target: target, runs, CPU seconds, most edges, findings, last day, CPU seconds behind the last line with a finding
 sums() {
-	cat "$@" 2>/dev/null | awk -F '\t' '!/^#/ { runs[$1] += $2; cpu[$1] += $3; if ($4 > edges[$1]) edges[$1] = $4; found[$1] += $5; day[$1] = $6 }
-		END { for (t in runs) printf "%s\t%d\t%.0f\t%d\t%d\t%s\n", t, runs[t], cpu[t], edges[t], found[t], day[t] }' | sort
+	cat "$@" 2>/dev/null | awk -F '\t' '!/^#/ { runs[$1] += $2; cpu[$1] += $3; if ($4 > edges[$1]) edges[$1] = $4; found[$1] += $5; day[$1] = $6
+			quiet[$1] = $5 > 0 ? 0 : quiet[$1] + $3 }
+		END { for (t in runs) printf "%s\t%d\t%.0f\t%d\t%d\t%s\t%.0f\n", t, runs[t], cpu[t], edges[t], found[t], day[t], quiet[t] }' | sort
 }
 
 # one TARGET SECONDS: runs it, prints its line
@@ -67,8 +68,8 @@ one() {
 
 case ${1:-} in
 --record)
-	printf 'target\truns\tcpu_minutes\tedges\tfindings\tlast\n'
-	sums "$kept" "$build/record.tsv" | awk -F '\t' -v OFS='\t' '{ $3 = sprintf("%.1f", $3 / 60) } 1'
+	printf 'target\truns\tcpu_minutes\tedges\tfindings\tlast\tcpu_minutes_without_finding\n'
+	sums "$kept" "$build/record.tsv" | awk -F '\t' -v OFS='\t' '{ $3 = sprintf("%.1f", $3 / 60); $7 = sprintf("%.1f", $7 / 60) } 1'
 	exit
 	;;
 --keep)
@@ -76,7 +77,7 @@ case ${1:-} in
 		echo "fuzz.sh: nothing is recorded in $build/record.tsv" >&2
 		exit 1
 	fi
-	sums "$build/record.tsv" >>"$kept" && rm "$build/record.tsv"
+	sums "$build/record.tsv" | cut -f 1-6 >>"$kept" && rm "$build/record.tsv"
 	exit
 	;;
 --targets)
