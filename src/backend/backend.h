@@ -303,6 +303,8 @@ struct backend {
 	int steps_ahead; /* how many steps of decoding are worth being queued before the oldest one's tokens are looked at;
 	                    0: it has run when its ops return */
 	int in_host_memory; /* what alloc gives can be read and written by the host as it is, after sync */
+	int64_t step_rows; /* while a step of decoding is queued: how many rows such steps have at most, be they fewer now; else 0.
+	                      What could add in another order for other numbers of rows goes by this one */
 };
 
 /* Plain loops, one thread: what everything else is compared with. */

@@ -188,7 +188,9 @@ void steps_begin(struct steps *s, const struct step_rules *rules, const struct s
 	int32_t positions = 0;
 	make_room(s, count);
 	const int32_t *prompt = allocate(s, &run, count, rules->stop_count);
+	const int64_t most = slots_for(b, s->session->room.responses);
 	s->count = n;
+	s->rows = most > count ? most : count;
 	s->how = rules->how;
 	s->slots.seed = rules->seed;
 	s->slots.domain = (uint32_t)rules->domain;
@@ -244,7 +246,7 @@ static void tell_segments(struct steps *s, struct backend *b)
 /* All that a step's ops are given, so that equal keys are equal steps. */
 struct step_key {
 	const void *weights, *cache, *cos, *sin, *state, *logits;
-	int64_t capacity, positions, slots, stops;
+	int64_t capacity, positions, slots, rows, stops;
 	uint64_t seed, domain;
 	struct sampling how;
 };
@@ -263,6 +265,7 @@ static struct step_key key_of(const struct steps *s)
 	k.capacity = s->session->capacity;
 	k.positions = s->cos.rows;
 	k.slots = s->slots.count;
+	k.rows = s->rows;
 	k.stops = s->slots.stop_count;
 	k.seed = s->slots.seed;
 	k.domain = s->slots.domain;
@@ -308,7 +311,10 @@ int steps_queue(struct steps *s, const struct run *run)
 	if (how == REPLAY_RECORD)
 		mine.tick = NULL; /* it might do anything */
 	if (how != REPLAY_DONE) {
-		if (run_step(s, &mine))
+		b->step_rows = s->rows;
+		const int stopped = run_step(s, &mine);
+		b->step_rows = 0;
+		if (stopped)
 			return 1;
 		op_recorded(b);
 	}

@@ -48,6 +48,7 @@ struct steps {
 	struct sampled *sampled;     /* [POSTS + 1, slots], by steps in turns; last the first tokens */
 	uint64_t post[POSTS], first_post;
 	int32_t room;               /* slots that these have memory for */
+	int64_t rows;               /* slots that a step of this session may have at most */
 	int32_t firsts;             /* responses, the last ones, whose first tokens were not collected yet */
 	uint64_t queued, collected; /* steps since steps_begin */
 	uint64_t told;              /* the step at which attention was last told of the segments */

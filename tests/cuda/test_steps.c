@@ -276,6 +276,64 @@ static void test_places(void **state)
 		group_destroy(first[i]);
 }
 
+/* Groups in a room for more than 64 responses, one beside the other or one after the other. */
+enum { CROWD = 33, CROWD_TOKENS = 4 };
+struct crowd {
+	struct tiny *t;
+	int at, together;
+	struct group *groups[PROMPTS];
+};
+
+static int next_of_crowd(void *arg, int busy, int32_t room, struct rollout_request *q)
+{
+	struct crowd *c = arg;
+	(void)room;
+	if (c->at == PROMPTS)
+		return -1;
+	if (busy && !c->together)
+		return 0;
+	*q = (struct rollout_request){
+	    .prompt = &c->t->prompts[TEXT + c->at], .index = (uint64_t)c->at, .responses = CROWD, .source = c->at};
+	c->at++;
+	return 1;
+}
+
+static void done_of_crowd(void *arg, const struct rollout_request *q, struct group *group)
+{
+	((struct crowd *)arg)->groups[q->source] = group;
+}
+
+/* How many decode beside it is no matter of a response's bits, though products of more rows may add in another order: those
+ * of the emulation do here. */
+static void test_crowd(void **state)
+{
+	(void)state;
+	struct group *groups[2][PROMPTS];
+	setenv("FAVOR_EMULATED_SUMS", "1", 1);
+	for (int together = 0; together < 2; together++) {
+		struct tiny t;
+		struct rollout r;
+		struct favor_error e = {""};
+		tiny_open(&t, cuda_new("1", PRODUCTS_FLOAT32));
+		rollout_init(&r, t.model, t.tokenizer);
+		rules(&r, 0, CROWD_TOKENS);
+		struct crowd c = {.t = &t, .together = together};
+		const struct rollout_source source = {next_of_crowd, done_of_crowd, &c};
+		const struct rollout_room room = {PROMPTS, CROWD, t.prompts[TEXT].ids.count};
+		assert_int_equal(rollout_run(&r, &room, &source, &e), 0);
+		memcpy(groups[together], c.groups, sizeof c.groups);
+		rollout_free(&r);
+		tiny_close(&t);
+	}
+	unsetenv("FAVOR_EMULATED_SUMS");
+	for (int i = 0; i < PROMPTS; i++) {
+		for (int32_t k = 0; k < CROWD; k++)
+			tiny_same_response(groups[0][i], k, groups[1][i], k);
+		group_destroy(groups[0][i]);
+		group_destroy(groups[1][i]);
+	}
+}
+
 /* Rolls out in a process of its own whose emulation has that setting: its exit code, and what it says. */
 static int roll_apart(const char *graph, const char *setting, const char *value, char *message, size_t size)
 {
@@ -330,6 +388,7 @@ static void test_without_graphs(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_without_graphs), cmocka_unit_test(test_graphs),
-	                                   cmocka_unit_test(test_by_the_host), cmocka_unit_test(test_places)};
+	                                   cmocka_unit_test(test_by_the_host), cmocka_unit_test(test_places),
+	                                   cmocka_unit_test(test_crowd)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

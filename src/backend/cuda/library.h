@@ -17,7 +17,7 @@ struct cuda_host {
 };
 
 /* Goes up when the meaning of this struct or of the backend's table changes. */
-enum { CUDA_LIBRARY_FORMAT = 5 };
+enum { CUDA_LIBRARY_FORMAT = 6 };
 
 struct cuda_library {
 	uint32_t format;

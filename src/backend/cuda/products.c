@@ -8,10 +8,11 @@
  *
  * Which algorithm. cuBLASLt is asked once for each kind of product, and the answer kept: for one kind the same
  * instructions run each time. A kind has sizes, strides, types and alignments, but of the number of rows only whether it is
- * at most ROWS_FEW (decode) or more (prefill, training): asked for ROWS_FEW or ROWS_MANY rows. Algorithms that split the
- * inner dimension are forbidden, so that within a kind a row's result does not depend on how many rows there are. (If the
- * answer can't do the rows at hand, it is asked for these alone.) The inner dimension of the weights' gradient is the rows:
- * there the kind has the next power of two. */
+ * at most ROWS_FEW or more (prefill, training): asked for ROWS_FEW or ROWS_MANY rows. How many responses decode in a step is a
+ * matter of which have ended and of when groups came, so all steps that may have up to as many are of one kind: the power of
+ * two that these fit. Algorithms that split the inner dimension are forbidden, so that within a kind a row's result does
+ * not depend on how many rows there are. (If the answer can't do the rows at hand, it is asked for these alone.) The inner
+ * dimension of the weights' gradient is the rows: there the kind has the next power of two. */
 #include "backend/cuda/state.h"
 
 #include <stdlib.h>
@@ -199,17 +200,19 @@ static void run(struct cuda_state *s, const struct product *p)
 	check(s, code, "cublasLtMatmul", p);
 }
 
-static int64_t nominal_rows(int64_t rows)
-{
-	return rows <= ROWS_FEW ? ROWS_FEW : ROWS_MANY;
-}
-
 static int64_t power_of_two(int64_t rows)
 {
 	int64_t n = ROWS_FEW;
 	while (n < rows)
 		n *= 2;
 	return n;
+}
+
+static int64_t nominal_rows(const struct backend *b, int64_t rows)
+{
+	if (rows <= b->step_rows)
+		return power_of_two(b->step_rows);
+	return rows <= ROWS_FEW ? ROWS_FEW : ROWS_MANY;
 }
 
 /* A weight, or a bias, as products take it. */
@@ -237,7 +240,7 @@ void cuda_linear(struct backend *b, struct tensor y, struct tensor x, struct ten
 	                          .narrow = x.type == ELEMENT_BFLOAT16,
 	                          .narrow_d = narrow_y,
 	                          .accumulate = accumulate != 0,
-	                          .nominal_n = nominal_rows(x.rows),
+	                          .nominal_n = nominal_rows(b, x.rows),
 	                          .nominal_k = x.cols};
 	run(s, &p);
 }
@@ -256,7 +259,7 @@ void cuda_linear_backward_input(struct backend *b, struct tensor dx, struct tens
 	                          .narrow = dy.type == ELEMENT_BFLOAT16,
 	                          .narrow_d = dx.type == ELEMENT_BFLOAT16,
 	                          .accumulate = accumulate != 0,
-	                          .nominal_n = nominal_rows(dy.rows),
+	                          .nominal_n = nominal_rows(b, dy.rows),
 	                          .nominal_k = dy.cols};
 	run(cuda_of(b), &p);
 }

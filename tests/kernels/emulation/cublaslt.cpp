@@ -1,6 +1,8 @@
 // The emulated cuBLASLt: products as plain loops, in float32 and in order of the inner dimension, so that a column of D has the same
 // bits however many there are. Everything that is given is checked: types, sizes, leading dimensions, that all of every matrix
 // lies in device memory, that the algorithm was made for products of this kind, and that alignments are what was said.
+//
+// FAVOR_EMULATED_SUMS=1: an algorithm that was asked for with more than 64 columns adds backwards, as on a GPU another one has another order.
 #include "cublasLt.h"
 #include "cuda_bf16.h"
 #include "runtime.h"
@@ -40,7 +42,7 @@ struct Preference {
 struct Algorithm {
 	uint64_t magic, workspace;
 	uint32_t align[4];
-	unsigned char types[3], transa, transb, epilogue;
+	unsigned char types[3], transa, transb, epilogue, backwards;
 };
 static_assert(sizeof(Layout) <= sizeof(cublasLtMatrixLayoutOpaque_t) && sizeof(Desc) <= sizeof(cublasLtMatmulDescOpaque_t) &&
                   sizeof(Preference) <= sizeof(cublasLtMatmulPreferenceOpaque_t) &&
@@ -238,6 +240,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
 	Algorithm x = algorithm_for(p, la, lb, ld);
 	memcpy(x.align, preferred.align, sizeof x.align);
 	x.workspace = preferred.workspace;
+	x.backwards = s.n > 64 && number("FAVOR_EMULATED_SUMS", 0);
 	memset(&results[0], 0, sizeof results[0]);
 	memcpy(&results[0].algo, &x, sizeof x);
 	*count = 1;
@@ -297,7 +300,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
 	for (uint64_t j = 0; j < s.n; j++) {
 		for (uint64_t i = 0; i < s.m; i++)
 			sum[i] = 0;
-		for (uint64_t k = 0; k < s.k; k++) {
+		for (uint64_t step = 0; step < s.k; step++) {
+			const uint64_t k = x.backwards ? s.k - 1 - step : step;
 			const float factor = cols[j * s.k + k];
 			const float *row = &rows[k * s.m];
 			for (uint64_t i = 0; i < s.m; i++)
