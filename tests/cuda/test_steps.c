@@ -303,8 +303,8 @@ static void done_of_crowd(void *arg, const struct rollout_request *q, struct gro
 	((struct crowd *)arg)->groups[q->source] = group;
 }
 
-/* How many decode beside it is no matter of a response's bits, though products of more rows may add in another order: those
- * of the emulation do here. */
+/* How many decode beside it is no matter of a response's bits, though products of more rows, or of matrices that lie otherwise,
+ * may add in another order: those of the emulation do here. */
 static void test_crowd(void **state)
 {
 	(void)state;

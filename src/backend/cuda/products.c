@@ -7,18 +7,19 @@
  * Operands float32: exact float32 products (no TF32); bfloat16: tensor cores; sums are float32 either way.
  *
  * Which algorithm. cuBLASLt is asked once for each kind of product, and the answer kept: for one kind the same
- * instructions run each time. A kind has sizes, strides, types and alignments, but of the number of rows only whether it is
- * at most ROWS_FEW or more (prefill, training): asked for ROWS_FEW or ROWS_MANY rows. How many responses decode in a step is a
- * matter of which have ended and of when groups came, so all steps that may have up to as many are of one kind: the power of
- * two that these fit. Algorithms that split the inner dimension are forbidden, so that within a kind a row's result does
- * not depend on how many rows there are. (If the answer can't do the rows at hand, it is asked for these alone.) The inner
+ * instructions run each time. A kind has sizes, strides, types and alignments (none counts for more than what an arena gives
+ * to all: more is chance, and another one with other numbers of rows), but of the number of rows only whether it is at most
+ * ROWS_FEW or more (prefill, training): asked for ROWS_FEW or ROWS_MANY rows. How many responses decode in a step is a matter
+ * of which have ended and of when groups came, so all steps that may have up to as many are of one kind: the power of two
+ * that these fit. Algorithms that split the inner dimension are forbidden, so that within a kind a row's result does not
+ * depend on how many rows there are. (If the answer can't do the rows at hand, it is asked for these alone.) The inner
  * dimension of the weights' gradient is the rows: there the kind has the next power of two. */
 #include "backend/cuda/state.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROWS_FEW = 64, ROWS_MANY = 2048, WORKSPACE_BYTES = 32 << 20, ANSWERS = 8, BUCKETS = 512, ALIGNMENT_MOST = 256 };
+enum { ROWS_FEW = 64, ROWS_MANY = 2048, WORKSPACE_BYTES = 32 << 20, ANSWERS = 8, BUCKETS = 512, ALIGNMENT_MOST = 64 };
 
 /* What an algorithm is chosen by. Compared by bytes: no padding. */
 struct kind {

@@ -2,7 +2,8 @@
 // bits however many there are. Everything that is given is checked: types, sizes, leading dimensions, that all of every matrix
 // lies in device memory, that the algorithm was made for products of this kind, and that alignments are what was said.
 //
-// FAVOR_EMULATED_SUMS=1: an algorithm that was asked for with more than 64 columns adds backwards, as on a GPU another one has another order.
+// FAVOR_EMULATED_SUMS=1: an algorithm that was asked for with more than 64 columns adds backwards, as on a GPU another one has another order;
+// so does one for a B that is aligned to more than 64 bytes, and one for both forwards again.
 #include "cublasLt.h"
 #include "cuda_bf16.h"
 #include "runtime.h"
@@ -240,7 +241,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
 	Algorithm x = algorithm_for(p, la, lb, ld);
 	memcpy(x.align, preferred.align, sizeof x.align);
 	x.workspace = preferred.workspace;
-	x.backwards = s.n > 64 && number("FAVOR_EMULATED_SUMS", 0);
+	x.backwards = (s.n > 64) != (preferred.align[1] > 64) && number("FAVOR_EMULATED_SUMS", 0);
 	memset(&results[0], 0, sizeof results[0]);
 	memcpy(&results[0].algo, &x, sizeof x);
 	*count = 1;
