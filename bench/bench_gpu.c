@@ -74,6 +74,7 @@ static int open_bench(struct bench *b, struct favor_error *e)
 	                            .image_count = b->a.image > 0};
 	rollout_init(&b->rollout, b->model, b->tokenizer);
 	b->rollout.max_tokens = b->a.response;
+	b->rollout.stop_count = 0; /* config.json's would end some: random weights draw all tokens alike */
 	b->options = (struct learner_options){
 	    .max_grad_norm = 1, .adam_beta1 = 0.9f, .adam_beta2 = 0.999f, .adam_eps = 1e-8f};
 	learner_init(&b->learner, b->model, &b->options, VISION_FULL, 0, 1);
