@@ -131,7 +131,7 @@ static int read_vision(struct vision_config *v, const struct reader *r, int32_t 
 	    expect(r, "hidden_act", "quick_gelu", NULL))
 		return -1;
 	ratio = mlp_ratio >= 1 && mlp_ratio <= 64 ? (int32_t)mlp_ratio : 0;
-	if ((double)ratio != mlp_ratio)
+	if (!ratio || (double)ratio != mlp_ratio)
 		return favor_fail(r->e, "%s: \"mlp_ratio\" must be a whole number in [1, 64]", r->origin);
 	if (out != hidden_size)
 		return favor_fail(r->e, "%s: \"hidden_size\" is %d, but the language model's is %d", r->origin, out,

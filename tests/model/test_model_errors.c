@@ -133,6 +133,7 @@ static void test_config(void **state)
 		{"vision_config.in_channels", "1", "in_channels"},
 		{"vision_config.mlp_ratio", "2.5", "mlp_ratio"},
 		{"vision_config.mlp_ratio", "1e300", "mlp_ratio"},
+		{"vision_config.mlp_ratio", "0", "mlp_ratio"},
 		{"vision_config.patch_size", "0", "patch_size"},
 		{"vision_config.hidden_act", "\"silu\"", "hidden_act"},
 		{"image_token_id", "160", "image_token_id"},
