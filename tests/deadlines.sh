@@ -90,19 +90,16 @@ fi
 
 # the launcher hangs, and with it every rank in MPI_Finalize: it is ended
 (
-	mpirun -n 2 "$stop_at" none 9 $deadline >"$work/hung.log" 2>&1 &
-	launcher=$!
+	timeout -s KILL 80 mpirun -n 2 "$stop_at" none 9 $deadline >"$work/hung.log" 2>&1 &
 	tries=0
-	until pgrep -P $launcher >/dev/null || [ $tries -eq 300 ]; do
+	until launcher=$(pgrep -P $!) && pgrep -P "$launcher" >/dev/null || [ $tries -eq 300 ]; do
 		tries=$((tries + 1))
 		sleep 0.01
 	done
-	kill -STOP $launcher
+	kill -STOP "$launcher"
 	hung_begin=$(date +%s)
-	(sleep 80; kill -KILL $launcher) 2>/dev/null &
-	wait $launcher
+	wait $!
 	echo "$? $(($(date +%s) - hung_begin))" >"$work/hung.result"
-	kill $! 2>/dev/null
 )
 read -r code seconds <"$work/hung.result"
 if [ "$seconds" -le $((most + launcher_seconds)) ]; then # what ranks say does not pass by it

@@ -188,7 +188,7 @@ static void log_samples(struct trainer *t, uint64_t first, struct group *const *
 		                                  advantages[i]);
 		bytes[place] = (double)strlen(lines[place]) + 1;
 	}
-	if (learners > 1)
+	if (learners > 1 && n > 0)
 		world_sum_learners(w, bytes, n);
 	for (int32_t i = 0; i < n; i++) {
 		const int owner = (int)((first + (uint64_t)i) % (uint64_t)learners);

@@ -69,7 +69,7 @@ static int names_from_file(struct class_list *c, struct label_map *map, const ch
 		return favor_fail_prefix(e, "data.classes_file");
 	int rc = 0, found = LINES_END;
 	while (rc == 0 && (found = lines_next(&lines)) == LINES_ONE) {
-		const char *name = lines.number == 1 && strncmp(lines.text, "\xEF\xBB\xBF", 3) == 0 ? lines.text + 3 : lines.text;
+		const char *name = lines.text + (lines.number == 1 ? utf8_mark(lines.text, lines.n) : 0);
 		char *place = favor_format("%s:%lld", path, (long long)lines.number);
 		if (strlen(lines.text) != lines.n)
 			rc = favor_fail(e, "%s: holds a NUL byte; a list of classes is a text file", place);
@@ -210,7 +210,7 @@ static int read_aliases(struct class_list *c, const struct label_map *map, const
 	char shown[UTF8_SHORT], near[UTF8_SHORT];
 	size_t n = 0;
 	char *text = file_read(path, ALIASES_MAX, &n, e);
-	const size_t mark = text && n >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
+	const size_t mark = text ? utf8_mark(text, n) : 0;
 	json_t *file = text ? json_loadb(text + mark, n - mark, JSON_REJECT_DUPLICATES, &fault) : NULL;
 	struct label_map aliases = {0};
 	json_t **lists = favor_calloc((size_t)c->count, sizeof *lists); /* borrowed, by class */

@@ -231,7 +231,7 @@ int dataset_read_csv(struct loader *l, struct favor_error *e)
 	const size_t marked = fread(mark, 1, 3, c.file);
 	if (loader_is_text(l, mark, marked, e) != 0)
 		goto done;
-	if (marked != 3 || memcmp(mark, "\xEF\xBB\xBF", 3) != 0)
+	if (!utf8_mark(mark, marked))
 		rewind(c.file);
 	if (!read_row(&c, &row) && !row.too_long) {
 		favor_fail(e, "%s: is empty; the first row must name the columns (path,label)", l->path);

@@ -227,7 +227,7 @@ int dataset_read_jsonl(struct loader *l, struct favor_error *e)
 	while (lines.number < INT32_MAX && (found = lines_next(&lines)) == LINES_ONE) {
 		const char *text = lines.text;
 		const int32_t number = (int32_t)lines.number;
-		size_t start = number == 1 && lines.n >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
+		size_t start = number == 1 ? utf8_mark(text, lines.n) : 0;
 		size_t length = lines.n - start;
 		if (number == 1 && (rc = loader_is_text(l, text, lines.n, e)) != 0)
 			goto done;

@@ -44,6 +44,11 @@ int utf8_valid(const char *s, size_t n)
 	return point >= 0;
 }
 
+size_t utf8_mark(const char *s, size_t n)
+{
+	return n >= 3 && memcmp(s, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
+}
+
 char *utf8_trim(const char *s, size_t n)
 {
 	size_t first = n, end = n;

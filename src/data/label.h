@@ -12,6 +12,8 @@ int utf8_is_space(int32_t point);
  * UTF-8. */
 size_t utf8_char(const char *s, size_t n, int32_t *point);
 int utf8_valid(const char *s, size_t n);
+/* Bytes of the byte order mark that a text begins with, which some editors write: 3, or 0 if there is none. */
+size_t utf8_mark(const char *s, size_t n);
 /* Without white space at both ends. New string, owned by the caller. */
 char *utf8_trim(const char *s, size_t n);
 /* At most `limit` bytes of s for a message, cut between characters, with "..." if cut; control characters become '?'.

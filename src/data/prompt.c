@@ -22,7 +22,7 @@ enum { PROMPT_FILE_MAX = 1 << 20 };
 /* A text as the model should see it, whatever editor wrote it: no byte order mark, and lines that end with LF. Returns its length. */
 static size_t plain_text(char *text, size_t n)
 {
-	size_t from = n >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0, to = 0;
+	size_t from = utf8_mark(text, n), to = 0;
 	for (; from < n; from++)
 		if (!(text[from] == '\r' && from + 1 < n && text[from + 1] == '\n'))
 			text[to++] = text[from];

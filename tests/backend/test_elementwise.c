@@ -1,8 +1,7 @@
 /* Rotation, SwiGLU, activations, addition, rows, and the door: CPU against reference, finite differences, bits. */
 #include "ops_test.h"
 
-#include <sys/wait.h>
-#include <unistd.h>
+#include "../apart.h"
 
 static const int64_t shapes[][3] = {{1, 2, 0}, {1, 14, 3}, {3, 34, 0}, {70, 130, 5}, {33, 1026, 2}};
 enum { SHAPES = sizeof shapes / sizeof *shapes };
@@ -286,25 +285,23 @@ static void test_memory(void **state)
 	assert_int_equal(s->cpu->threads, 2);
 }
 
+struct bad_call {
+	struct backend *b;
+	void (*bad)(struct backend *b);
+};
+
+static void make_bad_call(void *arg)
+{
+	const struct bad_call *c = arg;
+	c->bad(c->b);
+}
+
 /* Runs `bad` in a child process and expects it to die with this text. */
 static void expect_death(struct backend *b, void (*bad)(struct backend *b), const char *text)
 {
-	int pipes[2];
-	assert_int_equal(pipe(pipes), 0);
-	pid_t child = fork();
-	if (child == 0) {
-		dup2(pipes[1], 2);
-		bad(b);
-		_exit(0);
-	}
-	close(pipes[1]);
-	char message[1024] = "";
-	size_t n = 0;
-	for (ssize_t got; n < sizeof message - 1 && (got = read(pipes[0], message + n, sizeof message - 1 - n)) > 0;)
-		n += (size_t)got;
-	close(pipes[0]);
-	int status;
-	waitpid(child, &status, 0);
+	struct bad_call c = {b, bad};
+	char message[1024];
+	const int status = run_apart(make_bad_call, &c, message, sizeof message);
 	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 1);
 	if (!strstr(message, text))
 		fail_msg("expected \"%s\" in \"%s\"", text, message);

@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include "../apart.h"
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
@@ -52,28 +53,17 @@ static void leave_with_7(int code)
 	_exit(code == 1 ? 7 : 8);
 }
 
+static void die(void *abort_job)
+{
+	*favor_process() = (struct favor_process){.rank = 3, .ranks = 4, .role = "learner", .phase = "backward", .step = 17,
+	                                           .sample = 5, .abort_job = *(void (**)(int))abort_job};
+	favor_die("the %s broke", "thing");
+}
+
 /* Runs favor_die in a child; its exit code and what it wrote to stderr. */
 static int die_in_child(void (*abort_job)(int), char *said, size_t n)
 {
-	int ends[2];
-	assert_int_equal(pipe(ends), 0);
-	fflush(NULL);
-	pid_t child = fork();
-	assert_true(child >= 0);
-	if (child == 0) {
-		dup2(ends[1], 2);
-		*favor_process() = (struct favor_process){.rank = 3, .ranks = 4, .role = "learner", .phase = "backward", .step = 17,
-		                                           .sample = 5, .abort_job = abort_job};
-		favor_die("the %s broke", "thing");
-	}
-	close(ends[1]);
-	size_t got = 0;
-	for (ssize_t k; got < n - 1 && (k = read(ends[0], said + got, n - 1 - got)) > 0;)
-		got += (size_t)k;
-	said[got] = '\0';
-	close(ends[0]);
-	int status;
-	assert_int_equal(waitpid(child, &status, 0), child);
+	const int status = run_apart(die, &abort_job, said, n);
 	assert_true(WIFEXITED(status));
 	return WEXITSTATUS(status);
 }

@@ -2,8 +2,7 @@
  * segments that change, products of every alignment, and what ends the job. Compared with the reference backend. */
 #include "../backend/ops_test.h"
 
-#include <sys/wait.h>
-#include <unistd.h>
+#include "../apart.h"
 
 static struct backend *volatile newest; /* a process that ends on purpose has not lost it */
 
@@ -289,26 +288,16 @@ static void test_attention(void **state)
 	backend_destroy(reference);
 }
 
-/* fork: the child must end with code 1 and say `text`. */
+static void call(void *run)
+{
+	(*(void (**)(void))run)();
+}
+
+/* In a child, which must end with code 1 and say `text`. */
 static void expect_death(void (*run)(void), const char *text)
 {
-	int pipes[2];
-	char message[2048] = "";
-	assert_int_equal(0, pipe(pipes));
-	const pid_t child = fork();
-	if (child == 0) {
-		dup2(pipes[1], STDERR_FILENO);
-		close(pipes[0]);
-		run();
-		_exit(0);
-	}
-	close(pipes[1]);
-	size_t used = 0;
-	for (ssize_t n; (n = read(pipes[0], message + used, sizeof message - 1 - used)) > 0;)
-		used += (size_t)n;
-	close(pipes[0]);
-	int status;
-	waitpid(child, &status, 0);
+	char message[2048];
+	const int status = run_apart(call, &run, message, sizeof message);
 	if (!WIFEXITED(status) || WEXITSTATUS(status) != 1 || !strstr(message, text))
 		fail_msg("expected \"%s\" in \"%s\"", text, message);
 }

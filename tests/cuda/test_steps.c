@@ -6,12 +6,10 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "../apart.h"
 #include "../tiny.h"
 #include "backend/cuda/open.h"
 #include "backend/ops.h"
-
-#include <sys/wait.h>
-#include <unistd.h>
 
 static struct backend *cuda_new(const char *graph, enum products products)
 {
@@ -204,7 +202,7 @@ static void watch(struct backend *b)
 enum { PASSING = 6, WIDE = 3, PASSING_TOKENS = 16 };
 struct passing {
 	struct tiny *t;
-	int at, late; /* the next one | groups that began while others went on */
+	int at, late, apart; /* the next one | groups that began while others went on | none begins while another goes on */
 	struct group *groups[PASSING];
 };
 
@@ -276,31 +274,21 @@ static void test_places(void **state)
 		group_destroy(first[i]);
 }
 
-/* Groups in a room for more than 64 responses, one beside the other or one after the other. */
+/* Groups in a room for more than 64 responses, one beside the other or, apart, one after the other. */
 enum { CROWD = 33, CROWD_TOKENS = 4 };
-struct crowd {
-	struct tiny *t;
-	int at, together;
-	struct group *groups[PROMPTS];
-};
 
 static int next_of_crowd(void *arg, int busy, int32_t room, struct rollout_request *q)
 {
-	struct crowd *c = arg;
+	struct passing *p = arg;
 	(void)room;
-	if (c->at == PROMPTS)
+	if (p->at == PROMPTS)
 		return -1;
-	if (busy && !c->together)
+	if (busy && p->apart)
 		return 0;
 	*q = (struct rollout_request){
-	    .prompt = &c->t->prompts[TEXT + c->at], .index = (uint64_t)c->at, .responses = CROWD, .source = c->at};
-	c->at++;
+	    .prompt = &p->t->prompts[TEXT + p->at], .index = (uint64_t)p->at, .responses = CROWD, .source = p->at};
+	p->at++;
 	return 1;
-}
-
-static void done_of_crowd(void *arg, const struct rollout_request *q, struct group *group)
-{
-	((struct crowd *)arg)->groups[q->source] = group;
 }
 
 /* How many decode beside it is no matter of a response's bits, though products of more rows, or of matrices that lie otherwise,
@@ -310,18 +298,18 @@ static void test_crowd(void **state)
 	(void)state;
 	struct group *groups[2][PROMPTS];
 	setenv("FAVOR_EMULATED_SUMS", "1", 1);
-	for (int together = 0; together < 2; together++) {
+	for (int apart = 0; apart < 2; apart++) {
 		struct tiny t;
 		struct rollout r;
 		struct favor_error e = {""};
 		tiny_open(&t, cuda_new("1", PRODUCTS_FLOAT32));
 		rollout_init(&r, t.model, t.tokenizer);
 		rules(&r, 0, CROWD_TOKENS);
-		struct crowd c = {.t = &t, .together = together};
-		const struct rollout_source source = {next_of_crowd, done_of_crowd, &c};
+		struct passing p = {.t = &t, .apart = apart};
+		const struct rollout_source source = {next_of_crowd, done_passing, &p};
 		const struct rollout_room room = {PROMPTS, CROWD, t.prompts[TEXT].ids.count};
 		assert_int_equal(rollout_run(&r, &room, &source, &e), 0);
-		memcpy(groups[together], c.groups, sizeof c.groups);
+		memcpy(groups[apart], p.groups, sizeof groups[apart]);
 		rollout_free(&r);
 		tiny_close(&t);
 	}
@@ -334,28 +322,23 @@ static void test_crowd(void **state)
 	}
 }
 
+struct apart {
+	const char *graph, *setting, *value;
+};
+
+static void roll_with(void *arg)
+{
+	const struct apart *a = arg;
+	struct group *groups[ROUNDS][PROMPTS];
+	setenv(a->setting, a->value, 1);
+	roll(a->graph, PRODUCTS_FLOAT32, 0, 20, groups);
+}
+
 /* Rolls out in a process of its own whose emulation has that setting: its exit code, and what it says. */
 static int roll_apart(const char *graph, const char *setting, const char *value, char *message, size_t size)
 {
-	int pipes[2], status;
-	assert_int_equal(0, pipe(pipes));
-	const pid_t child = fork();
-	assert_true(child >= 0);
-	if (child == 0) {
-		struct group *groups[ROUNDS][PROMPTS];
-		dup2(pipes[1], STDERR_FILENO);
-		close(pipes[0]);
-		setenv(setting, value, 1);
-		roll(graph, PRODUCTS_FLOAT32, 0, 20, groups);
-		_exit(0);
-	}
-	close(pipes[1]);
-	size_t used = 0;
-	for (ssize_t n; used < size - 1 && (n = read(pipes[0], message + used, size - 1 - used)) > 0;)
-		used += (size_t)n;
-	message[used] = 0;
-	close(pipes[0]);
-	assert_int_equal(child, waitpid(child, &status, 0));
+	struct apart a = {graph, setting, value};
+	const int status = run_apart(roll_with, &a, message, size);
 	assert_true(WIFEXITED(status));
 	return WEXITSTATUS(status);
 }

@@ -4,12 +4,10 @@
  * the sanitizers, which must end it. */
 #include "kernel_test.h"
 
+#include "../apart.h"
 #include "probe.h"
 
 #include <signal.h>
-#include <stdio.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 static void test_product(void **state)
 {
@@ -122,29 +120,17 @@ static void test_mistakes_show(void **state)
 		assert_false(neighbours_right(PROBE_NO_BARRIER, NULL));
 }
 
+static void call(void *bad)
+{
+	signal(SIGABRT, SIG_DFL); /* cmocka's */
+	(*(void (**)(void))bad)();
+}
+
 /* Runs `bad` in a process of its own, which the emulation must end with this text. */
 static void expect_end(void (*bad)(void), const char *text)
 {
-	int pipes[2], status;
 	char message[4096];
-	size_t used = 0;
-	assert_int_equal(0, pipe(pipes));
-	fflush(NULL);
-	const pid_t child = fork();
-	assert_true(child >= 0);
-	if (child == 0) {
-		signal(SIGABRT, SIG_DFL); /* cmocka's */
-		dup2(pipes[1], STDERR_FILENO);
-		close(pipes[0]);
-		bad();
-		_exit(0);
-	}
-	close(pipes[1]);
-	for (ssize_t n; used < sizeof message - 1 && (n = read(pipes[0], message + used, sizeof message - 1 - used)) > 0;)
-		used += (size_t)n;
-	message[used] = 0;
-	close(pipes[0]);
-	assert_int_equal(child, waitpid(child, &status, 0));
+	const int status = run_apart(call, &bad, message, sizeof message);
 	if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGABRT || !strstr(message, text))
 		fail_msg("expected \"%s\" in \"%s\"", text, message);
 }
