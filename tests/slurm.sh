@@ -85,6 +85,33 @@ heterogeneous() {
 	fi
 }
 
+# ---- srun stays behind when its step is over, as the real one does now and then with two kinds of nodes
+launcher_hangs() { # NAME EXPECTED SUBMIT-ARGUMENTS...
+	hung=$1 expected_run=$2
+	shift 2
+	mkdir -p "$work/bin"
+	cat >"$work/bin/srun" <<-END
+		#!/bin/sh
+		if ! mkdir "$work/bin/$hung" 2>/dev/null; then
+			exec $(command -v srun) "\$@"
+		fi
+		$(command -v srun) "\$@"
+		exec sleep 300
+	END
+	chmod +x "$work/bin/srun"
+	submit_path=$PATH
+	export FAVOR_SRUN_GRACE=4 PATH="$work/bin:$PATH"
+	submit "$hung" "$@" run.dir="$work/$hung" learner.steps=12
+	export PATH="$submit_path"
+	unset FAVOR_SRUN_GRACE
+	ends "$hung" || return
+	if ! says "$hung" 'its step is over, srun has not ended [0-9]* s later: killed' || ! says "$hung" 'code 137; once more on the same nodes'; then
+		fail "srun hangs" "not seen, or another end" "$work/$hung.out"
+	else
+		same_run "srun hangs after its step, $hung" "$expected_run" "$hung"
+	fi
+}
+
 # ---- the few-shot study: each task is a run of its own
 few_shot() {
 	# two classes, so that there are records enough of each
@@ -129,8 +156,11 @@ doctor() {
 
 if [ $node_count -gt 1 ]; then
 	heterogeneous
+	launcher_hangs hung-kinds kinds -- heterogeneous.sbatch "$work/tiny.yaml"
 	doctor
 fi
+undisturbed short 4 learner.steps=12
+launcher_hangs hung short -- one-node.sbatch "$work/tiny.yaml"
 few_shot 12
 
 # ---- bad input is not tried again

@@ -12,6 +12,8 @@
 #   a crash (any other code): once more at once, on the same nodes (srun alone); then back into the queue, $FAVOR_RESTARTS times at most (20). The
 #     second step also helps where a node has come back from a loss of power: Slurm's PMIx leaves a socket behind in SlurmdSpoolDir,
 #     named after job and step, and the same step can't be started there again
+#   srun stays behind when its step is over (srun 22.05 does, now and then, where a step has two kinds of nodes): $FAVOR_SRUN_GRACE seconds later (30)
+#     it is killed, which counts as a crash: the second step finds nothing left to train, or goes on
 #   bad input (2): the job fails at once, with the message in its output; starting it again would not help
 # In the queue again, it goes on by --resume auto. --open-mode=append keeps the output of all starts in one file.
 
@@ -29,10 +31,49 @@ favor_state() {
 	squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T 2>/dev/null | head -n 1
 }
 
+# The steps of this job that srun has started and that Slurm still knows, one a line; fails where Slurm does not answer.
+favor_steps() {
+	favor_listed=$(squeue --noheader --steps --jobs="$SLURM_JOB_ID" --format=%i 2>/dev/null) || return
+	grep -v -e '\.batch$' -e '\.extern$' -e '\.interactive$' -e '^$' <<<"$favor_listed"
+	return 0
+}
+
+# favor_watch SRUN OLD: kills a srun whose step is over and that does not end. OLD: steps from before, which may still be listed. A step is looked
+# for soon, so that short ones are seen too, then twice a minute; one that was never seen may still wait for its nodes, so nothing is done.
+favor_watch() {
+	favor_pause=1 favor_seen= favor_gone= favor_sleep=
+	trap '[ -z "$favor_sleep" ] || kill "$favor_sleep"; exit' TERM
+	trap '' USR1
+	while :; do
+		sleep $favor_pause &
+		favor_sleep=$!
+		wait "$favor_sleep"
+		kill -0 "$1" 2>/dev/null || return
+		favor_pause=$((favor_pause < 15 ? favor_pause * 2 : 30))
+		favor_now_listed=$(favor_steps) || continue
+		if grep -qvxF -e "$2" <<<"$favor_now_listed"; then
+			favor_seen=1 favor_gone=
+		elif [ "$favor_seen" ]; then
+			favor_gone=${favor_gone:-$SECONDS} favor_pause=5
+			if [ $((SECONDS - favor_gone)) -ge "${FAVOR_SRUN_GRACE:-30}" ]; then
+				echo "job $SLURM_JOB_ID: its step is over, srun has not ended $((SECONDS - favor_gone)) s later: killed" >&2
+				kill -KILL "$1"
+				return
+			fi
+		fi
+	done
+}
+
 # favor_launch_once COMMAND...: its code in $favor_code
 favor_launch_once() {
+	favor_watcher=
+	favor_old=$([ "$1" != srun ] || favor_steps)
 	"$@" &
 	favor_launcher=$!
+	if [ "$1" = srun ]; then
+		favor_watch "$favor_launcher" "$favor_old" &
+		favor_watcher=$!
+	fi
 	[ -z "$favor_warned" ] || kill -USR1 "$favor_launcher" 2>/dev/null # it came before the launcher was there
 	while :; do
 		wait "$favor_launcher" # ends early, with a code above 128, when a signal is trapped
@@ -40,6 +81,7 @@ favor_launch_once() {
 		kill -0 "$favor_launcher" 2>/dev/null || break
 	done
 	favor_launcher=
+	[ -z "$favor_watcher" ] || kill "$favor_watcher" 2>/dev/null
 }
 
 # favor_once_more CODE LAUNCHER: whether a crash is worth a second step of this start. Not under mpirun: it may have been preempted without notice.
