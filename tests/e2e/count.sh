@@ -10,7 +10,7 @@ rm -rf "$logs"
 mkdir -p "$logs"
 sums=$logs/sums # a line a suite: passed, failed, skipped
 : >"$sums"
-over= ahead= lanes=
+over= lanes=
 
 # the sanitizers' word is final, and what they find is a failure; tests may set further options of their own
 export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
@@ -23,10 +23,23 @@ if [ "$(id -u)" -eq 0 ]; then
 	export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 fi
 
-last_line() {
-	[ -z "$ahead" ] || kill -- "-$ahead" 2>/dev/null
+# What was started here and still runs ends with this script, suites in process groups of their own too; what is deaf to SIGTERM, ten seconds later.
+end_all() {
+	below=$(ps -e -o pid=,ppid= | awk -v top=$$ '{ parent[$1] = $2 }
+		END { for (p in parent) { for (q = p; q > 1 && q != top; q = parent[q]); if (q == top && p != top) print p } }')
 	# shellcheck disable=SC2086
-	[ -z "$lanes" ] || kill $lanes 2>/dev/null
+	kill $below 2>/dev/null
+	for _ in $(seq 100); do
+		# shellcheck disable=SC2086
+		ps -o stat= -p "$(echo $below | tr ' ' ,)" 2>/dev/null | grep -qv '^Z' || return
+		sleep 0.1
+	done
+	# shellcheck disable=SC2086
+	kill -KILL $below 2>/dev/null
+}
+
+last_line() {
+	end_all
 	[ "$over" ] || echo 0 1 0 >>"$sums" # ended before its end
 	# shellcheck disable=SC2046
 	set -- $(awk '{ p += $1; f += $2; s += $3 } END { print p + 0, f + 0, s + 0 }' "$sums")
@@ -57,12 +70,20 @@ say() {
 	printf '%-40s %4d passed  %3d failed  %3d skipped  %4d s\n' "$1" "$2" "$3" "$4" "$5"
 }
 
+# await LOG COMMAND...: runs it and returns its code; a signal to this script is heard at once, not when the command has ended
+await() {
+	await_log=$1
+	shift
+	"$@" >"$await_log" 2>&1 &
+	wait $!
+}
+
 # step NAME COMMAND...: one case, which is passed if the command succeeds. Returns what the command returns.
 step() {
 	step_name=$1 step_begin=$(now)
 	step_log=$logs/$(echo "$1" | tr -c 'a-zA-Z0-9\n' -).log
 	shift
-	if "$@" >"$step_log" 2>&1; then
+	if await "$step_log" "$@"; then
 		say "$step_name" 1 0 0 $(($(now) - step_begin))
 		return 0
 	fi
@@ -82,7 +103,7 @@ script() {
 	script_name=$1 script_begin=$(now)
 	script_log=$logs/$(echo "$1" | tr -c 'a-zA-Z0-9\n' -).log
 	shift
-	timeout -k 10 "${suite_seconds:-1800}" "$@" >"$script_log" 2>&1
+	await "$script_log" timeout -k 10 "${suite_seconds:-1800}" "$@"
 	script_code=$?
 	script_ok=$(count '^ok: ' "$script_log") script_bad=$(count '^FAIL: ' "$script_log")
 	script_skips=$(count '^skipped: ' "$script_log")
@@ -101,7 +122,7 @@ units() {
 	units_name=$1 units_build=$2 units_begin=$(now)
 	units_log=$logs/$(echo "$1" | tr -c 'a-zA-Z0-9\n' -).log
 	shift 2
-	meson test -C "$units_build" --no-rebuild "$@" >"$units_log" 2>&1
+	await "$units_log" meson test -C "$units_build" --no-rebuild "$@"
 	units_code=$?
 	units_text=$(ls -t "$units_build"/meson-logs/testlog*.txt | head -n 1)
 	result='^ *[0-9]+/[0-9]+ .* '
@@ -170,5 +191,4 @@ build_ahead() {
 	# a process group of its own, which is ended as one. With a session comes a scheduling group where the kernel makes these (autogroup), among which
 	# nice alone counts for nothing: it gets the lowest priority, too.
 	setsid nice -n 19 sh -c 'echo 19 >/proc/self/autogroup; exec sh "$1"' sh "$logs/ahead.sh" >"$logs/ahead.log" 2>&1 &
-	ahead=$!
 }
