@@ -171,8 +171,11 @@ bad "a prompt that is none" '.*data.prompt: "thnk" is neither think nor answer.*
 echo 'Which of {clases}?' >prompt.txt
 bad "a prompt's placeholder" 'data.prompt: prompt.txt: unknown placeholder at "{clases}."; .*' train good.yaml data.prompt=prompt.txt run.dir=runs/none
 bad "pixels of the model and of the configuration" 'data.min_pixels [0-9]+ .the model.s. is above data.max_pixels 100' train good.yaml data.max_pixels=100 run.dir=runs/none
-if ranks 0 train good.yaml data.eval=synth/train.jsonl run.threads=129 run.dir=runs/same &&
-	grep -q '^favor: warning: data.eval is data.train and has no splits' "$work/log" && grep -q '^favor: warning: run.threads is 129' "$work/log"; then
+cp -r "$base" bare
+rm bare/preprocessor_config.json
+if ranks 0 train good.yaml model.path=bare data.eval=synth/train.jsonl run.threads=129 run.dir=runs/same &&
+	grep -q '^favor: warning: data.eval is data.train and has no splits' "$work/log" && grep -q '^favor: warning: run.threads is 129' "$work/log" &&
+	grep -q '^favor: warning: bare: no preprocessor_config.json' "$work/log"; then
 	ok "what is allowed and hardly meant: warnings"
 else
 	fail "what is allowed and hardly meant" "no warnings, or no run" "$work/log"

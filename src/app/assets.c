@@ -244,8 +244,12 @@ int assets_open(struct assets *a, const char *path, enum weights_from from, uint
 	if (from != WEIGHTS_NONE && open_model(a, path, from, seed, b, warn, e))
 		return -1;
 	a->tokenizer = tokenizer_open(a->folder, e);
-	if (!a->tokenizer || image_settings_load(&a->settings, a->folder, e))
+	int assumed = a->tokenizer ? image_settings_load(&a->settings, a->folder, e) : -1;
+	if (assumed < 0)
 		return -1;
+	if (assumed && warn)
+		fprintf(stderr, "favor: warning: %s: no preprocessor_config.json and no processor_config.json: images are prepared as Qwen2-VL's\n",
+		        path);
 	if (a->model) {
 		const struct vision_config *v = &a->model->config.vision;
 		if (v->patch_size != a->settings.patch_size || v->temporal_patch_size != a->settings.temporal_patch_size ||
@@ -287,7 +291,7 @@ struct tokenizer *assets_tokenizer(const char *path, struct favor_error *e)
 int assets_image_settings(const char *path, struct image_settings *s, struct favor_error *e)
 {
 	struct assets a = {0};
-	int result = open_folder(&a, path, e) ? -1 : image_settings_load(s, a.folder, e);
+	int result = open_folder(&a, path, e) || image_settings_load(s, a.folder, e) < 0 ? -1 : 0;
 	assets_close(&a);
 	return result;
 }

@@ -349,6 +349,13 @@ static int is_number(const char *s)
 	return *s == '\0';
 }
 
+/* of a number's text: no digit but 0 before the exponent */
+static int is_zero(const char *s)
+{
+	s += strspn(s, "+-.0");
+	return !*s || *s == 'e' || *s == 'E';
+}
+
 static int set_integer(const struct option *o, void *field, const char *text, struct favor_error *e)
 {
 	if (!is_integer(text))
@@ -377,6 +384,8 @@ static int set_number(const struct option *o, void *field, const char *text, str
 		return fail_value(o, text, 0, "", e);
 	/* float options are rounded from the text once, so that printing and reading again gives the same bits */
 	double value = o->kind == OPTION_FLOAT ? (double)strtof(text, NULL) : strtod(text, NULL);
+	if (value == 0 && !is_zero(text))
+		return fail_value(o, text, 0, ", which is too small to differ from 0", e);
 	double max = o->kind == OPTION_FLOAT ? (double)(float)o->max : o->max;
 	if (!(value >= o->min && value <= max) || (o->above && value == o->min))
 		return fail_value(o, text, 0, "", e);

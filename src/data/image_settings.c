@@ -189,5 +189,5 @@ int image_settings_load(struct image_settings *s, const char *folder, struct fav
 	}
 	if (rc == 0)
 		image_settings_default(s);
-	return rc < 0 ? -1 : 0;
+	return rc < 0 ? -1 : rc == 0;
 }

@@ -171,6 +171,7 @@ static void test_values(void **state)
 		REFUSED(yaml, NULL, "t.yaml:2: learner.lr: found", "valid is a number");
 		free(yaml);
 	}
+	REFUSED("learner: {lr: 1e-999}", NULL, "found 1e-999, which is too small to differ from 0; valid is a number");
 	static const char *const integers[] = {"1.5",   "1.0", "1e3", "0x10", "99999999999999999999", "0", "1000000001",
 	                                       "\"5\"", "5x",  "+",   ""};
 	for (size_t i = 0; i < sizeof integers / sizeof *integers; i++) {

@@ -313,7 +313,7 @@ static void settings_from_folders(void **state)
 	char folder[] = "/tmp/favor-settings-XXXXXX";
 	assert_non_null(mkdtemp(folder));
 	/* nothing there: Qwen2-VL's */
-	assert_int_equal(image_settings_load(&s, folder, &e), 0);
+	assert_int_equal(image_settings_load(&s, folder, &e), 1);
 	assert_true(s.patch_size == 14 && s.min_pixels == 3136 && s.max_pixels == 12845056 && s.do_resize);
 	/* the old kind */
 	write_file(folder, "preprocessor_config.json",

@@ -42,7 +42,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 
 	e.message[0] = 0;
-	if (image_settings_load(&s, fuzz_folder(), &e)) {
+	if (image_settings_load(&s, fuzz_folder(), &e) < 0) {
 		fuzz_want_message(&e, "config.json");
 		return 0;
 	}
