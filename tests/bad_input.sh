@@ -175,7 +175,7 @@ cp -r "$base" bare
 rm bare/preprocessor_config.json
 if ranks 0 train good.yaml model.path=bare data.eval=synth/train.jsonl run.threads=129 run.dir=runs/same &&
 	grep -q '^favor: warning: data.eval is data.train and has no splits' "$work/log" && grep -q '^favor: warning: run.threads is 129' "$work/log" &&
-	grep -q '^favor: warning: bare: no preprocessor_config.json' "$work/log"; then
+	grep -q '^favor: warning: bare: no image settings' "$work/log"; then
 	ok "what is allowed and hardly meant: warnings"
 else
 	fail "what is allowed and hardly meant" "no warnings, or no run" "$work/log"

@@ -89,7 +89,8 @@ oversubscribed() {
 	fi
 }
 
-# ---- large sets. Processor time, the less of two runs if the first takes too long: what else the machine does must not decide.
+# ---- large sets. Processor time, the least of up to six runs if the first takes too long: what else the machine does must not decide, and
+# what shares the caches and the memory with it costs processor time, too.
 read_million() { # KIND RANKS; sets seconds
 	rm -rf "$work/million"
 	(
@@ -104,12 +105,14 @@ too_long() { # SECONDS MOST
 	awk "BEGIN { exit !($1 >= $2) }"
 }
 million() { # KIND RANKS MOST SECONDS
-	read_million "$1" "$2"
-	if [ "$(cat "$work/code")" -eq 0 ] && too_long "$seconds" "$3"; then
-		before=$seconds
+	least=
+	for _ in 1 2 3 4 5 6; do
 		read_million "$1" "$2"
-		too_long "$before" "$seconds" || seconds=$before
-	fi
+		[ "$(cat "$work/code")" -eq 0 ] || break
+		too_long "$seconds" "${least:-$seconds}" || least=$seconds
+		least=${least:-$seconds} seconds=$least
+		too_long "$seconds" "$3" || break
+	done
 	name="a million lines of $1, $2 ranks"
 	[ "$2" -ne 0 ] || name="a million lines of $1, one process"
 	if [ "$(cat "$work/code")" -ne 0 ]; then

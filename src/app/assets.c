@@ -248,8 +248,8 @@ int assets_open(struct assets *a, const char *path, enum weights_from from, uint
 	if (assumed < 0)
 		return -1;
 	if (assumed && warn)
-		fprintf(stderr, "favor: warning: %s: no preprocessor_config.json and no processor_config.json: images are prepared as Qwen2-VL's\n",
-		        path);
+		fprintf(stderr, "favor: warning: %s: no image settings (preprocessor_config.json or processor_config.json): images are prepared as "
+		        "Qwen2-VL's\n", path);
 	if (a->model) {
 		const struct vision_config *v = &a->model->config.vision;
 		if (v->patch_size != a->settings.patch_size || v->temporal_patch_size != a->settings.temporal_patch_size ||

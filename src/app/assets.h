@@ -22,8 +22,8 @@ struct assets {
 /* SHAPES: parameters without memory for them; CHECKED: that, and the weights' files hold them all. */
 enum weights_from { WEIGHTS_FILE, WEIGHTS_RANDOM, WEIGHTS_EMPTY, WEIGHTS_SHAPES, WEIGHTS_CHECKED, WEIGHTS_NONE };
 
-/* Opens all of it; warnings (unknown tensors, no image settings, another chat template) go to stderr if `warn`. -1 on bad input. Close in
- * any case. */
+/* Opens all of it; warnings (unknown tensors, no image settings, another chat template) go to stderr if `warn`. -1 on
+ * bad input. Close in any case. */
 int assets_open(struct assets *a, const char *path, enum weights_from from, uint64_t seed, struct backend *b, int warn,
                 struct favor_error *e);
 void assets_close(struct assets *a);

@@ -40,8 +40,9 @@ struct image_settings {
 	double rescale_factor;                               /* 1/255; a double, as transformers multiplies in doubles */
 	int do_resize, do_rescale, do_normalize;
 };
-/* Reads the folder's file: 0; where neither is there, Qwen2-VL's defaults: 1; -1 on error. do_convert_rgb is ignored: images are RGB
- * already. Another image processor, another resampling filter or sizes by height and width are errors. */
+/* Reads the folder's file: 0; where neither has such settings, Qwen2-VL's defaults: 1; -1 on error. do_convert_rgb is
+ * ignored: images are RGB already. Another image processor, another resampling filter or sizes by height and width are
+ * errors. */
 int image_settings_load(struct image_settings *s, const char *folder, struct favor_error *e);
 /* The same from the text of such a file (a checkpoint carries it); `name` stands in messages. */
 int image_settings_parse(struct image_settings *s, const char *json, size_t n, const char *name, struct favor_error *e);
