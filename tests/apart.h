@@ -2,7 +2,9 @@
 #ifndef FAVOR_TESTS_APART_H
 #define FAVOR_TESTS_APART_H
 
+#include <signal.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -29,6 +31,21 @@ static inline int run_apart(void (*run)(void *arg), void *arg, char *message, si
 	close(pipes[0]);
 	assert_int_equal(waitpid(child, &status, 0), child);
 	return status;
+}
+
+static inline void call_apart(void *bad)
+{
+	signal(SIGABRT, SIG_DFL); /* cmocka's */
+	(*(void (*const *)(void))bad)();
+}
+
+/* Calls `bad` in a child, which must end by abort() with this text on stderr. */
+static inline void expect_abort(void (*bad)(void), const char *text)
+{
+	char message[4096];
+	const int status = run_apart(call_apart, &bad, message, sizeof message);
+	if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGABRT || !strstr(message, text))
+		fail_msg("expected \"%s\" in \"%s\"", text, message);
 }
 
 #endif

@@ -110,9 +110,8 @@ million() { # KIND RANKS MOST SECONDS
 	for _ in 1 2 3 4 5 6; do
 		read_million "$1" "$2"
 		[ "$(cat "$work/code")" -eq 0 ] || break
-		too_long "$seconds" "${least:-$seconds}" || least=$seconds
-		least=${least:-$seconds} seconds=$least
-		too_long "$seconds" "$3" || break
+		least=$(printf '%s\n' $least "$seconds" | sort -n | head -n 1)
+		too_long "$least" "$3" || break
 	done
 	name="a million lines of $1, $2 ranks"
 	[ "$2" -ne 0 ] || name="a million lines of $1, one process"
@@ -120,10 +119,10 @@ million() { # KIND RANKS MOST SECONDS
 		fail "$name" "the run failed" "$work/log"
 	elif ! grep -q '1000000 training records (4 checked)' "$work/log"; then
 		fail "$name" "not said how many records were checked" "$work/log"
-	elif too_long "$seconds" "$3"; then
-		fail "$name" "$seconds s of processor time, at most $3"
+	elif too_long "$least" "$3"; then
+		fail "$name" "$least s of processor time, at most $3"
 	else
-		ok "$name: read, checked, one step: $seconds s of processor time"
+		ok "$name: read, checked, one step: $least s of processor time"
 	fi
 }
 

@@ -7,8 +7,6 @@
 #include "../apart.h"
 #include "probe.h"
 
-#include <signal.h>
-
 static void test_product(void **state)
 {
 	(void)state;
@@ -120,21 +118,6 @@ static void test_mistakes_show(void **state)
 		assert_false(neighbours_right(PROBE_NO_BARRIER, NULL));
 }
 
-static void call(void *bad)
-{
-	signal(SIGABRT, SIG_DFL); /* cmocka's */
-	(*(void (**)(void))bad)();
-}
-
-/* Runs `bad` in a process of its own, which the emulation must end with this text. */
-static void expect_end(void (*bad)(void), const char *text)
-{
-	char message[4096];
-	const int status = run_apart(call, &bad, message, sizeof message);
-	if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGABRT || !strstr(message, text))
-		fail_msg("expected \"%s\" in \"%s\"", text, message);
-}
-
 /* with its array of 256 bytes, a byte more than 48 KiB */
 static void shared_without_opting_in(void)
 {
@@ -154,7 +137,7 @@ static void test_shared_memory_has_a_limit(void **state)
 	assert_string_equal(kernel_error(probe_shared(64 * 1024, 0)), "invalid argument");
 	launched("the launch after one that could not be", probe_shared(64, 0));
 	if (device_orders() > 1 && !RACES_ARE_FATAL)
-		expect_end(shared_without_opting_in, "more shared memory than a block may have, or than was opted in to");
+		expect_abort(shared_without_opting_in, "more shared memory than a block may have, or than was opted in to");
 }
 
 static void test_grids_have_limits(void **state)
@@ -184,7 +167,7 @@ static void test_wide_accesses_are_aligned(void **state)
 	device_release(from);
 	device_release(to);
 	if (device_orders() > 1 && !RACES_ARE_FATAL)
-		expect_end(misaligned, "a misaligned access");
+		expect_abort(misaligned, "a misaligned access");
 }
 
 int main(int argc, char **argv)
