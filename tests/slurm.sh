@@ -85,7 +85,7 @@ heterogeneous() {
 	fi
 }
 
-# ---- srun stays behind when its step is over, as the real one does now and then with two kinds of nodes
+# ---- srun stays behind when its step is over, as the real one does now and then with two kinds of nodes. It is named by its path.
 launcher_hangs() { # NAME EXPECTED SUBMIT-ARGUMENTS...
 	hung=$1 expected_run=$2
 	shift 2
@@ -99,11 +99,9 @@ launcher_hangs() { # NAME EXPECTED SUBMIT-ARGUMENTS...
 		exec sleep 300
 	END
 	chmod +x "$work/bin/srun"
-	submit_path=$PATH
-	export FAVOR_SRUN_GRACE=4 PATH="$work/bin:$PATH"
+	export FAVOR_SRUN_GRACE=4 FAVOR_LAUNCH="$work/bin/srun --mpi=pmix"
 	submit "$hung" "$@" run.dir="$work/$hung" learner.steps=12
-	export PATH="$submit_path"
-	unset FAVOR_SRUN_GRACE
+	unset FAVOR_SRUN_GRACE FAVOR_LAUNCH
 	ends "$hung" || return
 	if ! says "$hung" 'its step is over, srun has not ended [0-9]* s later: killed' || ! says "$hung" 'code 137; once more on the same nodes'; then
 		fail "srun hangs" "not seen, or another end" "$work/$hung.out"

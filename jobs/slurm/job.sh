@@ -2,7 +2,7 @@
 #
 #   favor_job LAUNCHER... favor train CONFIG ... --resume auto
 #
-# The launcher is $favor_launch: srun with PMIx, or what FAVOR_LAUNCH says: "mpirun", "srun --mpi=pmi2". What comes and what is done:
+# The launcher is $favor_launch: srun with PMIx, or what FAVOR_LAUNCH says: "mpirun", "/opt/slurm/bin/srun --mpi=pmix". What comes and what is done:
 #   the warning before the time limit (#SBATCH --signal=B:USR1@N), or SIGTERM to this script: passed on to all ranks as SIGUSR1. favor
 #     gives up the step under way, saves the last finished one and leaves with 75; then the job puts itself back into the queue
 #   preemption: Slurm sends the ranks of a step of srun SIGTERM; the same happens. (Under mpirun ranks get no notice: the job goes on from its
@@ -20,6 +20,11 @@
 read -r -a favor_launch <<<"${FAVOR_LAUNCH:-srun --mpi=pmix}"
 favor_launcher=
 favor_warned=
+
+# favor_by_srun LAUNCHER: whether that is srun, by its name or by a path to it
+favor_by_srun() {
+	[ "${1##*/}" = srun ]
+}
 
 favor_pass_on() {
 	favor_warned=1
@@ -67,10 +72,10 @@ favor_watch() {
 # favor_launch_once COMMAND...: its code in $favor_code
 favor_launch_once() {
 	favor_watcher=
-	favor_old=$([ "$1" != srun ] || favor_steps)
+	favor_old=$(! favor_by_srun "$1" || favor_steps)
 	"$@" &
 	favor_launcher=$!
-	if [ "$1" = srun ]; then
+	if favor_by_srun "$1"; then
 		favor_watch "$favor_launcher" "$favor_old" &
 		favor_watcher=$!
 	fi
@@ -89,7 +94,7 @@ favor_once_more() {
 	case $1 in
 	0 | 2 | 75) return 1 ;;
 	esac
-	[ "$2" = srun ] && [ -z "$favor_warned" ] && [ "$(favor_state)" = RUNNING ]
+	favor_by_srun "$2" && [ -z "$favor_warned" ] && [ "$(favor_state)" = RUNNING ]
 }
 
 favor_job() {

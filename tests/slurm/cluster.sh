@@ -205,7 +205,7 @@ cluster_down() {
 	[ "$cluster" ] || return 0
 	for signal in TERM KILL; do
 		for file in "$cluster"/slurmd-*.pid "$cluster/slurmctld.pid" "$cluster/munge/pid"; do
-			[ -f "$file" ] && kill -$signal "$(cat "$file")" 2>/dev/null
+			daemon=$(cat "$file" 2>/dev/null) && kill -$signal "$daemon" 2>/dev/null # it removes its file when it ends
 		done
 		tries=0
 		while ls "$cluster"/slurmd-*.pid "$cluster/slurmctld.pid" >/dev/null 2>&1 && [ $tries -lt 20 ] && [ $signal = TERM ]; do
