@@ -1,4 +1,5 @@
-/* metrics.jsonl, samples.jsonl and the progress line: what is seen while a run goes on. The leader alone writes. */
+/* metrics.jsonl, samples.jsonl, TensorBoard's event file and the progress line: what is seen while a run goes on. The
+ * leader alone writes. */
 #ifndef FAVOR_REPORT_METRICS_H
 #define FAVOR_REPORT_METRICS_H
 
@@ -37,7 +38,7 @@ void history_amend(struct history *h, const struct metrics *m);
 double history_last(const struct history *h, const char *name);
 void history_free(struct history *h);
 
-/* RUN_DIR files, appended line by line and flushed. On resume at `step`, lines of later steps are cut off (atomically),
+/* RUN_DIR files, appended line by line (the event file: record by record) and flushed. On resume at `step`, lines of later steps are cut off (atomically),
  * so that the file reads as if the run had never stopped; a half line at the end is dropped. Times (step_time, ...)
  * differ of course. resume_step <= 0: a new run, the files start empty. Makes run_dir if need be. NULL with a message
  * if a file can't be opened or holds a line that is none of ours. A write that fails later (a full disk) ends the job.
@@ -45,7 +46,8 @@ void history_free(struct history *h);
 struct run_log;
 struct run_log *run_log_open(const char *run_dir, int64_t resume_step, int64_t total_steps, struct favor_error *e);
 void run_log_metrics(struct run_log *l, int64_t step, const struct metrics *m);
-/* Adds metrics to the last line, which is of that step: an evaluation that a stopped run had no time for. */
+/* Adds metrics to the last line, which is of that step: an evaluation that a stopped run had no time for. Where the line has
+ * them all, they stay as they are. */
 int run_log_amend(struct run_log *l, int64_t step, const struct metrics *m, struct favor_error *e);
 /* A group as JSON lines, one a response: step, group, record, image, label, prompt, response, answer, each reward by
  * name, reward, advantage, tokens, finish. Owned by the caller. */

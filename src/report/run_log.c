@@ -1,10 +1,13 @@
-/* RUN_DIR/metrics.jsonl and samples.jsonl, and the progress line. The training loop calls it on the leader alone, once
- * a step. Each line goes out with one write, so that a kill leaves at most one half line, at the end, which the next
- * run drops. */
+/* RUN_DIR/metrics.jsonl, samples.jsonl and TensorBoard's event file, and the progress line. The training loop calls it on
+ * the leader alone, once a step. Each line (record) goes out with one write, so that a kill leaves at most one half line,
+ * at the end, which the next run drops. */
 #include "report/metrics.h"
 
+#include "base/file.h"
+#include "report/events.h"
 #include "report/text.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
@@ -15,9 +18,14 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { PROGRESS_MAX = 256 };
+enum { PROGRESS_MAX = 256, AMENDED_MAX = 1 << 16 };
+/* events.out.tfevents.SECONDS.favor: TensorBoard looks for the second word, and takes a folder's files in the order of
+ * their names; the ending says that the file is ours. */
+static const char EVENTS_BEGIN[] = "events.out.tfevents.", EVENTS_END[] = ".favor";
+static const size_t EVENTS_LIMIT = (size_t)1 << 30;
 
 struct log_file {
 	char *path; /* owned */
@@ -25,7 +33,7 @@ struct log_file {
 };
 
 struct run_log {
-	struct log_file metrics, samples;
+	struct log_file metrics, samples, events;
 	int64_t total_steps;
 	int terminal;            /* stderr can rewrite a line */
 	double seconds_per_step; /* moving average; 0 before the first step */
@@ -165,15 +173,97 @@ static void write_all(const struct log_file *f, const char *data, size_t size)
 	}
 }
 
+static double now(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_REALTIME, &t);
+	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Ten digits, so that names are in the order of their times. */
+static int is_events(const struct dirent *entry)
+{
+	const char *name = entry->d_name;
+	const size_t begin = strlen(EVENTS_BEGIN), digits = strspn(name + (strlen(name) < begin ? 0 : begin), "0123456789");
+	return strncmp(name, EVENTS_BEGIN, begin) == 0 && digits == 10 && strcmp(name + begin + digits, EVENTS_END) == 0;
+}
+
+/* Each start has a file of its own, with what it keeps of the one before: a TensorBoard that follows the folder goes on
+ * to files whose names are later, and reads none from its beginning again. The file before is emptied and not removed,
+ * since TensorBoard's older reader waits for a file that is gone; the next start removes it. */
+static int open_events(struct log_file *f, const char *run_dir, int64_t resume_step, struct favor_error *e)
+{
+	struct dirent **found = NULL;
+	const int count = scandir(run_dir, &found, is_events, alphasort);
+	const double time = now();
+	char *temporary = favor_format("%s/events.tmp", run_dir), *old = NULL;
+	long long seconds = (long long)time;
+	size_t n;
+	struct text t = {0};
+	int result = -1;
+	if (count > 0) {
+		const long long newest = strtoll(found[count - 1]->d_name + strlen(EVENTS_BEGIN), NULL, 10);
+		seconds = newest < seconds ? seconds : newest + 1;
+	}
+	f->path = favor_format("%s/%s%010lld%s", run_dir, EVENTS_BEGIN, seconds, EVENTS_END);
+	events_begin(&t, time);
+	if (count > 0 && resume_step > 0) {
+		char *before = favor_format("%s/%s", run_dir, found[count - 1]->d_name);
+		old = file_read(before, EVENTS_LIMIT, &n, e);
+		free(before);
+		if (!old)
+			goto done;
+		events_keep(&t, old, n, resume_step);
+	}
+	f->fd = open(temporary, O_WRONLY | O_APPEND | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+	if (f->fd < 0) {
+		favor_fail(e, "%s: can't make it: %s", temporary, strerror(errno));
+		goto done;
+	}
+	write_all(f, t.data, t.n);
+	if (fsync(f->fd) != 0 || rename(temporary, f->path) != 0) {
+		favor_fail(e, "%s: can't be written: %s", f->path, strerror(errno));
+		goto done;
+	}
+	result = 0;
+done:
+	for (int i = 0; i < count; i++) {
+		char *path = favor_format("%s/%s", run_dir, found[i]->d_name);
+		if (result == 0 && i < count - 1)
+			unlink(path);
+		else if (result == 0 && truncate(path, 0) != 0)
+			result = favor_fail(e, "%s: can't be emptied: %s", path, strerror(errno));
+		free(path);
+		free(found[i]);
+	}
+	free(found);
+	if (result != 0)
+		unlink(temporary);
+	free(temporary);
+	free(old);
+	text_free(&t);
+	return result;
+}
+
+static void write_events(struct run_log *l, int64_t step, const struct metrics *m)
+{
+	struct text t = {0};
+	events_metrics(&t, now(), step, m);
+	if (t.n)
+		write_all(&l->events, t.data, t.n);
+	text_free(&t);
+}
+
 struct run_log *run_log_open(const char *run_dir, int64_t resume_step, int64_t total_steps, struct favor_error *e)
 {
 	struct run_log *l = favor_calloc(1, sizeof *l);
-	l->metrics.fd = l->samples.fd = -1;
+	l->metrics.fd = l->samples.fd = l->events.fd = -1;
 	l->total_steps = total_steps;
 	const char *terminal = getenv("TERM");
 	l->terminal = isatty(STDERR_FILENO) && !(terminal && strcmp(terminal, "dumb") == 0);
 	if (make_folders(run_dir, e) != 0 || open_log(&l->metrics, run_dir, "metrics.jsonl", resume_step, e) != 0 ||
-	    open_log(&l->samples, run_dir, "samples.jsonl", resume_step, e) != 0) {
+	    open_log(&l->samples, run_dir, "samples.jsonl", resume_step, e) != 0 ||
+	    open_events(&l->events, run_dir, resume_step, e) != 0) {
 		run_log_close(l);
 		return NULL;
 	}
@@ -195,22 +285,41 @@ static void add_metrics(struct text *t, const struct metrics *m)
 	text_add(t, "}\n");
 }
 
+/* Whether the line, which needs no beginning, has all of these metrics. */
+static int has_all(const char *line, const struct metrics *m)
+{
+	int all = 1;
+	for (int i = 0; i < m->count && all; i++) {
+		char *key = favor_format(", \"%s\": ", m->names[i]);
+		all = strstr(line, key) != NULL;
+		free(key);
+	}
+	return all;
+}
+
 int run_log_amend(struct run_log *l, int64_t step, const struct metrics *m, struct favor_error *e)
 {
 	static const char end[] = "}\n";
 	const off_t n = (off_t)strlen(end);
-	char last[4] = "";
+	char *last = favor_calloc(1, AMENDED_MAX + 1), *line = last;
 	struct text t = {0};
 	int result = -1;
 	/* another descriptor: the log's own only appends. One write takes the place of the line's end, so that a kill
 	 * leaves the old line or the new one. */
 	int fd = open(l->metrics.path, O_RDWR | O_CLOEXEC);
-	off_t size = fd < 0 ? -1 : lseek(fd, 0, SEEK_END);
-	if (size < n || pread(fd, last, (size_t)n, size - n) != n || strcmp(last, end) != 0) {
+	const off_t size = fd < 0 ? -1 : lseek(fd, 0, SEEK_END), read = size < AMENDED_MAX ? size : AMENDED_MAX;
+	if (size < n || pread(fd, last, (size_t)read, size - read) != read || strcmp(last + read - n, end) != 0) {
 		favor_fail(e, "%s: its last line, which is to be that of step %lld, can't be read", l->metrics.path,
 		           (long long)step);
 		goto done;
 	}
+	for (char *p = last; p < last + read - 1; p++)
+		line = *p == '\n' ? p + 1 : line;
+	if (has_all(line, m)) { /* a start that was killed before its checkpoint has done it */
+		result = 0;
+		goto done;
+	}
+	write_events(l, step, m);
 	add_metrics(&t, m);
 	if (pwrite(fd, t.data, t.n, size - n) != (ssize_t)t.n) {
 		favor_fail(e, "%s: can't write: %s", l->metrics.path, strerror(errno));
@@ -220,6 +329,7 @@ int run_log_amend(struct run_log *l, int64_t step, const struct metrics *m, stru
 done:
 	if (fd >= 0)
 		close(fd);
+	free(last);
 	text_free(&t);
 	return result;
 }
@@ -231,6 +341,7 @@ void run_log_metrics(struct run_log *l, int64_t step, const struct metrics *m)
 	add_metrics(&t, m);
 	write_all(&l->metrics, t.data, t.n);
 	text_free(&t);
+	write_events(l, step, m);
 }
 
 static void add_string(struct text *t, const char *key, const char *value)
@@ -368,8 +479,8 @@ void run_log_close(struct run_log *l)
 		return;
 	if (l->shown[0])
 		fputc('\n', stderr); /* the last progress line stays */
-	struct log_file *files[] = {&l->metrics, &l->samples};
-	for (int i = 0; i < 2; i++) {
+	struct log_file *files[] = {&l->metrics, &l->samples, &l->events};
+	for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
 		if (files[i]->fd >= 0)
 			close(files[i]->fd);
 		free(files[i]->path);

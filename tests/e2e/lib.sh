@@ -98,8 +98,8 @@ newest() {
 	ls "$1"/checkpoints/step-*.h5 2>/dev/null | tail -n 1
 }
 
-# different EXPECTED GOT: how two runs in $work differ in weights and metrics, each step once; nothing if they don't. Nothing equals nothing too,
-# so there must be something.
+# different EXPECTED GOT: how two runs in $work differ in weights and metrics, each step once, or the second's event file from its metrics; nothing if
+# they don't. Nothing equals nothing too, so there must be something.
 different() {
 	timeless "$work/$1/metrics.jsonl" >"$work/expected"
 	timeless "$work/$2/metrics.jsonl" >"$work/got"
@@ -110,6 +110,8 @@ different() {
 		echo "another final digest"
 	elif ! cmp -s "$work/expected" "$work/got"; then
 		echo "other metrics: $(diff "$work/expected" "$work/got" | head -n 4)"
+	else
+		"${PYTHON:-python3}" "$root/tests/e2e/events.py" "$work/$2" 2>&1
 	fi
 }
 

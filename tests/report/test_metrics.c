@@ -1,7 +1,10 @@
 /* Metrics, history, the run's log files with their resume, and the progress line on a terminal and elsewhere. */
+#include "base/file.h"
+#include "report/events.h"
 #include "report/metrics.h"
 #include "report/text.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <float.h>
 #include <inttypes.h>
@@ -48,6 +51,11 @@ static char *read_file(const char *dir, const char *name)
 		text_bytes(&t, buffer, n);
 	fclose(f);
 	return t.data;
+}
+
+static int is_event_file(const struct dirent *entry)
+{
+	return strstr(entry->d_name, "tfevents") != NULL;
 }
 
 static void append(const char *dir, const char *name, const char *s)
@@ -217,6 +225,41 @@ static void test_files(void **state)
 	free(run);
 }
 
+/* The steps of a run's event file, "1 2 3 "; other is how many more files TensorBoard would look at, which must be empty. */
+static char *event_steps(const char *dir, int other)
+{
+	struct dirent **found;
+	struct text t = {0};
+	text_add(&t, "");
+	const int count = scandir(dir, &found, is_event_file, alphasort);
+	assert_int_equal(count, 1 + other);
+	for (int i = 0; i < count; i++) {
+		char *path = favor_format("%s/%s", dir, found[i]->d_name);
+		struct favor_error e = {""};
+		size_t n;
+		char *data = file_read(path, 1 << 20, &n, &e);
+		assert_non_null(data);
+		assert_true(i == count - 1 || n == 0);
+		for (int64_t step = 1; step < 20 && n; step++) {
+			struct text before = {0}, now = {0};
+			events_keep(&before, data, n, step - 1);
+			events_keep(&now, data, n, step);
+			/* one record, of one value: "train/loss" */
+			if (now.n != before.n) {
+				assert_true(now.n - before.n < 80);
+				text_format(&t, "%lld ", (long long)step);
+			}
+			text_free(&before);
+			text_free(&now);
+		}
+		free(data);
+		free(path);
+		free(found[i]);
+	}
+	free(found);
+	return t.data;
+}
+
 /* A run of 9 steps that was killed in the middle of a write and goes on from its checkpoint of step 5 leaves the same
  * bytes. */
 static void test_resume(void **state)
@@ -226,7 +269,13 @@ static void test_resume(void **state)
 	write_steps(killed, 0, 1, 7);
 	append(killed, "metrics.jsonl", "{\"step\": 8, \"lo");
 	append(killed, "samples.jsonl", "{");
+	char *steps = event_steps(killed, 0);
+	assert_string_equal(steps, "1 2 3 4 5 6 7 ");
+	free(steps);
 	write_steps(killed, 5, 6, 9);
+	steps = event_steps(killed, 1);
+	assert_string_equal(steps, "1 2 3 4 5 6 7 8 9 ");
+	free(steps);
 	const char *names[] = {"metrics.jsonl", "samples.jsonl"};
 	for (int i = 0; i < 2; i++) {
 		char *a = read_file(whole, names[i]), *b = read_file(killed, names[i]);
@@ -250,6 +299,9 @@ static void test_resume(void **state)
 	a = read_file(killed, "samples.jsonl");
 	assert_string_equal(a, "");
 	free(a);
+	steps = event_steps(killed, 1);
+	assert_string_equal(steps, "");
+	free(steps);
 	free(whole);
 	free(killed);
 }
@@ -274,6 +326,7 @@ static void test_amend(void **state)
 	}
 	assert_true(isnan(history_last(&h, "eval/accuracy")));
 	assert_int_equal(run_log_amend(l, 2, &more, &e), 0);
+	assert_int_equal(run_log_amend(l, 2, &more, &e), 0); /* a start that was killed before its checkpoint had done it */
 	history_amend(&h, &more);
 	run_log_metrics(l, 3, &m);
 	run_log_close(l);
