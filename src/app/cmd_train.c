@@ -4,6 +4,7 @@
 #include "app/options.h"
 #include "app/plan.h"
 #include "app/trainer.h"
+#include "base/file.h"
 #include "base/stop.h"
 
 #include <math.h>
@@ -231,21 +232,6 @@ static int choose_resume(struct trainer *t, const char *resume, char **path, str
 	return 0;
 }
 
-static int make_folder(const char *path, struct favor_error *e)
-{
-	char *copy = favor_strdup(path);
-	int bad = 0;
-	for (char *p = copy + 1; !bad && *p; p++)
-		if (*p == '/') {
-			*p = 0;
-			bad = mkdir(copy, 0777) && errno != EEXIST;
-			*p = '/';
-		}
-	bad = bad || (mkdir(copy, 0777) && errno != EEXIST);
-	free(copy);
-	return bad ? favor_fail(e, "%s: the run's folder can't be made: %s", path, strerror(errno)) : 0;
-}
-
 /* A step that the optimiser has begun is finished: weights that were stepped can't be given up. */
 static int learner_tick(void *trainer)
 {
@@ -298,7 +284,7 @@ static int start(struct trainer *t, const char *resume, struct favor_error *e)
 	}
 	if (ok && t->leads) {
 		char *checkpoints = favor_format("%s/checkpoints", c->run.dir);
-		ok = !make_folder(checkpoints, e) && !assets_files(s->assets.folder, &t->files, &t->file_count, e) &&
+		ok = !file_make_folders(checkpoints, "; give another run.dir", e) && !assets_files(s->assets.folder, &t->files, &t->file_count, e) &&
 		     !introduce(t, e);
 		free(checkpoints);
 		if (ok) {

@@ -53,6 +53,23 @@ FILE *file_open(const char *path, struct favor_error *e)
 	return file_open_below(path, NULL, "", e);
 }
 
+int file_make_folders(const char *path, const char *remedy, struct favor_error *e)
+{
+	char *part = favor_strdup(path);
+	int result = 0;
+	for (char *p = part + 1; p[-1] && !result; p++) {
+		const char kept = *p;
+		if (kept && kept != '/')
+			continue;
+		*p = 0;
+		if (mkdir(part, 0777) != 0 && errno != EEXIST)
+			result = favor_fail(e, "%s: the folder can't be made: %s%s", part, strerror(errno), remedy);
+		*p = kept;
+	}
+	free(part);
+	return result;
+}
+
 char *file_read(const char *path, size_t limit, size_t *n, struct favor_error *e)
 {
 	struct stat st;

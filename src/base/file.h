@@ -1,4 +1,4 @@
-/* Reading files that somebody else may have made: no file is taken that is none (a pipe would wait for ever), nothing
+/* Reading files that somebody else may have made, and making folders: no file is taken that is none (a pipe would wait for ever), nothing
  * is allocated beyond a limit, and a line that never ends is an error instead of all memory. */
 #ifndef FAVOR_BASE_FILE_H
 #define FAVOR_BASE_FILE_H
@@ -17,6 +17,10 @@ FILE *file_open_below(const char *path, const char *folder, const char *remedy, 
 /* All of a regular file of at most `limit` bytes, and a NUL behind it. Owned by the caller; NULL with a message that
  * names the path. */
 char *file_read(const char *path, size_t limit, size_t *n, struct favor_error *e);
+
+/* Makes a folder and those above it, as far as they are not there. -1 with "FOLDER: the folder can't be made: why", which
+ * `remedy` ends. */
+int file_make_folders(const char *path, const char *remedy, struct favor_error *e);
 
 /* Lines of a file one by one. Zero-initialise but for file and limit; lines_free at the end (it does not close the
  * file). */

@@ -2,6 +2,7 @@
  * classes.txt is written last: a folder that has it is complete. */
 #include "data/synth.h"
 
+#include "base/file.h"
 #include "base/rng.h"
 #include "data/image.h"
 
@@ -11,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum { JPEG_QUALITY = 92, FORMAT = 3, MIN_SIZE = 32, MAX_SIZE = 448, MAX_IMAGES = 999999 };
@@ -21,31 +21,13 @@ void synth_defaults(struct synth_options *o)
 	*o = (struct synth_options){.train = 2000, .test = 400, .size = 112, .seed = 0, .context = 0.8};
 }
 
-static int make_folder(const char *path, struct favor_error *e)
-{
-	if (mkdir(path, 0777) == 0 || errno == EEXIST)
-		return 0;
-	return favor_fail(e, "%s: the folder can't be made: %s", path, strerror(errno));
-}
-
-/* DIR, DIR/images, DIR/images/train and DIR/images/test, with DIR's parents. */
+/* DIR/images/train and DIR/images/test, with those above. */
 static int make_folders(const char *dir, struct favor_error *e)
 {
-	static const char *const below[] = {"", "/images", "/images/train", "/images/test"};
-	char *path = favor_strdup(dir);
-	int rc = 0;
-	for (char *p = path + 1; *p && rc == 0; p++)
-		if (*p == '/') {
-			*p = 0;
-			rc = make_folder(path, e);
-			*p = '/';
-		}
-	free(path);
-	for (size_t i = 0; i < sizeof below / sizeof *below && rc == 0; i++) {
-		path = favor_format("%s%s", dir, below[i]);
-		rc = make_folder(path, e);
-		free(path);
-	}
+	char *train = favor_format("%s/images/train", dir), *test = favor_format("%s/images/test", dir);
+	const int rc = file_make_folders(train, "", e) || file_make_folders(test, "", e) ? -1 : 0;
+	free(train);
+	free(test);
 	return rc;
 }
 

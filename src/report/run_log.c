@@ -17,7 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -40,28 +39,6 @@ struct run_log {
 	int steps_seen;
 	char shown[PROGRESS_MAX]; /* progress line that stands on the terminal; "" if none */
 };
-
-static int make_folders(const char *path, struct favor_error *e)
-{
-	int result = -1;
-	char *part = favor_strdup(path);
-	for (char *p = part + 1; p[-1]; p++) {
-		if (*p != '/' && *p)
-			continue;
-		char kept = *p;
-		*p = 0;
-		if (mkdir(part, 0777) != 0 && errno != EEXIST) {
-			favor_fail(e, "%s: can't make this folder for the run's files: %s; give another run.dir", part,
-			           strerror(errno));
-			goto done;
-		}
-		*p = kept;
-	}
-	result = 0;
-done:
-	free(part);
-	return result;
-}
 
 /* 1: keep, 0: drop, -1: not one of our lines. */
 static int keep_line(const char *line, size_t n, int64_t last_step)
@@ -261,7 +238,7 @@ struct run_log *run_log_open(const char *run_dir, int64_t resume_step, int64_t t
 	l->total_steps = total_steps;
 	const char *terminal = getenv("TERM");
 	l->terminal = isatty(STDERR_FILENO) && !(terminal && strcmp(terminal, "dumb") == 0);
-	if (make_folders(run_dir, e) != 0 || open_log(&l->metrics, run_dir, "metrics.jsonl", resume_step, e) != 0 ||
+	if (file_make_folders(run_dir, "; give another run.dir", e) != 0 || open_log(&l->metrics, run_dir, "metrics.jsonl", resume_step, e) != 0 ||
 	    open_log(&l->samples, run_dir, "samples.jsonl", resume_step, e) != 0 ||
 	    open_events(&l->events, run_dir, resume_step, e) != 0) {
 		run_log_close(l);
