@@ -132,7 +132,7 @@ static int write_and_prune(struct trainer *t, struct bringing *g, struct favor_e
 	                       .sample_count = kept,
 	                       .samples = newest};
 	world_phase(t->s.world, "checkpoint", t->step, -1);
-	int result = checkpoint_write(path, &c, e);
+	int result = run_log_sync(t->log, e) || checkpoint_write(path, &c, e) ? -1 : 0;
 	if (!result) {
 		run_log_note(t->log, "favor: wrote %s (digest %s)", path, c.digest);
 		world_phase(t->s.world, "remove old checkpoints", t->step, -1);

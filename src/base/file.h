@@ -1,5 +1,5 @@
-/* Reading files that somebody else may have made, and making folders: no file is taken that is none (a pipe would wait for ever), nothing
- * is allocated beyond a limit, and a line that never ends is an error instead of all memory. */
+/* Reading files that somebody else may have made: no file is taken that is none (a pipe would wait for ever), nothing
+ * is allocated beyond a limit, and a line that never ends is an error instead of all memory. And making folders. */
 #ifndef FAVOR_BASE_FILE_H
 #define FAVOR_BASE_FILE_H
 

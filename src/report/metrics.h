@@ -38,11 +38,11 @@ void history_amend(struct history *h, const struct metrics *m);
 double history_last(const struct history *h, const char *name);
 void history_free(struct history *h);
 
-/* RUN_DIR files, appended line by line (the event file: record by record) and flushed. On resume at `step`, lines of later steps are cut off (atomically),
- * so that the file reads as if the run had never stopped; a half line at the end is dropped. Times (step_time, ...)
- * differ of course. resume_step <= 0: a new run, the files start empty. Makes run_dir if need be. NULL with a message
- * if a file can't be opened or holds a line that is none of ours. A write that fails later (a full disk) ends the job.
- */
+/* RUN_DIR files, appended line by line (the event file: record by record) and flushed. On resume at `step`, lines of
+ * later steps are cut off (atomically), so that the file reads as if the run had never stopped; a half line at the end
+ * is dropped. Times (step_time, ...) differ of course. resume_step <= 0: a new run, the files start empty. Makes run_dir
+ * if need be. NULL with a message if a file can't be opened or holds a line that is none of ours. A write that fails
+ * later (a full disk) ends the job. */
 struct run_log;
 struct run_log *run_log_open(const char *run_dir, int64_t resume_step, int64_t total_steps, struct favor_error *e);
 void run_log_metrics(struct run_log *l, int64_t step, const struct metrics *m);
@@ -55,6 +55,8 @@ char *run_log_group_json(int64_t step, const struct group *g, const char *image,
                          const char *const *reward_names, const float *advantage);
 /* Adds such lines to samples.jsonl. */
 void run_log_samples(struct run_log *l, const char *lines);
+/* Brings what was written to the disk, before a checkpoint that must not outlive it: a host may lose its power. */
+int run_log_sync(struct run_log *l, struct favor_error *e);
 /* Progress: one line that is rewritten on a terminal, a plain line per step elsewhere: step, reward, accuracy, KL (sft:
  * loss), length, tokens/s, ETA. */
 void run_log_progress(struct run_log *l, int64_t step, const struct metrics *m);

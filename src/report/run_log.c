@@ -372,6 +372,15 @@ void run_log_samples(struct run_log *l, const char *lines)
 	write_all(&l->samples, lines, strlen(lines));
 }
 
+int run_log_sync(struct run_log *l, struct favor_error *e)
+{
+	const struct log_file *files[] = {&l->metrics, &l->samples, &l->events};
+	for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+		if (fsync(files[i]->fd) != 0)
+			return favor_fail(e, "%s: can't be brought to the disk: %s", files[i]->path, strerror(errno));
+	return 0;
+}
+
 /* Prints over what stands on the terminal's last line. */
 static void show(const char *line)
 {
