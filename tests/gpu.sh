@@ -65,6 +65,7 @@ trap 'exit 1' INT TERM
 passed=0 skipped=0 over=
 logs=${GPU_LOGS:-$work}
 mkdir -p "$logs"
+PYTHON=${PYTHON:-${PEERS_PYTHON:-python3}} # reads event files
 export FAVOR_GOLDEN="$root/tests/golden" FAVOR_SOURCE="$root" FAVOR_BUILD="$build"
 
 ok() {

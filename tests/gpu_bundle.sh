@@ -46,7 +46,7 @@ for program in $programs; do
 done
 mkdir -p "$stage/tests/e2e" "$stage/models" "$stage/configs" "$stage/bench" "$stage/tools" "$stage/bin" "$stage/lib"
 cp tests/gpu.sh "$stage/tests/"
-cp tests/e2e/lib.sh "$stage/tests/e2e/"
+cp tests/e2e/lib.sh tests/e2e/events.py "$stage/tests/e2e/"
 cp -r tests/golden "$stage/tests/"
 cp -r models/har-tiny "$stage/models/"
 cp configs/quickstart.yaml "$stage/configs/"
