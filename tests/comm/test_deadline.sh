@@ -14,18 +14,20 @@ begin() {
 	echo "$? $(($(date +%s) - start))" >"$work/$number.result"
 }
 
-# judge NUMBER CASE PATTERN: the one message has the pattern
+# judge NUMBER CASE PATTERN: there is one message, and it has the pattern. A busy mpirun of Open MPI 4.1 says now and then that it can't read what MPI_Abort
+# sends it, and may then not end the job: the next rank that speaks does, so one more message counts for each such line.
 judge() {
 	log=$work/$1.log
 	read -r code seconds <"$work/$1.result"
 	lines=$(grep -c '^favor: rank' "$log")
-	if [ "$code" -eq 0 ] || [ "$code" -ge 124 ] || [ "$seconds" -gt 15 ] || [ "$lines" -ne 1 ] ||
-		! grep -q "^favor: .*$3" "$log"; then
+	unread=$(grep -c 'ORTE_ERROR_LOG: .*show_help' "$log")
+	if [ "$code" -eq 0 ] || [ "$code" -ge 124 ] || [ "$seconds" -gt 15 ] || [ "$lines" -lt 1 ] || [ "$lines" -gt $((1 + unread)) ] ||
+		! grep -m 1 '^favor: rank' "$log" | grep -q "^favor: .*$3"; then
 		echo "FAIL: $2: exit code $code after $seconds s, $lines messages:"
 		cat "$log"
 		failed=1
 	else
-		echo "ok: $2: exit code $code after $seconds s: $(grep '^favor: rank' "$log")"
+		echo "ok: $2: exit code $code after $seconds s: $(grep -m 1 '^favor: rank' "$log")"
 	fi
 }
 
